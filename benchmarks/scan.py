@@ -1,0 +1,34 @@
+"""Activation scan of SmolLM2 against the plain forward pass on the same tokens, one format and three."""
+
+import torch
+from timing import median_seconds, verdict
+
+from srdd import calibration, scanner
+from srdd.source import open_model
+
+SAMPLES, LENGTH, BATCH = 4, 512, 4
+
+
+def main() -> None:
+    opened = open_model("smollm2")
+    sequences = calibration.load(None, opened.tokenizer, samples=SAMPLES, seq_len=LENGTH)
+    ids = sequences.token_ids
+
+    def plain() -> None:
+        with torch.no_grad():
+            for start in range(0, SAMPLES, BATCH):
+                opened.model(ids[start : start + BATCH], use_cache=False)
+
+    def scan(quant: str) -> None:
+        scanner.scan(opened.model, sequences, quant, ("input", "output"), batch_size=BATCH, backend="fused")
+
+    print(f"SmolLM2, {SAMPLES * LENGTH} tokens, {torch.get_num_threads()} threads, {opened.identity.dtype}")
+    forward = median_seconds(plain)
+    print(f"plain forward      {forward:.2f} s")
+    for quant, target in (("mxfp4", 1.15), ("mxfp4,nvfp4,mxfp8", 1.5)):
+        seconds = median_seconds(lambda quant=quant: scan(quant), repeats=3)
+        print(f"scan {quant:<18} {seconds:.2f} s, ratio {verdict(seconds / forward, target, at_most=True)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""srdd shows where low-precision formats hurt a language model.
+
+`srdd.scan(model, token_ids, quant="mxfp4")` measures a model in memory; `srdd.Report.load(path)` reads a report.
+Importing srdd imports neither torch nor transformers: names are resolved when they are first used (PEP 562). No module
+here is called like one of these functions, because importing it would hide the function.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from srdd.errors import SrddError as SrddError
+    from srdd.kernels import measure as measure
+    from srdd.kernels import quant_dequant as quant_dequant
+    from srdd.merging import merge as merge
+    from srdd.report import Report as Report
+    from srdd.scanner import scan as scan
+    from srdd.scanner import scan_checkpoint as scan_checkpoint
+
+__version__ = version("srdd")
+
+_HOME = {
+    "Report": "srdd.report",
+    "SrddError": "srdd.errors",
+    "measure": "srdd.kernels",
+    "merge": "srdd.merging",
+    "quant_dequant": "srdd.kernels",
+    "scan": "srdd.scanner",
+    "scan_checkpoint": "srdd.scanner",
+}
+__all__ = ["Report", "SrddError", "__version__", "measure", "merge", "quant_dequant", "scan", "scan_checkpoint"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'srdd' has no attribute {name!r}")

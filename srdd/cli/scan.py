@@ -1,0 +1,136 @@
+"""`srdd scan`: open, measure, write the report, show the summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from srdd.report import Report
+    from srdd.sites import SiteMap
+
+_ALL = "weight,input,output"
+
+
+def scan(
+    model: Annotated[
+        str, typer.Option("--model", help="Hugging Face id, folder, .gguf or .safetensors file, or smollm2 / minilm.")
+    ],
+    quant: Annotated[
+        list[str] | None, typer.Option("--quant", help="Formats NAME or NAME:RULE, comma separated; may repeat.")
+    ] = None,
+    sites: Annotated[
+        str | None, typer.Option("--sites", help=f"Any of {_ALL}, each also KIND:GLOB, e.g. input:*down_proj.")
+    ] = None,
+    layers: Annotated[str | None, typer.Option("--layers", help="Only these layers, e.g. 0-3,29.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="Leave out modules by glob; may repeat.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Calibration: .txt, .jsonl, .json, .parquet, .npz. Default: own text.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option("--text-column", help="Column of the text in --data.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="Sequences to run. [default: 16]")] = None,
+    seq_len: Annotated[int | None, typer.Option("--seq-len", help="Tokens a sequence. [default: 512]")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences at once. [default: 4]")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="For the order of the text and stochastic rounding.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="Where the report goes.")] = Path("srdd-report.json"),
+    revision: Annotated[str | None, typer.Option("--revision", help="Of a Hugging Face id.")] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device_map: Annotated[
+        str | None, typer.Option("--device-map", help="auto: spread a large model over devices (extra `big`).")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+    backend: Annotated[str, typer.Option("--backend", help="Kernel: auto, fused, eager or reference.")] = "auto",
+    threshold: Annotated[
+        list[str] | None, typer.Option("--threshold", help="Override a classic limit, e.g. sqnr_db=18; may repeat.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when a site is fed NaN or infinite values.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the sites and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary for machines on stdout.")] = False,
+) -> None:
+    """Measure a model's weights, Linear inputs and layer outputs under low-precision formats; write a report.
+
+    Example: srdd scan --model smollm2 --quant mxfp4,nvfp4,mxfp8
+    """
+    from srdd.cli import console
+    from srdd.errors import OptionError
+    from srdd.files import check_writable
+    from srdd.formats import parse_list
+    from srdd.verdicts import parse_thresholds
+
+    # Everything that can be refused without torch is refused first, before anything slow is loaded.
+    if not quant:
+        raise OptionError("no format given; say e.g. --quant mxfp4,nvfp4 (see `srdd formats`)")
+    formats, thresholds = parse_list(quant), parse_thresholds(threshold or ())
+    if dry_run and strict:
+        raise OptionError("--strict has no effect with --dry-run")
+    if not dry_run:
+        check_writable(out)
+    from srdd.cli.scan_steps import Request, run
+
+    request = Request(
+        model=model,
+        formats=formats,
+        sites=sites,
+        layers=layers,
+        exclude=tuple(exclude or ()),
+        data=data,
+        text_column=text_column,
+        samples=samples,
+        seq_len=seq_len,
+        batch_size=batch_size,
+        seed=seed,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        trust_remote_code=trust_remote_code,
+        backend=backend,
+        thresholds=thresholds,
+        dry_run=dry_run,
+    )
+    people = console.people()
+    found, report = run(request, people)
+    if report is None:
+        list_sites(found, as_json)
+        return
+    report.save(out)
+    if as_json:
+        console.machine(summary_json(report))
+    else:
+        from srdd.cli import tables
+
+        tables.scanned(people, report)
+    people.print(f"Report: {out}. Look inside with `srdd show {out}`, or `--layer N` for the modules of a layer.")
+    if strict and report.has_errors:
+        console.problem("failed: a site holds NaN or infinite values (--strict)")
+        raise typer.Exit(1)
+
+
+def list_sites(found: SiteMap, as_json: bool) -> None:
+    """The sites of a dry run on stdout, one a line: kind, layer, module."""
+    import json
+
+    from srdd.cli import console
+
+    rows = [{"kind": s.kind, "name": s.name, "role": s.role, "layer": s.layer, "group": s.group} for s in found.sites]
+    if as_json:
+        console.machine(json.dumps({"sites": rows}, indent=1))
+        return
+    for row in rows:
+        console.machine(f"{row['kind']:<7} {'-' if row['layer'] is None else row['layer']:>4}  {row['name']}")
+
+
+def summary_json(report: Report) -> str:
+    """What `--json` prints: the summary rows and the warnings."""
+    import json
+
+    rows = [row.model_dump() for row in report.summary]
+    document = {"model": report.model.id, "warnings": report.warnings, "rows": rows}
+    return json.dumps(document, indent=1, sort_keys=True)

@@ -1,0 +1,201 @@
+"""The steps of `srdd scan`: open, say what will happen, measure with a progress bar.
+
+Not here: options (scan.py) and tables (tables.py). A weights-only scan of safetensors files builds no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from srdd import calibration, scanner
+from srdd.calibration import Sequences
+from srdd.checkpoint import Checkpoint, open_checkpoint
+from srdd.checkpoint_sites import checkpoint_sites
+from srdd.errors import CalibrationError, OptionError
+from srdd.formats import BlockFormat
+from srdd.report import Report
+from srdd.schema import KINDS
+from srdd.selection import Selection, parse_layers
+from srdd.sites import SiteMap
+from srdd.source import OpenModel, needs_model, open_model
+
+_DEFAULTS = {"samples": 16, "seq_len": 512, "batch_size": 4}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of one scan, parsed but not yet checked against a model. None: not given."""
+
+    model: str
+    formats: tuple[BlockFormat, ...]
+    sites: str | None
+    layers: str | None
+    exclude: tuple[str, ...]
+    data: Path | None
+    text_column: str | None
+    samples: int | None
+    seq_len: int | None
+    batch_size: int | None
+    seed: int
+    revision: str | None
+    dtype: str
+    device: str
+    device_map: str | None
+    trust_remote_code: bool
+    backend: str
+    thresholds: dict[str, float]
+    dry_run: bool
+
+    def number(self, name: str) -> int:
+        """An option with a default: what was given, or the default."""
+        given: int | None = getattr(self, name)
+        return _DEFAULTS[name] if given is None else given
+
+    def selection(self, sites: str | None = None) -> Selection:
+        layers = None if self.layers is None else parse_layers(self.layers)
+        return Selection.parse(sites or self.sites or KINDS, layers=layers, exclude=self.exclude)
+
+
+def run(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
+    """Carry out a scan; no report for a dry run. Raises SrddError."""
+    if request.selection().kinds == ("weight",):
+        _refuse(request, ("data", "text_column", "samples", "seq_len", "batch_size"), "when only weights are scanned")
+        if not needs_model(request.model):
+            return _run_checkpoint(request, out)
+    return _run_model(request, out)
+
+
+def _run_checkpoint(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
+    _refuse(request, ("device_map", "trust_remote_code"), "when weights are read from safetensors without a model")
+    for name in ("dtype", "device"):
+        if getattr(request, name) not in ("auto", "cpu"):
+            raise OptionError(f"--{name} has no effect when weights are read as stored, on the CPU; leave it out")
+    checkpoint = open_checkpoint(request.model, revision=request.revision)
+    selection = request.selection()
+    found = selection.filter(checkpoint_sites(checkpoint))
+    _plan(out, request, checkpoint.identity.id, found, None, "cpu, as stored, no model built")
+    if request.dry_run:
+        return found, None
+    with _bars(out) as progress:
+        report = scanner.scan_checkpoint(
+            checkpoint,
+            request.formats,
+            selection,
+            backend=request.backend,
+            seed=request.seed,
+            thresholds=request.thresholds,
+            progress=progress,
+        )
+    return found, report
+
+
+def _run_model(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
+    with out.status(f"opening {escape(request.model)}"):
+        opened = open_model(
+            request.model,
+            revision=request.revision,
+            dtype=request.dtype,
+            device=request.device,
+            device_map=request.device_map,
+            trust_remote_code=request.trust_remote_code,
+        )
+    notes = list(opened.notes)
+    selection = request.selection()
+    needs_text = request.data is None or request.data.suffix != ".npz"
+    if opened.tokenizer is None and selection.kinds != ("weight",) and needs_text and not request.dry_run:
+        problem = f"no tokenizer: {opened.tokenizer_problem}"
+        if request.sites is not None or request.data is not None:
+            raise CalibrationError(f"{problem}; use --sites weight, or --data with token ids in an .npz file")
+        selection = request.selection("weight")
+        notes.append(f"only weights are scanned, {problem}")
+    found = selection.apply(opened.model)
+    sequences = None
+    if selection.kinds != ("weight",) and not request.dry_run:
+        sequences = _sequences(request, opened)
+    _plan(out, request, opened.identity.id, found, sequences, f"{opened.device}, {opened.identity.dtype}")
+    for note in notes:
+        out.print(f"[yellow]note:[/yellow] {escape(note)}")
+    if request.dry_run:
+        return found, None
+    with _bars(out) as progress:
+        report = scanner.scan(
+            opened.model,
+            sequences,
+            request.formats,
+            selection,
+            batch_size=request.number("batch_size"),
+            backend=request.backend,
+            seed=request.seed,
+            thresholds=request.thresholds,
+            identity=opened.identity,
+            notes=notes,
+            progress=progress,
+        )
+    return found, report
+
+
+def _sequences(request: Request, opened: OpenModel) -> Sequences:
+    config = opened.model.config
+    return calibration.load(
+        request.data,
+        opened.tokenizer,
+        text_column=request.text_column,
+        samples=request.number("samples"),
+        seq_len=request.number("seq_len"),
+        seed=request.seed,
+        vocab_size=getattr(config, "vocab_size", None),
+        max_seq_len=getattr(config, "max_position_embeddings", None),
+    )
+
+
+def _refuse(request: Request, names: Sequence[str], when: str) -> None:
+    """An option without effect is a mistake worth a word, not something to ignore."""
+    given = [name for name in names if getattr(request, name) not in (None, False)]
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise OptionError(f"{options} has no effect {when}; leave it out")
+
+
+def _plan(out: Console, request: Request, name: str, found: SiteMap, sequences: Sequences | None, where: str) -> None:
+    """What is about to happen, before it does."""
+    counts = ", ".join(f"{len(found.of(kind))} {kind}s" for kind in KINDS if found.of(kind))
+    out.print(f"Scanning [bold]{escape(name)}[/bold] ({where})")
+    out.print(f"  formats  {', '.join(f.spec for f in request.formats)}")
+    out.print(f"  sites    {counts}")
+    if sequences is not None:
+        count, length = sequences.token_ids.shape
+        out.print(f"  tokens   {count * length} ({count} sequences of {length}) from {escape(sequences.source)}")
+        if sequences.dropped:
+            out.print(f"  dropped  {escape(sequences.dropped)}")
+
+
+@contextmanager
+def _bars(out: Console) -> Iterator[scanner.Progress]:
+    """One progress bar per stage, with the time left; a plain log shows nothing but the end."""
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=out, transient=not out.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done)
+
+        yield advance
+
+
+__all__ = ["Checkpoint", "Request", "run"]

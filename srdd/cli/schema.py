@@ -1,0 +1,16 @@
+"""`srdd schema`: the JSON Schema of reports."""
+
+from __future__ import annotations
+
+import json
+
+
+def schema() -> None:
+    """Print the JSON Schema of the report on stdout.
+
+    Example: srdd schema > srdd-report.schema.json
+    """
+    from srdd.cli import console
+    from srdd.report import Report
+
+    console.machine(json.dumps(Report.model_json_schema(), indent=2, sort_keys=True))

@@ -1,0 +1,102 @@
+"""`srdd show`: a report as tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from srdd.report import Report
+    from srdd.schema import Kind
+
+
+def show(
+    report: Annotated[Path, typer.Argument(help="The report to show.")] = Path("srdd-report.json"),
+    site: Annotated[str | None, typer.Option("--site", help="Only this kind of site: weight, input or output.")] = None,
+    quant: Annotated[
+        str | None, typer.Option("--quant", help="Only this format of the report, e.g. mxfp4:even.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many of the worst layers to list.")] = 10,
+    layer: Annotated[
+        int | None, typer.Option("--layer", help="The modules inside this layer; -1 for those outside the layers.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary for machines, on stdout.")] = False,
+) -> None:
+    """Show a report: summary, worst layers, bars; or one layer's modules.
+
+    Example: srdd show srdd-report.json --site output --quant mxfp4 --top 5
+    """
+    from srdd.report import load
+
+    document = load(report)
+    kinds, specs = choose(document, site, quant)
+    if as_json:
+        _print_json(document, kinds, specs, layer)
+        return
+
+    from srdd.cli import console, tables
+    from srdd.errors import OptionError
+
+    out = console.people()
+    tables.header(out, document)
+    if layer is not None:
+        for spec in specs:
+            if not tables.modules(out, document, None if layer == -1 else layer, kinds, spec):
+                known = sorted({s.layer for s in document.sites if s.layer is not None})
+                span = f"layers {known[0]}-{known[-1]}" if known else "no layers"
+                raise OptionError(f"--layer {layer}: the report has {span} of kind {', '.join(kinds)}")
+        return
+    tables.summary(out, document, kinds, specs)
+    best = tables.main_kind(kinds)
+    tables.worst_layers(out, document, best, specs[0], top)
+    tables.bars(out, document, best, specs[0])
+    out.print("More: --site, --quant, --top N, --layer N for the modules inside a layer.")
+
+
+def choose(document: Report, site: str | None, quant: str | None) -> tuple[list[Kind], list[str]]:
+    """The kinds and format specs to show. Raises OptionError when the report has no such."""
+    from srdd.errors import OptionError
+    from srdd.formats import parse
+    from srdd.schema import KINDS
+
+    present = [kind for kind in KINDS if any(s.kind == kind for s in document.sites)]
+    kinds = present if site is None else [k for k in present if k == site.rstrip("s")]
+    if not kinds:
+        raise OptionError(f"--site {site}: the report has {', '.join(present) or 'no sites'}")
+    known = document.settings.formats
+    if quant is None:
+        return kinds, known
+    specs = [quant] if quant in known else [s for s in known if s == parse(quant).spec]
+    if not specs:
+        raise OptionError(f"--quant {quant}: the report has {', '.join(known)}")
+    return kinds, specs
+
+
+def _print_json(document: Report, kinds: Sequence[Kind], specs: Sequence[str], layer: int | None) -> None:
+    import json
+
+    from srdd.cli import console
+
+    if layer is None:
+        rows: list[dict[str, object]] = [
+            row.model_dump() for row in document.summary if row.kind in kinds and row.format in specs
+        ]
+    else:
+        wanted = None if layer == -1 else layer
+        rows = [
+            {
+                "kind": s.kind,
+                "name": s.name,
+                "role": s.role,
+                "layer": s.layer,
+                "members": s.members,
+                "formats": {spec: s.formats[spec].metrics for spec in specs if spec in s.formats},
+            }
+            for s in document.sites
+            if s.kind in kinds and s.layer == wanted
+        ]
+    console.machine(json.dumps({"model": document.model.id, "rows": rows}, indent=1, sort_keys=True))

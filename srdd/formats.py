@@ -1,0 +1,185 @@
+"""The formats as rows of data: element formats, block formats, and the spec strings that name them.
+
+Not here: arithmetic. Kernels read these rows; nothing outside this file branches on a format's name.
+
+An element is four facts: mantissa bits, the exponents of its smallest and largest normal number, and its largest
+value. Every grid follows from them: between 2^e and 2^(e+1) neighbours lie 2^(e - mantissa_bits) apart, and below
+2^emin the spacing stays that of emin. Worked number: E2M1 has mantissa_bits 1, emin 0, max 6, hence the magnitudes
+0, 0.5, 1, 1.5, 2, 3, 4, 6.
+
+Sources: OCP Microscaling Formats (MX) v1.0, sections 5.3 (elements) and 5.4 (E8M0); NVIDIA's NVFP4 as computed by
+TransformerEngine, TensorRT-LLM and vLLM.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from srdd.errors import FormatError
+
+
+@dataclass(frozen=True)
+class Element:
+    """One element format. INT8 is a grid of constant spacing 2^-6, which emin = emax = 0 says exactly."""
+
+    name: str
+    bits: int
+    mantissa_bits: int
+    emin: int
+    emax: int
+    max: float
+
+    @property
+    def magnitudes(self) -> tuple[float, ...]:
+        """Every non-negative value the element can hold, ascending."""
+        values = [0.0]
+        while values[-1] < self.max:
+            exponent = max(math.frexp(values[-1])[1] - 1, self.emin) if values[-1] else self.emin
+            values.append(values[-1] + 2.0 ** (exponent - self.mantissa_bits))
+        return tuple(values)
+
+
+# OCP MX v1.0, tables 2-6. E4M3 gives its top code to NaN, so its largest value is 448, not 480.
+E2M1 = Element("E2M1", bits=4, mantissa_bits=1, emin=0, emax=2, max=6.0)
+E2M3 = Element("E2M3", bits=6, mantissa_bits=3, emin=0, emax=2, max=7.5)
+E3M2 = Element("E3M2", bits=6, mantissa_bits=2, emin=-2, emax=4, max=28.0)
+E4M3 = Element("E4M3", bits=8, mantissa_bits=3, emin=-6, emax=8, max=448.0)
+E5M2 = Element("E5M2", bits=8, mantissa_bits=2, emin=-14, emax=15, max=57344.0)
+INT8 = Element("INT8", bits=8, mantissa_bits=6, emin=0, emax=0, max=127 / 64)
+ELEMENTS = (E2M1, E2M3, E3M2, E4M3, E5M2, INT8)
+
+
+class Scale(StrEnum):
+    """What kind of number scales a block."""
+
+    E8M0 = "E8M0"  # a power of two, 2^-127 to 2^127
+    E4M3_FP32 = "E4M3 x FP32"  # one E4M3 number per block under one float32 number per tensor
+
+
+class Rule(StrEnum):
+    """How the scale of a block follows from amax, the largest magnitude in it. A wrong choice costs up to 6 dB."""
+
+    FLOOR = "floor"  # 2^(floor(log2 amax) - emax). OCP text. Clips when amax's significand passes the element's max
+    RCEIL = "rceil"  # the smallest power of two with amax <= max * 2^e. NVIDIA. Never clips
+    CEIL = "ceil"  # 2^(ceil(log2 amax) - emax). Never clips, wastes up to one binade
+    EVEN = "even"  # floor, after rounding amax half up to the element's mantissa bits. AMD, llm-compressor
+    EVEN_M1 = "even_m1"  # even with one mantissa bit for every element. llm-compressor's MXFP8
+    NVIDIA = "nvidia"  # s_b = E4M3((amax / 6) / s_t), s_t = gmax / 2688; s_b may underflow to zero
+    MIN_SUBNORMAL = "min_subnormal"  # nvidia with s_b at least 2^-9. ModelOpt's export
+    MIN_NORMAL = "min_normal"  # nvidia with s_b at least 2^-6. torchao
+    SINGLE_LEVEL = "single_level"  # no tensor scale: s_t = 1, s_b at least 2^-6. torchao without a tensor scale
+
+
+_RULES = {
+    Scale.E8M0: (Rule.FLOOR, Rule.RCEIL, Rule.CEIL, Rule.EVEN, Rule.EVEN_M1),
+    Scale.E4M3_FP32: (Rule.NVIDIA, Rule.MIN_SUBNORMAL, Rule.MIN_NORMAL, Rule.SINGLE_LEVEL),
+}
+_RULE_SYNONYMS = {"ocp": Rule.FLOOR}
+# Rules under which |x| can never pass the largest value of its block, so that saturation is zero by construction.
+_NEVER_CLIPS = frozenset({Rule.RCEIL, Rule.CEIL})
+
+
+@dataclass(frozen=True)
+class BlockFormat:
+    """A block format with its scale rule: what `mxfp4:even` means."""
+
+    name: str
+    element: Element
+    block: tuple[int, int]  # rows x columns; (1, 32) runs along the last axis
+    scale: Scale
+    rule: Rule
+    stochastic: bool = False
+
+    @property
+    def spec(self) -> str:
+        """The canonical spec string, rule included: two reports are comparable only when these agree."""
+        return f"{self.name}:{self.rule.value}"
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules this format can be computed with."""
+        return _RULES[self.scale]
+
+    @property
+    def block_size(self) -> int:
+        return self.block[0] * self.block[1]
+
+    @property
+    def bits_per_value(self) -> float:
+        """Storage per value with the block scale's 8 bits; a tensor-wide scale is not counted. mxfp4: 4.25."""
+        return self.element.bits + 8 / self.block_size
+
+    @property
+    def never_clips(self) -> bool:
+        """True when the saturation ratio is zero by construction and says nothing about the data."""
+        if self.rule is Rule.EVEN_M1:  # one up from 1.75 on, so all is held unless the element ends below that (E2M1)
+            return self.element.max >= 1.75 * 2.0**self.element.emax
+        return self.rule in _NEVER_CLIPS
+
+
+def _mx(name: str, element: Element, rule: Rule, *, block: tuple[int, int] = (1, 32), sr: bool = False) -> BlockFormat:
+    return BlockFormat(name, element, block, Scale.E8M0, rule, stochastic=sr)
+
+
+def _nv(name: str, *, block: tuple[int, int] = (1, 16), sr: bool = False) -> BlockFormat:
+    return BlockFormat(name, E2M1, block, Scale.E4M3_FP32, Rule.NVIDIA, stochastic=sr)
+
+
+_ROWS = (
+    _mx("mxfp4", E2M1, Rule.EVEN),
+    _mx("mxfp6_e2m3", E2M3, Rule.EVEN),
+    _mx("mxfp6_e3m2", E3M2, Rule.EVEN),
+    _mx("mxfp8_e4m3", E4M3, Rule.RCEIL),
+    _mx("mxfp8_e5m2", E5M2, Rule.RCEIL),
+    _mx("mxint8", INT8, Rule.FLOOR),
+    _nv("nvfp4"),
+    _mx("mxfp4_2d", E2M1, Rule.EVEN, block=(32, 32)),
+    _nv("nvfp4_2d", block=(16, 16)),
+    _mx("mxfp4_sr", E2M1, Rule.RCEIL, sr=True),  # a rule that clips would not be unbiased
+    _nv("nvfp4_sr", sr=True),
+)
+FORMATS: dict[str, BlockFormat] = {row.name: row for row in _ROWS}
+SYNONYMS: dict[str, str] = {"mxfp8": "mxfp8_e4m3"}
+
+
+def parse(spec: str | BlockFormat) -> BlockFormat:
+    """Turn `name` or `name:rule` into its row, e.g. "mxfp4:ocp" -> mxfp4 with rule floor. A row passes through.
+
+    Raises FormatError for a name or rule that does not exist, naming those that do.
+    """
+    if isinstance(spec, BlockFormat):
+        return spec
+    name, colon, rule_name = spec.strip().lower().partition(":")
+    row = FORMATS.get(SYNONYMS.get(name, name))
+    if row is None:
+        known = ", ".join([*FORMATS, *SYNONYMS])
+        raise FormatError(f"unknown format {name!r} in quant spec {spec!r}; known: {known}; see `srdd formats`")
+    if not colon:
+        return row
+    rule = next((r for r in row.rules if r == _RULE_SYNONYMS.get(rule_name, rule_name)), None)
+    if rule is None:
+        known = ", ".join([r.value for r in row.rules] + [s for s, r in _RULE_SYNONYMS.items() if r in row.rules])
+        raise FormatError(f"unknown scale rule {rule_name!r} in quant spec {spec!r}; {row.name} knows: {known}")
+    return replace(row, rule=rule)
+
+
+def parse_list(specs: Iterable[str | BlockFormat]) -> tuple[BlockFormat, ...]:
+    """Parse comma lists of specs, e.g. ["mxfp4,nvfp4", "mxfp8"] -> three rows, in the order given.
+
+    Raises FormatError for an unknown spec, none at all, or the same format and rule twice (mxfp4 and mxfp4:even).
+    """
+    rows: dict[str, BlockFormat] = {}
+    for given in specs:
+        for spec in given.split(",") if isinstance(given, str) else (given,):
+            if isinstance(spec, str) and not spec.strip():
+                raise FormatError(f"empty quant spec in {given!r}; expected e.g. mxfp4,nvfp4:nvidia")
+            row = parse(spec)
+            if row.spec in rows:
+                raise FormatError(f"quant spec {row.spec} is given twice; name each format and rule once")
+            rows[row.spec] = row
+    if not rows:
+        raise FormatError("no quant spec given; expected e.g. mxfp4,nvfp4")
+    return tuple(rows.values())

@@ -1,0 +1,196 @@
+"""The kernel's contract: quant_dequant, measure, measure_many, merge, and the one place that chooses a backend.
+
+Not here: arithmetic (reference.py is the spec, expression.py the fast equivalent that fused.py runs).
+
+Three backends give bit-equal values and counts, and sums equal to 1e-6: `reference` (slow, obviously right), `eager`
+(the fast expression without a compiler) and `fused` (the same under torch.compile). Worked number: a tensor of 64M
+elements takes about 19 s in the reference, 3 to 5 s eager and 0.15 s fused, after 10 to 24 s of compilation at first.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from srdd.errors import BackendError, TensorError
+from srdd.formats import BlockFormat, parse
+from srdd.kernels import fused, reference
+from srdd.tally import FIELDS, IS_MAX
+
+__all__ = ["Backend", "choose", "fallback_reason", "measure", "measure_many", "merge", "quant_dequant"]
+
+NAMES = ("reference", "eager", "fused")
+# Elements times formats from which compiling is repaid: 15 s cold, against 1/0.02 - 1/0.5 = 48 s a billion saved.
+REPAYS = 300_000_000
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The choice, and one sentence why. `strict`: named by the caller, so a failure is an error, not a fallback."""
+
+    name: str
+    reason: str
+    strict: bool = True
+
+
+_fallback: list[str] = []  # why compilation failed in this process; at most one entry
+
+
+def fallback_reason() -> str | None:
+    """Why `fused`, chosen by `auto`, fell back to `eager` in this process; None when it did not."""
+    return _fallback[0] if _fallback else None
+
+
+def choose(
+    name: str,
+    *,
+    elements: int | None = None,
+    formats: Sequence[str | BlockFormat] = (),
+    device: torch.device | str = "cpu",
+) -> Backend:
+    """Turn a name or "auto" into a backend. `elements` is all that will be measured, None when it is not known.
+
+    Raises BackendError for an unknown name, and for "fused" where it cannot compile. "auto" never raises.
+    """
+    if name in ("reference", "eager"):
+        return Backend(name, "asked for by name")
+    if name not in ("auto", "fused"):
+        raise BackendError(f"unknown backend {name!r}; known: auto, {', '.join(NAMES)}")
+    missing = _missing(torch.device(device))
+    if name == "fused":
+        if missing:
+            raise BackendError(f"backend fused cannot run: {missing}; or take --backend eager")
+        return Backend("fused", "asked for by name")
+    lost = "same numbers, about thirty times slower"
+    if missing:
+        return Backend("eager", f"fused cannot run: {missing}; eager gives the {lost}", strict=False)
+    if _fallback:
+        return Backend("eager", f"{_fallback[0]}; eager gives the {lost}", strict=False)
+    if elements is None:
+        return Backend("eager", f"the amount of work is not known; eager gives the {lost}", strict=False)
+    work = elements * max(len(formats), 1)
+    amount = f"{work / 1e9:.2f} G elements x formats"
+    if work < REPAYS:
+        return Backend("eager", f"{amount} do not repay compiling (that takes {REPAYS / 1e9:.1f} G)", strict=False)
+    return Backend("fused", f"{amount} repay compiling", strict=False)
+
+
+def quant_dequant(
+    x: Tensor,
+    fmt: str | BlockFormat,
+    *,
+    generator: torch.Generator | None = None,
+    global_amax: Tensor | float | None = None,
+    backend: str | Backend = "auto",
+) -> Tensor:
+    """What `x` becomes after a trip through the format: same shape, same dtype, exact in float32.
+
+    Raises FormatError, TensorError for a tensor that cannot be quantized, BackendError for a backend named in vain.
+    """
+    row = parse(fmt)
+    _check(x, (row,), generator)
+    chosen = _resolve(backend, x, (row,))
+    with torch.no_grad():
+        if chosen.name == "reference":
+            return reference.quant_dequant(x, row, generator=generator, global_amax=global_amax)
+        return _run(chosen, lambda engine: fused.quant_dequant(engine, x, row, generator, global_amax), generator)
+
+
+def measure(
+    x: Tensor,
+    fmt: str | BlockFormat,
+    *,
+    generator: torch.Generator | None = None,
+    global_amax: Tensor | float | None = None,
+    backend: str | Backend = "auto",
+) -> Tensor:
+    """The tally of `x`: one float64 vector in the order of `srdd.tally.FIELDS`, on x's device. Raises as above."""
+    return measure_many(x, (fmt,), generator=generator, global_amax=global_amax, backend=backend)[0]
+
+
+def measure_many(
+    x: Tensor,
+    fmts: Sequence[str | BlockFormat],
+    *,
+    generator: torch.Generator | None = None,
+    global_amax: Tensor | float | None = None,
+    backend: str | Backend = "auto",
+) -> Tensor:
+    """Tallies of one tensor under several formats, float64 [formats, fields]; cheaper than one `measure` each.
+
+    Stochastic formats draw from the generator in the order given.
+    """
+    rows = tuple(parse(fmt) for fmt in fmts)
+    _check(x, rows, generator)
+    if not rows:
+        return torch.zeros(0, len(FIELDS), dtype=torch.float64, device=x.device)
+    chosen = _resolve(backend, x, rows)
+    with torch.no_grad():
+        if chosen.name == "reference":
+            each = [reference.measure(x, row, generator=generator, global_amax=global_amax) for row in rows]
+            return torch.stack(each)
+        return _run(chosen, lambda engine: fused.measure(engine, x, rows, generator, global_amax), generator)
+
+
+def merge(a: Tensor, b: Tensor) -> Tensor:
+    """Two tallies (or stacks of them, [..., fields]) as one: sums add, maxima take the larger."""
+    is_max = torch.tensor(IS_MAX, device=a.device)
+    return torch.where(is_max, torch.maximum(a, b), a + b)
+
+
+def _resolve(backend: str | Backend, x: Tensor, rows: tuple[BlockFormat, ...]) -> Backend:
+    if isinstance(backend, Backend):
+        return backend
+    return choose(backend, elements=x.numel(), formats=rows, device=x.device)
+
+
+def _run(chosen: Backend, work: Callable[[fused.Engine], Tensor], generator: torch.Generator | None) -> Tensor:
+    """Run fused or eager; when compilation fails under `auto`, say so once and go on with eager."""
+    if chosen.name == "eager" or (_fallback and not chosen.strict):
+        return work(fused.EAGER)
+    state = None if generator is None else generator.get_state()
+    try:
+        return work(fused.FUSED)
+    except Exception as error:
+        if not fused.is_compile_error(error):
+            raise
+        said = " ".join(str(error).split())  # one line; compilers put the cause after the command
+        reason = f"compiling failed with {type(error).__name__}: {said[:300]}"
+        if chosen.strict:
+            raise BackendError(f"backend fused cannot run: {reason}; repair the compiler or take eager") from error
+        _fallback.append(reason)
+    if generator is not None and state is not None:
+        generator.set_state(state)  # the failed attempt may have drawn from it
+    return work(fused.EAGER)
+
+
+def _missing(device: torch.device) -> str | None:
+    """What torch.compile lacks on this device; None when nothing is known to be missing."""
+    if device.type == "cpu":
+        default = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+        compiler = os.environ.get("CXX", default)
+        if shutil.which(compiler.split()[0] if compiler.split() else default) is None:
+            return f"no C++ compiler found ({compiler!r} is not on PATH); install g++ or set CXX"
+        return None
+    if device.type == "cuda":
+        if find_spec("triton") is None:
+            return "triton is not installed, which torch.compile needs on CUDA; pip install triton"
+        return None
+    return f"torch.compile is not used on device type {device.type!r}"
+
+
+def _check(x: Tensor, rows: Sequence[BlockFormat], generator: torch.Generator | None) -> None:
+    if not x.is_floating_point():
+        raise TensorError(f"cannot quantize a tensor of {x.dtype}; expected a real floating-point type")
+    for row in rows:
+        if row.stochastic and generator is None:
+            raise TensorError(f"{row.name} rounds stochastically: pass generator=torch.Generator(...).manual_seed(...)")
+    if generator is not None and any(row.stochastic for row in rows) and generator.device.type != x.device.type:
+        raise TensorError(f"the generator is on {generator.device}, the tensor on {x.device}; make both the same")

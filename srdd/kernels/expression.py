@@ -1,0 +1,234 @@
+"""The numbers of `reference.py` as branch-free float32 expressions over groups of blocks, for eager and compiled use.
+
+Not here: shapes, padding, chunks, compilation (fused.py). Nothing here looks at a value to decide what to do next.
+
+Three facts make it fast where the reference is slow:
+
+ - The power of two below y needs no log2 and no bit cast (compilers turn a cast inside a loop into a trip through
+   memory): with u = 2^24 * y, the sum u + 1.5 * y lies between 1/2 and 3/2 of u's spacing above u, so
+   (u + 1.5 * y) - u is 2^(floor(log2 y) + 1), exactly.
+ - Adding and subtracting 1.5 * 2^23 gaps rounds to a multiple of the gap, ties to even.
+ - A group is [K, L]: K rows of L = the block's width, 1024 elements in all. Sums run in float32 inside one group, in
+   units of its largest power of two, where nothing overflows, and leave it as float64. x = 3e38 gives x^4 = 8e153,
+   which float32 could not hold. What underflows is 2^-63 of the group's largest value and below.
+
+Worked number: amax 3.9 has bits 0x4079999A. mxfp4:even adds 2^21 and keeps the exponent: 0x40800000 = 4, less emax 2:
+scale 1. mxfp4:floor adds nothing: 2, less emax 2: scale 0.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from srdd.formats import E4M3, BlockFormat, Element, Rule, Scale
+from srdd.tally import FIELDS
+
+_EXPONENT = 0x7F800000
+_MANTISSA = 0x007FFFFF
+_LARGEST = 254 << 23  # exponent bits of 2^127
+_SMALLEST = 0x00400000  # 2^-127, a subnormal
+GROUP = 1024  # elements
+_PACK = 4096.0  # two counts in one float32: 1024 + 4096 * 1024 < 2^24
+MIN_BLOCK_SCALE = {
+    Rule.NVIDIA: 0.0,
+    Rule.MIN_SUBNORMAL: 2.0**-9,
+    Rule.MIN_NORMAL: 2.0**-6,
+    Rule.SINGLE_LEVEL: 2.0**-6,
+}
+
+
+def largest_finite(fmts: Sequence[BlockFormat], x: Tensor) -> Tensor:
+    """The largest finite magnitude, as nvfp4's tensor scale wants it: 0-d float32."""
+    a = x.to(torch.float32).abs()
+    return torch.where(a < math.inf, a, 0.0).amax()
+
+
+def block_scales(fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of groups [G, K, L]: float32 [1 + 2 * formats, G, K] for every row, and [2, G]: unit and amax of every group.
+
+    Row 0 is 1/unit of the group, 0 in bad blocks. Then two rows a format: 1/scale and scale of MX; divisor and d of
+    nvfp4, the divisor being infinite where d is zero, so that x / divisor is zero.
+    """
+    groups, rows, width = x.shape
+    height = fmts[0].block[0]  # of a block, in rows; every format given has the same block
+    a = x.to(torch.float32).abs().view(groups, rows // height, height * width)
+    amax = a.amax(2)
+    bad = ~(amax < math.inf)
+    amax = torch.where(bad, 0.0, amax)
+    bits = amax.view(torch.int32)
+    largest = amax.amax(1)
+    exponent = largest.view(torch.int32) & _EXPONENT
+    table = [torch.where(bad, 0.0, _inverse(exponent)[:, None])]
+    for fmt, tensor_scale in zip(fmts, tensor_scales, strict=True):
+        if fmt.scale is Scale.E8M0:
+            e8m0 = _e8m0_bits(amax, bits, fmt)
+            table += [_inverse(e8m0), _power(e8m0)]
+        else:
+            d = _two_level_scale(amax, tensor_scale, fmt)
+            table += [torch.where(d > 0, d, math.inf), d]
+    stacked = torch.stack(table)
+    if height > 1:
+        stacked = stacked[:, :, :, None].expand(-1, -1, -1, height).reshape(len(table), groups, rows)
+    return stacked, torch.stack([_power(exponent), largest])
+
+
+def quantize(fmts: Sequence[BlockFormat], x: Tensor, scales: Tensor, noise: Tensor | None) -> Tensor:
+    """q of groups [G, K, L] in x's type, NaN in bad blocks; `fmts` is one format, `scales` as `block_scales` gave."""
+    (fmt,) = fmts
+    f = x.to(torch.float32)
+    good = (scales[0] > 0)[:, :, None]
+    first, second = scales[1][:, :, None], scales[2][:, :, None]
+    clean = torch.where(good, f, 0.0)
+    y = clean * first if fmt.scale is Scale.E8M0 else clean / first
+    q = _round(y, clean, fmt, noise) * second
+    return torch.where(good, torch.copysign(q, f), math.nan).to(x.dtype)
+
+
+def tallies(
+    fmts: Sequence[BlockFormat], x: Tensor, scales: Tensor, units: Tensor, noises: Sequence[Tensor | None]
+) -> Tensor:
+    """float64 [formats, fields] of groups [G, K, L]. `n` stays 0 and padding (zeros) counts in `excluded` only."""
+
+    def count(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        packed = _sum(torch.where(first, 1.0, 0.0) + torch.where(second, _PACK, 0.0))
+        high = torch.floor(packed * (1 / _PACK))
+        return (packed - high * _PACK).double(), high.double()
+
+    f = x.to(torch.float32)
+    inverse, unit = scales[0][:, :, None], units[0].double()
+    unit2 = unit * unit
+    nonfinite = ~(f.abs() < math.inf)
+    f = torch.where(inverse > 0, f, 0.0)
+    a = f.abs()
+    xn = f * inverse
+    x2 = xn * xn
+    nonzero = a > 0
+    nonzeros, nonfinites = count(nonzero, nonfinite)
+    common = {
+        "n": torch.zeros_like(unit),
+        "nonzero": nonzeros,
+        "nonfinite": nonfinites,
+        "excluded": torch.where(scales[0] > 0, 0.0, float(x.shape[2])).sum(1).double(),
+        "sum_x": _sum(xn).double() * unit,
+        "sum_x2": _sum(x2).double() * unit2,
+        "sum_x4": _sum(x2 * x2).double() * (unit2 * unit2),
+        "sum_abs_x": _sum(xn.abs()).double() * unit,
+    }
+    results = []
+    for i, fmt in enumerate(fmts):
+        first, second = scales[1 + 2 * i][:, :, None], scales[2 + 2 * i][:, :, None]
+        if fmt.scale is Scale.E8M0:
+            y = f * first
+            q = _round(y, f, fmt, noises[i])
+            e, base = q - y, y.abs()
+            clipped, at_max = base > fmt.element.max, q.abs() == fmt.element.max
+            rescale = second * inverse  # block to group
+            zero_scale = torch.zeros_like(unit)
+        else:
+            limit = first * fmt.element.max  # infinite where d is zero: nothing clips there
+            q = _round(f / first, f, fmt, noises[i]) * second
+            e, base = q - f, a
+            clipped, at_max = a > limit, q.abs() == limit
+            rescale = inverse
+            zero_scale = _sum(torch.where(second == 0, torch.where(nonzero, 1.0, 0.0), 0.0)).double()
+        zero = q == 0
+        dead = zero & nonzero
+        # |e| / |x| is 1 where q is 0, which `deads` adds; elsewhere x is not tiny and the division safe
+        relative = torch.where(zero, 0.0, e.abs() / base)
+        en, qn = e * rescale, q * rescale
+        e2 = en * en
+        deads, clips = count(dead, clipped)
+        sums = common | {
+            "deadzone": deads,
+            "clipped": clips,
+            "at_max": _sum(torch.where(at_max, 1.0, 0.0)).double(),
+            "sum_e": _sum(en).double() * unit,
+            "sum_e2": _sum(e2).double() * unit2,
+            "sum_e2_clipped": _sum(torch.where(clipped, e2, 0.0)).double() * unit2,
+            "sum_e2_deadzone": _sum(torch.where(dead, e2, 0.0)).double() * unit2,
+            "sum_abs_e": _sum(en.abs()).double() * unit,
+            "sum_rel": _sum(relative).double() + deads,
+            "sum_q2": _sum(qn * qn).double() * unit2,
+            "sum_xq": _sum(xn * qn).double() * unit2,
+            "zero_scale": zero_scale,
+        }
+        totals = {name: value.sum() for name, value in sums.items()}
+        totals["max_abs_x"] = units[1].amax().double()
+        totals["max_abs_e"] = (en.abs().amax(1).amax(1).double() * unit).amax()
+        results.append(torch.stack([totals[name] for name in FIELDS]))
+    return torch.stack(results)
+
+
+def _sum(t: Tensor) -> Tensor:
+    """[G, K, L] -> [G]: down the rows first, so that vector lanes never meet inside the long loop."""
+    return t.sum(1).sum(1)
+
+
+def _power(exponent_bits: Tensor) -> Tensor:
+    """2^e from e's bits in place; bits 0 stand for 2^-127, which float32 writes as a subnormal."""
+    return exponent_bits.clamp(min=_SMALLEST).view(torch.float32)
+
+
+def _inverse(exponent_bits: Tensor) -> Tensor:
+    """2^-e, the same way."""
+    return (_LARGEST - exponent_bits).clamp(min=_SMALLEST).view(torch.float32)
+
+
+def _e8m0_bits(amax: Tensor, bits: Tensor, fmt: BlockFormat) -> Tensor:
+    """The scale's exponent bits: adding this much carries into the exponent exactly when the rule goes one up."""
+    even_bits = 1 if fmt.rule is Rule.EVEN_M1 else fmt.element.mantissa_bits
+    largest = round((fmt.element.max / 2.0**fmt.element.emax - 1) * 2**23)  # mantissa bits of the largest element
+    carry = {
+        Rule.FLOOR: 0,
+        Rule.RCEIL: _MANTISSA - largest,
+        Rule.CEIL: _MANTISSA,
+        Rule.EVEN: 1 << (22 - even_bits),
+        Rule.EVEN_M1: 1 << (22 - even_bits),
+    }[fmt.rule]
+    if fmt.element.emax == 0:  # only then can a subnormal amax have a scale above 2^-127: normalize it first
+        bits = torch.where(amax < 2.0**-126, (amax * 2.0**64).view(torch.int32) - (64 << 23), bits)
+    return (((bits + carry) & _EXPONENT_SIGNED) - (fmt.element.emax << 23)).clamp(0, _LARGEST)
+
+
+_EXPONENT_SIGNED = -(1 << 23)  # keeps the sign too, for exponents below -127
+
+
+def _two_level_scale(amax: Tensor, tensor_scale: Tensor, fmt: BlockFormat) -> Tensor:
+    wanted = (amax / torch.full_like(amax, fmt.element.max)) / tensor_scale
+    wanted = torch.where(tensor_scale > 0, wanted, 0.0).clamp(MIN_BLOCK_SCALE[fmt.rule], E4M3.max)
+    return _nearest(wanted, E4M3) * tensor_scale
+
+
+def _round(y: Tensor, x: Tensor, fmt: BlockFormat, noise: Tensor | None) -> Tensor:
+    """y onto the element's grid. Clamping first is the same as last (the bound is on the grid), and never overflows."""
+    largest = fmt.element.max
+    if noise is None:
+        return _nearest(y.clamp(-largest, largest), fmt.element)
+    a = y.abs().clamp(max=largest)
+    if fmt.scale is Scale.E8M0:  # an exact y may lie below float32's range; a noise of 0 must still round it up
+        a = torch.where(x != 0, a.clamp(min=2.0**-149), a)
+    low = _binade(a, fmt.element)
+    gap = low * 2.0**-fmt.element.mantissa_bits
+    near = _snap(a, low, fmt.element)
+    below = near - torch.where(near > a, gap, 0.0)
+    up = noise * gap < a - below
+    return torch.copysign((below + torch.where(up, gap, 0.0)).clamp(max=largest), x)
+
+
+def _nearest(y: Tensor, element: Element) -> Tensor:
+    return _snap(y, _binade(y.abs(), element), element)
+
+
+def _binade(a: Tensor, element: Element) -> Tensor:
+    """2^floor(log2 a), or 2^emin where a is below it."""
+    u = a * 2.0**24
+    return (((u + a * 1.5) - u) * 0.5).clamp(min=2.0**element.emin)
+
+
+def _snap(y: Tensor, low: Tensor, element: Element) -> Tensor:
+    magic = low * (1.5 * 2.0 ** (23 - element.mantissa_bits))
+    return (y + magic) - magic

@@ -1,0 +1,191 @@
+"""The spec: quant-dequant and its tally, one line per sentence of the standard. Short, slow, obviously right.
+
+Not here: speed (see fused.py, which must equal this bit for bit) and the checks of arguments (see __init__.py).
+
+ 1. Everything is computed from float32, whatever the input's type. Powers of two are applied exactly (in float64).
+ 2. Blocks are tiles of the last two axes (1 x 32: runs of the last axis). They never cross rows; where a row or
+    column ends inside a tile the tile is short: padding takes part in nothing.
+ 3. amax is the largest magnitude of the block. Exponents come from frexp, never from log2.
+ 4. An E8M0 scale is 2^e with e from the rule, clamped to [-127, 127].
+ 5. A two-level scale is d = s_b * s_t with s_t = gmax / 2688 and s_b = E4M3((amax / 6) / s_t), every step rounded to
+    float32. gmax is the largest finite magnitude of the tensor, or what the caller gives.
+ 6. x / scale is rounded to the nearest element, ties to even, and saturates at the element's largest value. With
+    stochastic rounding it goes up with probability (distance to the lower code) / (gap). Signs are kept, also of 0.
+ 7. A scale of zero gives zeros. A block that holds a NaN or an infinity becomes NaN and enters no sum.
+
+Worked number: amax 3.9 under mxfp4:floor gives e = 1 - 2 = -1, so 3.9 becomes 7.8 in units of 0.5, saturates at 6 and
+returns as 3; mxfp4:even sees significand 1.95 >= 1.75, takes e = 0 and returns 4.
+
+Sources: OCP MX v1.0 sections 5.1, 5.3, 5.4 and 6.3; NVIDIA NVFP4 (arXiv 2509.25149, appendix on quantization).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from srdd.formats import E4M3, BlockFormat, Element, Rule, Scale, parse
+from srdd.tally import FIELDS
+
+_NVFP4_TENSOR_RANGE = 6.0 * 448.0  # 2688: largest E2M1 times largest E4M3
+_MIN_BLOCK_SCALE = {
+    Rule.NVIDIA: 0.0,
+    Rule.MIN_SUBNORMAL: 2.0**-9,
+    Rule.MIN_NORMAL: 2.0**-6,
+    Rule.SINGLE_LEVEL: 2.0**-6,
+}
+
+
+def quant_dequant(
+    x: Tensor,
+    fmt: str | BlockFormat,
+    *,
+    generator: torch.Generator | None = None,
+    global_amax: Tensor | float | None = None,
+) -> Tensor:
+    """What `x` becomes after a trip through the format: same shape, same dtype, exact in float32."""
+    fmt = parse(fmt)
+    blocks = _quantize(x, fmt, generator, global_amax)
+    return _from_blocks(blocks.q, x.shape, fmt.block).to(torch.float32).to(x.dtype)
+
+
+def measure(
+    x: Tensor,
+    fmt: str | BlockFormat,
+    *,
+    generator: torch.Generator | None = None,
+    global_amax: Tensor | float | None = None,
+) -> Tensor:
+    """The tally of `x` under the format: one float64 vector in the order of `srdd.tally.FIELDS`, on x's device."""
+    blocks = _quantize(x, parse(fmt), generator, global_amax)
+    keep = blocks.real & ~blocks.bad
+    x64, q64, limit = (t.expand_as(blocks.q)[keep] for t in (blocks.x, blocks.q, blocks.limit))
+    e = q64 - x64
+    nonzero, no_scale = x64 != 0, limit == 0
+    deadzone = nonzero & (q64 == 0)
+    clipped = ~no_scale & (x64.abs() > limit)
+    sums = {
+        "n": torch.ones_like(x64).sum(),
+        "nonzero": nonzero.sum(),
+        "deadzone": deadzone.sum(),
+        "clipped": clipped.sum(),
+        "at_max": (~no_scale & (q64.abs() == limit)).sum(),
+        "nonfinite": (~blocks.x.isfinite() & blocks.real).sum(),
+        "excluded": (blocks.bad & blocks.real).sum(),
+        "sum_x": x64.sum(),
+        "sum_x2": (x64**2).sum(),
+        "sum_x4": (x64**4).sum(),
+        "sum_e": e.sum(),
+        "sum_e2": (e**2).sum(),
+        "sum_e2_clipped": (e[clipped] ** 2).sum(),
+        "sum_e2_deadzone": (e[deadzone] ** 2).sum(),
+        "sum_abs_x": x64.abs().sum(),
+        "sum_abs_e": e.abs().sum(),
+        "sum_rel": (e[nonzero].abs() / x64[nonzero].abs()).sum(),
+        "sum_q2": (q64**2).sum(),
+        "sum_xq": (x64 * q64).sum(),
+        "max_abs_x": x64.abs().max() if x64.numel() else 0.0,
+        "max_abs_e": e.abs().max() if x64.numel() else 0.0,
+        "zero_scale": (no_scale & nonzero).sum(),
+    }
+    return torch.stack([torch.as_tensor(sums[name], dtype=torch.float64, device=x.device) for name in FIELDS])
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """One row per block. x, q and limit are float64 holding float32 values exactly (q of MX: exact before float32)."""
+
+    x: Tensor  # [blocks, size], padding is zero
+    q: Tensor  # [blocks, size]
+    limit: Tensor  # [blocks, 1], the largest value the block can hold; 0 where its scale is zero
+    real: Tensor  # [blocks, size] bool, False on padding
+    bad: Tensor  # [blocks, 1] bool, the block holds a NaN or an infinity
+
+
+def _quantize(
+    x: Tensor, fmt: BlockFormat, generator: torch.Generator | None, global_amax: Tensor | float | None
+) -> _Blocks:
+    given = x
+    x = _to_blocks(given.to(torch.float32), fmt.block)
+    real = _to_blocks(torch.ones(given.shape, dtype=torch.bool, device=given.device), fmt.block)
+    noise = None
+    if fmt.stochastic:
+        drawn = torch.rand(given.shape, generator=generator, dtype=torch.float32, device=given.device)
+        noise = _to_blocks(drawn, fmt.block).double()
+    finite = x.isfinite()
+    bad = ~finite.all(dim=1, keepdim=True)
+    magnitude = x.abs().where(finite, 0)
+    amax = magnitude.amax(dim=1, keepdim=True)
+    if fmt.scale is Scale.E8M0:
+        scale = torch.ldexp(torch.ones_like(amax, dtype=torch.float64), _e8m0_exponent(amax.double(), fmt))
+        y = x.double().abs() / scale
+        q = _round(y, fmt.element, noise) * scale
+        limit = fmt.element.max * scale
+    else:
+        if global_amax is None:
+            global_amax = magnitude.max() if magnitude.numel() else 0.0
+        scale = _two_level_scale(amax, torch.as_tensor(global_amax, device=x.device).to(torch.float32), fmt)
+        y = (x.abs() / scale).where(scale > 0, 0)
+        q = _round(y.double(), fmt.element, noise).float() * scale  # rounded to float32, as stored
+        limit = fmt.element.max * scale
+    q = torch.copysign(q.double(), x.double()).where(~bad, torch.nan)
+    return _Blocks(x.double(), q, limit.double(), real, bad)
+
+
+def _e8m0_exponent(amax: Tensor, fmt: BlockFormat) -> Tensor:
+    """OCP MX v1.0 section 6.3 for `floor`; the others as in `srdd.formats.Rule`. amax: float64, zero or more."""
+    mantissa, exponent = torch.frexp(amax)
+    significand, exponent = 2 * mantissa, exponent - 1  # amax = significand * 2^exponent, 1 <= significand < 2
+    largest = fmt.element.max / 2.0**fmt.element.emax
+    bits = 1 if fmt.rule is Rule.EVEN_M1 else fmt.element.mantissa_bits
+    up = {
+        Rule.FLOOR: torch.zeros_like(significand, dtype=torch.bool),
+        Rule.RCEIL: significand > largest,
+        Rule.CEIL: significand > 1,
+        Rule.EVEN: significand >= 2 - 2.0 ** -(bits + 1),
+        Rule.EVEN_M1: significand >= 2 - 2.0 ** -(bits + 1),
+    }[fmt.rule]
+    return (exponent - fmt.element.emax + up.to(exponent.dtype)).clamp(-127, 127)
+
+
+def _two_level_scale(amax: Tensor, gmax: Tensor, fmt: BlockFormat) -> Tensor:
+    """d = s_b * s_t in float32; zero where the tensor or the block has nothing to scale, or where it underflows."""
+    # Divisors are tensors: by a plain number CUDA multiplies with the rounded reciprocal and may miss by one ulp.
+    full_range, largest = torch.full_like(gmax, _NVFP4_TENSOR_RANGE), torch.full_like(amax, fmt.element.max)
+    s_t = torch.ones_like(gmax) if fmt.rule is Rule.SINGLE_LEVEL else gmax / full_range
+    wanted = ((amax / largest) / s_t).where(s_t > 0, 0)
+    wanted = wanted.clamp(_MIN_BLOCK_SCALE[fmt.rule], E4M3.max)
+    return _round(wanted.double(), E4M3, None).float() * s_t
+
+
+def _round(y: Tensor, element: Element, noise: Tensor | None) -> Tensor:
+    """Magnitudes y (float64, zero or more) onto the element's grid; nearest even, or stochastic with noise."""
+    exponent = (torch.frexp(y).exponent - 1).clamp(min=element.emin)
+    gap = torch.ldexp(torch.ones_like(y), exponent - element.mantissa_bits)
+    steps = y / gap
+    if noise is None:
+        return (steps.round() * gap).clamp(max=element.max)  # torch rounds ties to even
+    below = steps.floor()
+    return ((below + (noise < steps - below)) * gap).clamp(max=element.max)
+
+
+def _to_blocks(x: Tensor, block: tuple[int, int]) -> Tensor:
+    """[..., R, C] -> [blocks, rows * columns], zero padding where the last tile is short."""
+    rows, columns = block
+    x = x.reshape(x.shape[:-2].numel(), *x.shape[-2:]) if x.dim() >= 2 else x.reshape(1, 1, -1)
+    x = pad(x, (0, -x.shape[2] % columns, 0, -x.shape[1] % rows))
+    tiles = x.reshape(x.shape[0], x.shape[1] // rows, rows, x.shape[2] // columns, columns)
+    return tiles.transpose(2, 3).reshape(x.numel() // (rows * columns), rows * columns)
+
+
+def _from_blocks(blocks: Tensor, shape: torch.Size, block: tuple[int, int]) -> Tensor:
+    """The inverse of `_to_blocks`: padding is cut off."""
+    rows, columns = block
+    r, c = (shape[-2], shape[-1]) if len(shape) >= 2 else (1, shape.numel())
+    down, across = -(-r // rows), -(-c // columns)
+    stack = blocks.shape[0] // max(down * across, 1)
+    tiles = blocks.reshape(stack, down, across, rows, columns).transpose(2, 3)
+    return tiles.reshape(stack, down * rows, across * columns)[:, :r, :c].reshape(shape)

@@ -1,0 +1,132 @@
+"""The metrics as rows: name, unit, which way is better, and the value as a function of a Tally.
+
+Not here: sums (tally.py), verdicts (verdicts.py) or printing. Tables, reports, gates and exporters iterate METRICS, so
+a new metric over existing sums is one row here and nothing else.
+
+Worked number: sum_x2 = 100 and sum_e2 = 1 give sqnr_db = 10 log10(100) = 20, relative_rms = 0.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from srdd.tally import Tally
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric. `of` returns nan where nothing was measured, and +inf for the SQNR of an exact copy."""
+
+    name: str
+    unit: Literal["dB", "%", ""]  # "%": stored as a ratio, shown times 100
+    better: Literal["up", "down"] | None
+    of: Callable[[Tally], float]
+    meaning: str
+    threshold: float | None = None  # the classic limit, a problem when the value is on its wrong side
+    material: float | None = None  # the smallest difference from the median that may be called unusual ...
+    material_share: float = 0.0  # ... or this share of the median, if larger. 0.06 in amplitude is 0.5 dB
+
+    def text(self, value: float | None) -> str:
+        """For people: 18.74, 9.7 %. None and nan are a dash."""
+        if value is None or math.isnan(value):
+            return "-"
+        if math.isinf(value):
+            return "exact" if value > 0 else "-inf"
+        return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.2f}" if abs(value) < 1e4 else f"{value:.3g}"
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else math.nan
+
+
+def _sqnr_db(t: Tally) -> float:
+    if t.n == 0 or t.sum_x2 == 0:
+        return math.nan
+    return 10 * math.log10(t.sum_x2 / t.sum_e2) if t.sum_e2 > 0 else math.inf
+
+
+def _rms(t: Tally) -> float:
+    return math.sqrt(_ratio(t.sum_x2, t.n))
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        "sqnr_db",
+        "dB",
+        "up",
+        _sqnr_db,
+        "signal to quantization noise: 10 log10(sum x^2 / sum e^2), a ratio of sums",
+        threshold=20.0,
+        material=0.5,
+    ),
+    Metric(
+        "relative_error",
+        "%",
+        "down",
+        lambda t: _ratio(t.sum_rel, t.nonzero),
+        "mean of |e| / |x| over nonzero x; every element counts the same",
+        threshold=0.10,
+        material=0.001,
+        material_share=0.06,
+    ),
+    Metric(
+        "relative_rms",
+        "%",
+        "down",
+        lambda t: math.sqrt(_ratio(t.sum_e2, t.sum_x2)),
+        "sqrt(sum e^2 / sum x^2); the SQNR as a ratio",
+        material=0.001,
+        material_share=0.06,
+    ),
+    Metric(
+        "deadzone_ratio",
+        "%",
+        "down",
+        lambda t: _ratio(t.deadzone, t.nonzero),
+        "share of nonzero x that become zero (underflow)",
+        threshold=0.05,
+        material=0.01,
+    ),
+    Metric(
+        "saturation_ratio",
+        "%",
+        "down",
+        lambda t: _ratio(t.clipped, t.n),
+        "share of x beyond the largest value their block can hold: really clipped",
+        threshold=0.01,
+        material=0.01,
+    ),
+    Metric("at_max_ratio", "%", None, lambda t: _ratio(t.at_max, t.n), "share of x that land on that largest value"),
+    Metric("cosine", "", "up", lambda t: _ratio(t.sum_xq, math.sqrt(t.sum_x2 * t.sum_q2)), "cosine of x and q"),
+    Metric("gain", "", None, lambda t: _ratio(t.sum_xq, t.sum_x2), "sum xq / sum x^2; below 1: values shrink"),
+    Metric("bias", "", None, lambda t: _ratio(t.sum_e, t.n), "mean of e, in the units of x"),
+    Metric("kurtosis", "", None, lambda t: _ratio(t.n * t.sum_x4, t.sum_x2**2), "n sum x^4 / (sum x^2)^2; Gaussian: 3"),
+    Metric(
+        "crest", "", None, lambda t: _ratio(t.max_abs_x, _rms(t)), "max |x| over the rms of x: how far outliers stand"
+    ),
+    Metric(
+        "noise_clipped",
+        "%",
+        None,
+        lambda t: _ratio(t.sum_e2_clipped, t.sum_e2),
+        "share of the noise power that comes from clipped values",
+    ),
+    Metric(
+        "noise_deadzone",
+        "%",
+        None,
+        lambda t: _ratio(t.sum_e2_deadzone, t.sum_e2),
+        "share of the noise power that comes from the deadzone; the rest is rounding",
+    ),
+)
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+# What the first table shows; the rest is in the report and in `srdd show --layer`.
+MAIN = ("sqnr_db", "relative_error", "deadzone_ratio", "saturation_ratio")
+
+
+def values(tally: Tally) -> dict[str, float]:
+    """Every metric of one tally by name."""
+    return {metric.name: metric.of(tally) for metric in METRICS}

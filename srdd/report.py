@@ -1,0 +1,138 @@
+"""The report: one versioned JSON document, the waist between measuring (needs torch) and everything else (does not).
+
+Not here: statistics (metrics.py, uncertainty.py, summary.py) and tables. Everything that follows from the tallies is
+computed anew on load and never trusted: editing sqnr_db in the file changes nothing, editing sum_e2 does.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from srdd import report_v0
+from srdd.errors import ReportError
+from srdd.files import write_text
+from srdd.schema import Coverage, Layer, Model, Part, Settings, Site, SummaryRow
+from srdd.summary import layer_rows, summary_rows
+from srdd.tally import FIELDS
+
+# 0: the per-layer JSON of the first SRDD scripts: metrics without tallies (srdd.report_v0)
+# 1: the first document of this package
+SCHEMA_VERSION = 1
+
+
+class Report(Part):
+    """The whole document. `layers` and `summary` follow from `sites`; only `provenance` may differ between two runs."""
+
+    schema_version: Literal[1] = 1
+    document: Literal["srdd-scan"] = "srdd-scan"
+    tally_fields: list[str] = Field(default_factory=lambda: list(FIELDS))
+    model: Model
+    settings: Settings
+    coverage: Coverage
+    sites: list[Site]
+    layers: list[Layer] = Field(default_factory=list)
+    summary: list[SummaryRow] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+    provenance: dict[str, str | float | None] = Field(default_factory=dict)
+
+    @property
+    def has_errors(self) -> bool:
+        """True when a site holds NaN or infinite values: its other numbers leave their blocks out."""
+        return any(text.startswith("ERROR") for text in self.warnings)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Report:
+        """Read a report of any known version. Raises ReportError in one line."""
+        return load(Path(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write the report whole or not at all. Raises ReportError."""
+        write_text(Path(path), dumps(self))
+
+
+def dumps(report: Report) -> str:
+    """JSON with sorted keys, one line per row of a list, so that two reports differ in the lines that differ."""
+    document = report.model_dump(mode="json")
+    lines = []
+    for key in sorted(document):
+        value = document[key]
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = ",\n".join("  " + _json(row) for row in value)
+            lines.append(f" {_json(key)}: [\n{rows}\n ]")
+        else:
+            lines.append(f" {_json(key)}: {_json(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_short(value), sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def _short(value: Any) -> Any:
+    """Counts are float64 sums; 12.0 is written 12, which loads as the same number."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, list):
+        return [_short(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    return value
+
+
+def load(path: Path) -> Report:
+    """Read a report of any known version. Raises ReportError: missing, cut in half, from the future, not a report."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReportError(f"no report at {path}; write one with `srdd scan --out {path}`") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ReportError(f"cannot read {path}: {problem}") from problem
+    except json.JSONDecodeError as problem:
+        raise ReportError(
+            f"{path} is no complete JSON document (line {problem.lineno}: {problem.msg}); it may be cut off: scan again"
+        ) from problem
+    return from_document(document, str(path))
+
+
+def from_document(document: Any, name: str) -> Report:
+    """A report from parsed JSON; `name` is for messages. Raises ReportError."""
+    if not isinstance(document, dict):
+        raise ReportError(f"{name} is no srdd report: found a JSON {type(document).__name__}, expected an object")
+    version = document.get("schema_version")
+    if version is None and isinstance(document.get("report"), dict):
+        return derive(Report(**report_v0.upgrade(document, name)), name)
+    if version is None:
+        raise ReportError(f"{name} is no srdd report: it has no schema_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ReportError(f"{name}: schema_version {version!r} is not known; expected 1 to {SCHEMA_VERSION}")
+    if version > SCHEMA_VERSION:
+        raise ReportError(
+            f"{name} has schema_version {version}, this srdd reads up to {SCHEMA_VERSION}; install a newer srdd"
+        )
+    try:
+        report = Report.model_validate(document)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ReportError(f"{name} is no valid srdd report: {place}: {first['msg']}") from problem
+    if report.tally_fields != list(FIELDS):
+        raise ReportError(f"{name}: its tally fields differ from those of this version; scan again")
+    return derive(report, name)
+
+
+def derive(report: Report, name: str = "report") -> Report:
+    """The report with every derived number computed anew from its sites. Raises ReportError on impossible tallies."""
+    try:
+        sites = [
+            site.model_copy(update={"formats": {spec: m.derived() for spec, m in site.formats.items()}})
+            for site in sorted(report.sites, key=Site.order)
+        ]
+    except ValueError as problem:
+        raise ReportError(f"{name}: a tally has the wrong length: {problem}") from problem
+    layers = layer_rows(sites)
+    rows = summary_rows(layers, report.settings.thresholds)
+    return report.model_copy(update={"sites": sites, "layers": layers, "summary": rows})

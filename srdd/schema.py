@@ -1,0 +1,190 @@
+"""The parts of the report document, as pydantic models.
+
+Not here: reading, writing and merging (report.py), and the rows derived from sites (summary.py). The tallies are the
+truth; metrics and standard errors stand beside them for readers. Tallies of activations are kept per calibration
+sequence, so that halves of a scan merge into exactly the whole, errors included.
+
+Worked number: a site with sum_x2 = 100 and sum_e2 = 1 is stored with metrics.sqnr_db = 20.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from srdd.errors import ReportError
+from srdd.metrics import values
+from srdd.tally import Tally
+from srdd.uncertainty import standard_errors, total
+
+Kind = Literal["weight", "input", "output"]
+KINDS: tuple[Kind, ...] = ("weight", "input", "output")
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Model(Part):
+    """Which model was measured. The hash is over the headers and sizes of its weight files, not over every byte."""
+
+    id: str
+    revision: str | None = None
+    architecture: str | None = None
+    layer_count: int | None = None
+    parameter_count: int
+    weights_hash: str | None = None
+    dtype: str | None = None
+
+
+class Calibration(Part):
+    """The tokens behind the activations. `sequence_hashes` identify them; a sequence is never counted twice."""
+
+    source: str
+    data_sha256: str | None = None
+    seq_len: int
+    sequence_hashes: list[str]
+    dropped: str = ""
+    seed: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.seq_len * len(self.sequence_hashes)
+
+    @property
+    def tokens_sha256(self) -> str:
+        return hashlib.sha256("".join(self.sequence_hashes).encode()).hexdigest()
+
+
+class Settings(Part):
+    """All that decides the numbers."""
+
+    formats: list[str]  # canonical specs, rule included
+    kinds: list[Kind]
+    selection: str | None = None  # of layers or modules, as the user gave it
+    calibration: Calibration | None = None
+    seed: int = 0
+    device: str
+    dtype: str
+    backend: str
+    backend_reason: str
+    thresholds: dict[str, float]
+    versions: dict[str, str]
+
+
+class Skipped(Part):
+    """A parameter that was not measured, and why."""
+
+    name: str
+    parameters: int
+    reason: str
+
+
+class Coverage(Part):
+    """What share of the model the weight sites cover. Every parameter is either measured or listed."""
+
+    parameters: int
+    measured: int
+    skipped: list[Skipped] = Field(default_factory=list)
+    uncovered: list[str] = Field(default_factory=list)  # experts that got no tokens
+
+    @property
+    def share(self) -> float:
+        return self.measured / self.parameters if self.parameters else 0.0
+
+
+class Measurement(Part):
+    """One site under one format. Tallies are lists in the order of `Report.tally_fields`; version 0 has none."""
+
+    tally: list[float] | None = None
+    sequences: list[list[float]] | None = None  # activations only: one tally per calibration sequence
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+    standard_errors: dict[str, float | None] = Field(default_factory=dict)
+    flags: dict[str, str] = Field(default_factory=dict)  # why a metric is null: "exact" (infinite) or "undefined"
+
+    def merged(self) -> Tally:
+        """The tally as an object. Raises ReportError for a version-0 measurement, which has none."""
+        if self.tally is None:
+            raise ReportError("this report holds metrics without tallies (version 0); scan again to merge or recompute")
+        return Tally.from_vector(self.tally)
+
+    def per_sequence(self) -> list[Tally]:
+        return [Tally.from_vector(vector) for vector in self.sequences or ()]
+
+    def derived(self) -> Measurement:
+        """The same measurement with everything derivable computed anew from its sums."""
+        if self.tally is None:
+            return self
+        sequences = self.per_sequence()
+        return measurement(total(sequences) if sequences else self.merged(), sequences)
+
+    def value(self, metric: str) -> float:
+        """A metric as a number: nan where undefined, +inf where exact."""
+        stored = self.metrics.get(metric)
+        if stored is not None:
+            return stored
+        return math.inf if self.flags.get(metric) == "exact" else math.nan
+
+
+class Site(Part):
+    """A tensor of the model that was measured: a weight, the input of Linears that share it, a layer's output."""
+
+    kind: Kind
+    name: str
+    role: str
+    index: int = 0  # place in the model, in module order
+    layer: int | None = None
+    group: str | None = None
+    members: list[str] = Field(default_factory=list)  # modules that read the same input
+    shape: list[int] = Field(default_factory=list)  # of a weight; of an activation its last axis
+    notes: list[str] = Field(default_factory=list)
+    formats: dict[str, Measurement]
+
+    def order(self) -> tuple[int, float, int, str]:
+        """Where the site stands in a report: by kind, then layer (those without last), then place in the model."""
+        return KINDS.index(self.kind), math.inf if self.layer is None else self.layer, self.index, self.name
+
+
+class Layer(Part):
+    """One decoder layer: the tallies of its sites of one kind, merged."""
+
+    kind: Kind
+    layer: int
+    formats: dict[str, Measurement]
+
+
+class SummaryRow(Part):
+    """One metric over the layers of one kind under one format."""
+
+    kind: Kind
+    format: str
+    metric: str
+    min: float | None
+    max: float | None
+    mean: float | None
+    std: float | None
+    gaussian: float | None
+    threshold: float | None
+    over_threshold: list[int]
+    unusual: list[int]
+    zero_by_construction: bool = False
+
+
+def measurement(tally: Tally, sequences: list[Tally] | None = None) -> Measurement:
+    """A measurement from its sums, with the metrics and standard errors beside them."""
+    numbers = values(tally)
+    errors = standard_errors(sequences) if sequences else {}
+    return Measurement(
+        tally=tally.vector(),
+        sequences=[s.vector() for s in sequences] if sequences else None,
+        metrics={name: number if math.isfinite(number) else None for name, number in numbers.items()},
+        standard_errors={name: error if math.isfinite(error) else None for name, error in errors.items()},
+        flags={
+            name: "exact" if number == math.inf else "undefined"
+            for name, number in numbers.items()
+            if not math.isfinite(number)
+        },
+    )

@@ -1,0 +1,193 @@
+"""Opens a model to run: a Hugging Face id, a local folder, a GGUF file, or a packaged model by short name.
+
+Not here: scanning, and reading weights without a model (checkpoint.py). Nothing that transformers or the hub raise
+gets out as it is: every failure is one SourceError line that says what was found.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from srdd import gguf
+from srdd.checkpoint import check_shards, shards_hash
+from srdd.errors import MissingExtraError, OptionError, SourceError
+from srdd.identity import Identity
+from srdd.packages import packaged
+from srdd.sites import decoder_layers
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model ready to run, in eval mode on its device."""
+
+    model: Any  # a transformers PreTrainedModel, which has no types
+    tokenizer: Any | None
+    tokenizer_problem: str | None
+    identity: Identity
+    device: torch.device
+    notes: tuple[str, ...] = ()
+
+
+def needs_model(name: str) -> bool:
+    """True when the weights of `name` cannot be read without building it: GGUF files and smollm2."""
+    path = packaged(name) or Path(name)
+    return path.suffix == ".gguf"
+
+
+def open_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+) -> OpenModel:
+    """Open a model and, if it has one, its tokenizer. Raises SourceError, OptionError, MissingExtraError.
+
+    dtype "auto" is the checkpoint's own; for GGUF float32, the type its values dequantize to.
+    """
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    if device_map is not None and device != "auto":
+        raise OptionError("--device has no effect with --device-map; give one of them")
+    where = _device(device)
+    path = packaged(name) or Path(name).expanduser()
+    notes: tuple[str, ...] = ()
+    label, hashed = _label(name, path), None
+    if path.is_file() and path.suffix == ".gguf":
+        hashed = gguf.head_hash(path)
+        stored = gguf.stored_types(path)
+        notes = (
+            f"the weights come from a GGUF file{f' in {stored}' if stored else ''} and already carry that format's "
+            "error; weight errors here are against the dequantized values",
+        )
+        path = gguf.unpacked(path, "float32" if dtype == "auto" else dtype)
+    elif path.is_file():
+        raise SourceError(f"{path.name} is a single file; a model needs its folder with config.json, or --sites weight")
+    elif path.is_dir():
+        hashed = _check_folder(path, label)
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise SourceError(f"no such model folder or file: {name}")
+    target = str(path) if path.is_dir() else name
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if revision is not None and not path.is_dir():
+        options["revision"] = revision
+    elif revision is not None:
+        raise OptionError("--revision has no effect on a local model; leave it out")
+    model = _load(target, label, dtype, device_map, options)
+    if device_map is None:
+        model = model.to(where)
+    tokenizer, problem = _tokenizer(target, options)
+    first = next(model.parameters())
+    identity = Identity(
+        id=label,
+        parameter_count=sum(p.numel() for p in model.parameters()),
+        revision=revision,
+        architecture=type(model).__name__,
+        layer_count=len(decoder_layers(model)),
+        weights_hash=hashed,
+        dtype=str(first.dtype).removeprefix("torch."),
+    )
+    return OpenModel(model.eval(), tokenizer, problem, identity, first.device, notes)
+
+
+def _label(name: str, path: Path) -> str:
+    """What a report calls the model: a local path gives its last part only."""
+    if packaged(name) is not None:
+        return name
+    return path.resolve().name if path.exists() else name
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise OptionError(f"device {device!r}: expected auto, cpu, cuda, cuda:N or mps") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"device {device!r}: this machine has {torch.cuda.device_count()} cuda device(s)")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise OptionError("device 'mps' is not available on this machine")
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise OptionError(f"device {device!r}: expected auto, cpu, cuda, cuda:N or mps")
+    return chosen
+
+
+def _check_folder(folder: Path, label: str) -> str | None:
+    """Find out in a second what from_pretrained would find out late or not at all. The weights hash, if any."""
+    if not (folder / "config.json").is_file():
+        raise SourceError(f"{label} holds no config.json, so it is no model folder")
+    shards = check_shards(folder)
+    if not shards and not any(folder.glob("pytorch_model*.bin*")):
+        raise SourceError(
+            f"{label} holds no weights: expected model.safetensors, its index with shards, or a .bin file"
+        )
+    return shards_hash(shards) if shards else None
+
+
+def _load(target: str, label: str, dtype: str, device_map: str | None, options: dict[str, Any]) -> nn.Module:
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    extra: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
+    if device_map is not None:
+        if find_spec("accelerate") is None:
+            raise MissingExtraError("--device-map needs accelerate: pip install 'srdd[big]'")
+        extra["device_map"] = device_map
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(target, **options)
+            names = set(getattr(config, "architectures", None) or ())
+            # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
+            causal = bool(names & set(CAUSAL.values())) if names else config.model_type in CAUSAL
+            auto = AutoModelForCausalLM if causal else AutoModel
+            model: nn.Module = auto.from_pretrained(target, **extra, **options)
+    except Exception as problem:  # transformers and the hub raise many types; each means it cannot be opened
+        if isinstance(problem, MemoryError | torch.OutOfMemoryError):
+            raise SourceError(f"{label} does not fit into memory; try --device-map auto or --sites weight") from problem
+        raise SourceError(f"{label} cannot be opened: {_one_line(problem)}") from problem
+    return model
+
+
+def _tokenizer(target: str, options: dict[str, Any]) -> tuple[Any | None, str | None]:
+    from transformers import AutoTokenizer
+
+    try:
+        with _quiet():
+            return AutoTokenizer.from_pretrained(target, **options), None
+    except Exception as problem:  # a model without tokenizer files is legal: its weights can be scanned
+        return None, f"{_one_line(problem)[:160]}"
+
+
+def _one_line(problem: Exception) -> str:
+    text = " ".join(str(problem).split())
+    return text[:300] if text else type(problem).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers' progress bars and notes are off while it loads: srdd says what happens itself."""
+    from transformers.utils import logging as hf
+
+    level, bars = hf.get_verbosity(), hf.is_progress_bar_enabled()
+    hf.set_verbosity(logging.ERROR)
+    hf.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf.set_verbosity(level)
+        if bars:
+            hf.enable_progress_bar()

@@ -1,0 +1,78 @@
+"""Tally: the sums one site and one format leave behind, from which every metric follows.
+
+Not here: metrics (ratios, decibels) and tensors. A tally is one float64 vector, so it can be added on any device,
+stored in a report and merged exactly: counts stay exact below 2^53. With e = q - x:
+
+Worked number: x = [1, -3, 0.1, 0] in one mxfp4:floor block (scale 2^-1) gives q = [1, -3, 0, 0], hence n 4, nonzero 3,
+deadzone 1, at_max 1 (|-3| is 6 * 2^-1), sum_x2 10.01, sum_e2 0.01, sum_rel 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Sums over the elements measured; `a + b` merges, `Tally()` is empty, `sum(tallies, Tally())` works.
+
+    Every field adds, except those called max_*, which take the larger. Elements of a block that holds a NaN or an
+    infinity are in `excluded` and in nothing else, so that the ratios stay those of the data that can be quantized.
+    """
+
+    n: float = 0.0  # elements measured (excluded ones and padding are not)
+    nonzero: float = 0.0  # x != 0
+    deadzone: float = 0.0  # x != 0 and q == 0
+    clipped: float = 0.0  # |x| beyond the largest value its block can hold
+    at_max: float = 0.0  # |q| is the largest value its block can hold
+    nonfinite: float = 0.0  # NaN or infinite x
+    excluded: float = 0.0  # elements of blocks that hold such an x
+    sum_x: float = 0.0
+    sum_x2: float = 0.0
+    sum_x4: float = 0.0
+    sum_e: float = 0.0
+    sum_e2: float = 0.0
+    sum_e2_clipped: float = 0.0  # share of sum_e2 from clipped elements
+    sum_e2_deadzone: float = 0.0  # share of sum_e2 from deadzone elements; the rest is rounding
+    sum_abs_x: float = 0.0
+    sum_abs_e: float = 0.0
+    sum_rel: float = 0.0  # |e| / |x| over nonzero x
+    sum_q2: float = 0.0
+    sum_xq: float = 0.0
+    max_abs_x: float = 0.0
+    max_abs_e: float = 0.0
+    zero_scale: float = 0.0  # nonzero x in blocks whose scale underflowed to zero (two-level scales only)
+
+    def __add__(self, other: Tally) -> Tally:
+        if not isinstance(other, Tally):
+            return NotImplemented
+        return Tally.from_vector(
+            [max(a, b) if is_max else a + b for a, b, is_max in zip(self.vector(), other.vector(), IS_MAX, strict=True)]
+        )
+
+    def vector(self) -> list[float]:
+        """The fields in the order of `FIELDS`."""
+        return [getattr(self, name) for name in FIELDS]
+
+    @classmethod
+    def from_vector(cls, vector: Sequence[float]) -> Tally:
+        """The inverse of `vector`. Raises ValueError when the length is not that of `FIELDS`."""
+        return cls(**{name: float(value) for name, value in zip(FIELDS, vector, strict=True)})
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, float]) -> Tally:
+        """From named sums, as a report stores them. Raises ValueError for a missing or unknown name."""
+        if set(values) != set(FIELDS):
+            missing, unknown = sorted(set(FIELDS) - set(values)), sorted(set(values) - set(FIELDS))
+            raise ValueError(f"tally fields do not match: missing {missing}, unknown {unknown}")
+        return cls(**{name: float(values[name]) for name in FIELDS})
+
+    @property
+    def is_finite(self) -> bool:
+        return all(math.isfinite(value) for value in self.vector())
+
+
+FIELDS: tuple[str, ...] = tuple(field.name for field in fields(Tally))
+IS_MAX: tuple[bool, ...] = tuple(name.startswith("max_") for name in FIELDS)

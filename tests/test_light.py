@@ -1,0 +1,51 @@
+"""What must not import torch does not, in a fresh interpreter; and the check itself can fail."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "transformers", "numpy", "scipy")
+
+
+def loaded_by(code: str) -> list[str]:
+    """The heavy packages that are in sys.modules after running `code` in a new interpreter."""
+    probe = f"{code}\nimport sys\nprint(*[m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import srdd",
+        "import srdd; srdd.Report; srdd.merge",
+        "import srdd.report, srdd.rankings, srdd.cli.tables",
+        "from srdd.cli.app import main; main(['--help'])",
+        "from srdd.cli.app import main; main(['scan', '--help'])",
+        "from srdd.cli.app import main; main(['formats'])",
+        "from srdd.cli.app import main; main(['show', 'no-such-report.json'])",
+        "from srdd.cli.app import main; main(['scan', '--model', 'x', '--quant', 'nonsense'])",
+    ],
+)
+def test_stays_light(code: str) -> None:
+    assert loaded_by(code) == []
+
+
+def test_the_check_can_fail() -> None:
+    assert "torch" in loaded_by("import srdd; srdd.scan")
+
+
+def test_functions_are_not_hidden_by_modules_of_the_same_name() -> None:
+    code = "import srdd, srdd.scanner, srdd.merging, pkgutil; print(callable(srdd.scan), callable(srdd.merge))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
+
+
+def test_no_module_imports_typing_only_names_at_run_time() -> None:
+    """`python -W error -m srdd --version` works from any folder."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "srdd", "--version"], capture_output=True, text=True, cwd=Path("/")
+    )
+    assert done.returncode == 0, done.stderr
