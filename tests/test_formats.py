@@ -61,20 +61,22 @@ def test_elements_lists_every_element_of_every_format():
 @pytest.mark.parametrize(
     ("name", "element", "block", "scale", "rule", "bits", "stochastic"),
     [
-        # the table of DESIGN section 3; bits = element bits + 8 / block size
-        ("mxfp4", E2M1, (1, 32), Scale.E8M0, Rule.EVEN, 4.25, False),
-        ("mxfp6_e2m3", E2M3, (1, 32), Scale.E8M0, Rule.EVEN, 6.25, False),
-        ("mxfp6_e3m2", E3M2, (1, 32), Scale.E8M0, Rule.EVEN, 6.25, False),
-        ("mxfp8_e4m3", E4M3, (1, 32), Scale.E8M0, Rule.RCEIL, 8.25, False),
-        ("mxfp8_e5m2", E5M2, (1, 32), Scale.E8M0, Rule.RCEIL, 8.25, False),
-        ("mxint8", INT8, (1, 32), Scale.E8M0, Rule.FLOOR, 8.25, False),
-        ("nvfp4", E2M1, (1, 16), Scale.E4M3_FP32, Rule.NVIDIA, 4.5, False),
-        ("mxfp4_2d", E2M1, (32, 32), Scale.E8M0, Rule.EVEN, 4.0078125, False),
-        ("nvfp4_2d", E2M1, (16, 16), Scale.E4M3_FP32, Rule.NVIDIA, 4.03125, False),
-        ("mxfp4_sr", E2M1, (1, 32), Scale.E8M0, Rule.RCEIL, 4.25, True),
-        ("nvfp4_sr", E2M1, (1, 16), Scale.E4M3_FP32, Rule.NVIDIA, 4.5, True),
+        pytest.param(*row, id=row[0])
+        for row in (
+            # the table of DESIGN section 3; bits = element bits + 8 / block size
+            ("mxfp4", E2M1, (1, 32), Scale.E8M0, Rule.EVEN, 4.25, False),
+            ("mxfp6_e2m3", E2M3, (1, 32), Scale.E8M0, Rule.EVEN, 6.25, False),
+            ("mxfp6_e3m2", E3M2, (1, 32), Scale.E8M0, Rule.EVEN, 6.25, False),
+            ("mxfp8_e4m3", E4M3, (1, 32), Scale.E8M0, Rule.RCEIL, 8.25, False),
+            ("mxfp8_e5m2", E5M2, (1, 32), Scale.E8M0, Rule.RCEIL, 8.25, False),
+            ("mxint8", INT8, (1, 32), Scale.E8M0, Rule.FLOOR, 8.25, False),
+            ("nvfp4", E2M1, (1, 16), Scale.E4M3_FP32, Rule.NVIDIA, 4.5, False),
+            ("mxfp4_2d", E2M1, (32, 32), Scale.E8M0, Rule.EVEN, 4.0078125, False),
+            ("nvfp4_2d", E2M1, (16, 16), Scale.E4M3_FP32, Rule.NVIDIA, 4.03125, False),
+            ("mxfp4_sr", E2M1, (1, 32), Scale.E8M0, Rule.RCEIL, 4.25, True),
+            ("nvfp4_sr", E2M1, (1, 16), Scale.E4M3_FP32, Rule.NVIDIA, 4.5, True),
+        )
     ],
-    ids=lambda value: value if isinstance(value, str) and not isinstance(value, Rule | Scale) else "",
 )
 def test_row_and_its_default_rule(name, element, block, scale, rule, bits, stochastic):
     row = parse(name)

@@ -257,7 +257,7 @@ def test_the_decoded_code_table_is_the_one_of_the_formats(element):
         ("E4M3", ml_dtypes.float8_e4m3fn),
         ("E5M2", ml_dtypes.float8_e5m2),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=["E2M1", "E2M3", "E3M2", "E4M3", "E5M2"],
 )
 def test_every_bit_pattern_of_ml_dtypes_is_a_fixed_point(element, dtype):
     bits = parse(MX_OF_ELEMENT[element]).element.bits
@@ -482,6 +482,21 @@ def test_nvfp4_matches_the_oracle_at_every_size_of_tensor(rule, exponent):
     x = (rng.standard_normal((8, 50)) * 2.0 ** rng.integers(-8, 1, (8, 50)) * 2.0**exponent).astype(F32)
     expected, _, _ = oracle(x, f"nvfp4:{rule}")
     assert_same_bits(qd(x, f"nvfp4:{rule}"), expected)
+
+
+@pytest.mark.parametrize("gmax", [1.0, 3.7, 100.3, 0.0123, 2.0**-60 * 1.1])
+def test_nvfp4_rounds_every_step_to_float32_in_the_order_given(gmax):
+    # amax within three ulp of where the block scale is a tie of two E4M3 numbers: every rounding shows there
+    s_t = F32(gmax) / F32(2688)
+    ties = (MIDPOINTS["E4M3"] * 6 * float(s_t)).astype(F32)
+    amax = np.concatenate([(ties.view(np.int32) + ulp).view(F32) for ulp in range(-3, 4)])
+    x = nv_rows([gmax], *([a, a / 3] for a in amax[amax < gmax]))
+    expected, scale, _ = oracle(x, "nvfp4:nvidia")
+    assert_same_bits(qd(x, "nvfp4:nvidia"), expected)
+    # the test has teeth: a division contracted into a product of divisors, or into a reciprocal, moves some scales
+    largest = np.abs(x).max(axis=1)
+    for wanted in (largest / (F32(6) * s_t), largest * (F32(1) / F32(6)) / s_t):
+        assert (nearest(wanted.astype(np.float64), "E4M3").astype(F32) * s_t != scale[:, 0]).any()
 
 
 # --- whole tensors against the oracle ---------------------------------------------------------------------------
@@ -709,6 +724,14 @@ def test_stochastic_rounding_is_unbiased(spec):
     assert (np.abs(got.mean(axis=0) - block) <= 4 * error).all()
     assert (error > 0).sum() == size - 3  # all but 6, -3 and 0
     assert (got[:, error > 0].std(axis=0) > 0).all()
+
+
+def test_a_draw_of_zero_leaves_a_code_where_it_is(monkeypatch):
+    # torch.rand can return 0.0, once in 2^24; P(up) of a code is 0, so it must not go up even then
+    monkeypatch.setattr(torch, "rand", lambda *shape, **options: torch.zeros(*shape, dtype=torch.float32))
+    codes = [*TABLE["E2M1"], *-TABLE["E2M1"][1:]]
+    assert_same_bits(qd(codes, "mxfp4_sr:rceil"), codes)
+    assert_same_bits(qd([6.0, 2.01, -0.51], "mxfp4_sr:rceil"), [6.0, 3.0, -1.0])
 
 
 def test_stochastic_rounding_saturates_where_a_rule_clips():
