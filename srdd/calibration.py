@@ -58,13 +58,18 @@ def load(
         raise OptionError(f"--samples {samples}: expected at least 1")
     if seq_len < 2:
         raise OptionError(f"--seq-len {seq_len}: expected at least 2")
-    if max_seq_len is not None and seq_len > max_seq_len:
-        raise OptionError(f"--seq-len {seq_len}: this model takes at most {max_seq_len} tokens")
-    if data is not None and data.suffix not in SUFFIXES:
+    if seed < 0:
+        raise OptionError(f"--seed {seed}: expected 0 or more")
+    if data is None and text_column is not None:
+        raise OptionError("--text-column has no effect without --data")
+    if data is not None and data.suffix.lower() not in SUFFIXES:
         raise CalibrationError(f"--data {data.name}: unknown kind of file; expected {', '.join(SUFFIXES)}")
     raw, source = _read(data)
+    if max_seq_len is not None and seq_len > max_seq_len:
+        raise OptionError(f"--seq-len {seq_len}: this model takes at most {max_seq_len} tokens")
     digest = hashlib.sha256(raw).hexdigest()
-    if data is not None and data.suffix == ".npz":
+    skipped = 0
+    if data is not None and data.suffix.lower() == ".npz":
         if text_column is not None:
             raise CalibrationError(f"--text-column has no effect on {data.name}; it holds token ids")
         rows = _from_npz(data, seq_len)
@@ -72,12 +77,17 @@ def load(
         if tokenizer is None:
             raise CalibrationError("this model has no tokenizer; give token ids in an .npz file, or use --sites weight")
         documents = from_text(raw.decode("utf-8")) if data is None else from_file(data, text_column)
-        random.Random(seed).shuffle(documents)
-        rows = [_stream(documents, tokenizer, source)]
+        filled = [d for d in documents if not isinstance(d, str) or d.strip()]
+        skipped = len(documents) - len(filled)
+        random.Random(seed).shuffle(filled)
+        rows = [_stream(filled, tokenizer, source)]
     ids, dropped = _cut(rows, samples, seq_len, source)
-    if vocab_size is not None and (int(ids.max()) >= vocab_size or int(ids.min()) < 0):
+    if skipped:
+        dropped = "; ".join(filter(None, (dropped, f"{skipped} empty documents")))
+    largest = (vocab_size or 2**31) - 1
+    if int(ids.max()) > largest or int(ids.min()) < 0:
         raise CalibrationError(
-            f"{source} holds token ids {int(ids.min())} to {int(ids.max())}; this model has 0 to {vocab_size - 1}"
+            f"{source} holds token ids {int(ids.min())} to {int(ids.max())}; this model has 0 to {largest}"
         )
     return Sequences(ids, source, digest, dropped, seed)
 
@@ -109,9 +119,11 @@ def _stream(documents: list[Document], tokenizer: Any, source: str) -> list[int]
     end = tokenizer.eos_token_id
     stream: list[int] = []
     for document in documents:
-        text = document if isinstance(document, str) else _chat(document, tokenizer, source)
+        chat = not isinstance(document, str)  # a template writes the special tokens itself
+        text = _chat(document, tokenizer, source) if not isinstance(document, str) else document
         # verbose=False: a document longer than the model's context is no problem here, it will be cut
-        ids = list(tokenizer(text, verbose=False, return_attention_mask=False)["input_ids"])
+        encoded = tokenizer(text, verbose=False, return_attention_mask=False, add_special_tokens=not chat)
+        ids = list(encoded["input_ids"])
         if end is not None and (not ids or ids[-1] != end):
             ids.append(end)
         stream += ids
@@ -128,9 +140,12 @@ def _chat(messages: list[dict[str, Any]], tokenizer: Any, source: str) -> str:
 
 
 def _from_npz(path: Path, seq_len: int) -> list[list[int]]:
-    """One integer array: 1-D is a stream to cut, each row of a 2-D one is cut by itself."""
+    """One integer array: 1-D is a stream to cut, each row of a 2-D one is cut by itself; rows stay in order."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        stored = np.load(path, allow_pickle=False)
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a bare array; write it with numpy.savez")
+        with stored:
             arrays = {name: stored[name] for name in stored.files}
     except Exception as problem:  # numpy raises ValueError, OSError, BadZipFile, EOFError
         raise CalibrationError(f"{path.name} is no readable .npz file: {problem}") from problem
@@ -141,13 +156,16 @@ def _from_npz(path: Path, seq_len: int) -> list[list[int]]:
         raise CalibrationError(
             f"{path.name}: expected integers in 1 or 2 dimensions, found {array.dtype} {array.shape}"
         )
+    if array.size and int(array.max()) >= 2**31:
+        raise CalibrationError(f"{path.name} holds token id {int(array.max())}, which no model has")
     if array.ndim == 2 and array.shape[1] < seq_len:
         raise CalibrationError(f"{path.name}: rows hold {array.shape[1]} tokens; lower --seq-len {seq_len} to that")
     return [row.tolist() for row in np.atleast_2d(array)]
 
 
 def _cut(rows: list[list[int]], samples: int, seq_len: int, source: str) -> tuple[Tensor, str]:
-    pieces = [row[i : i + seq_len] for row in rows for i in range(0, len(row) - seq_len + 1, seq_len)]
+    every = [tuple(row[i : i + seq_len]) for row in rows for i in range(0, len(row) - seq_len + 1, seq_len)]
+    pieces = list(dict.fromkeys(every))  # a sequence counts once: a repeat would understate the standard errors
     have = sum(len(row) for row in rows)
     if not pieces:
         raise CalibrationError(
@@ -157,6 +175,8 @@ def _cut(rows: list[list[int]], samples: int, seq_len: int, source: str) -> tupl
     notes = []
     if len(kept) < samples:
         notes.append(f"only {len(kept)} of {samples} sequences: {source} has {have} tokens")
+    if len(pieces) < len(every):
+        notes.append(f"{len(every) - len(pieces)} repeated sequences")
     unused = have - len(kept) * seq_len
     if unused:
         notes.append(f"{unused} of {have} tokens not used")

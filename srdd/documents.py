@@ -21,44 +21,45 @@ _TEXT_COLUMNS = ("text", "content", "prompt", "question", "instruction")
 def from_text(text: str) -> list[Document]:
     """Split at lines holding exactly `%%`; without one the whole text is one document."""
     parts: list[list[str]] = [[]]
-    for line in text.splitlines(keepends=True):
-        if line.rstrip("\r\n") == "%%":
+    for line in text.split("\n"):  # not splitlines(), which also cuts at characters that may stand inside a text
+        if line.rstrip("\r") == "%%":
             parts.append([])
         else:
             parts[-1].append(line)
-    return [joined for part in parts if (joined := "".join(part).strip("\n"))]
+    return [joined for part in parts if (joined := "\n".join(part).strip("\r\n"))]
 
 
 def from_file(path: Path, text_column: str | None) -> list[Document]:
     """The documents of a file by its suffix. Raises CalibrationError with the place of what is wrong."""
-    if path.suffix == ".parquet":
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
         return list(_documents(_parquet_rows(path), path, text_column))
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
         raise CalibrationError(f"{path.name} is not UTF-8 (byte {problem.start}); convert it") from problem
-    if path.suffix == ".txt":
+    if suffix == ".txt":
         if text_column is not None:
             raise CalibrationError(f"--text-column has no effect on {path.name}; plain text has no columns")
         return from_text(text)
-    rows = _json_lines(text, path) if path.suffix == ".jsonl" else _json_rows(text, path)
+    rows = _json_lines(text, path) if suffix == ".jsonl" else _json_rows(text, path)
     return list(_documents(rows, path, text_column))
 
 
 def _json_lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield f"line {number}", json.loads(line)
-            except ValueError as problem:
+            except (ValueError, RecursionError) as problem:
                 raise CalibrationError(f"{path.name} line {number} is no JSON: {problem}") from problem
 
 
 def _json_rows(text: str, path: Path) -> list[tuple[str, Any]]:
     try:
         rows = json.loads(text)
-    except ValueError as problem:
-        raise CalibrationError(f"{path.name} is no JSON: {problem}") from problem
+    except (ValueError, RecursionError) as problem:
+        raise CalibrationError(f"{path.name} is no JSON: {problem}; one object per line is .jsonl") from problem
     if not isinstance(rows, list):
         raise CalibrationError(f"{path.name}: expected a list of objects, found {type(rows).__name__}")
     return [(f"row {number}", row) for number, row in enumerate(rows, 1)]
@@ -91,6 +92,8 @@ def _documents(rows: Iterable[tuple[str, Any]], path: Path, text_column: str | N
                 f"{path.name} {place} has no {wanted}; it has {', '.join(map(repr, row))}; use --text-column"
             )
         value = row[column]
+        if value is None or value == []:
+            value = ""  # an empty row, which the packing leaves out and counts
         chat = isinstance(value, list) and all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in value)
         if not isinstance(value, str) and not chat:
             raise CalibrationError(

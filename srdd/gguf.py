@@ -18,6 +18,7 @@ from pathlib import Path
 
 from srdd.errors import MissingExtraError, SourceError
 from srdd.identity import weights_hash
+from srdd.quiet import quiet
 
 log = logging.getLogger("srdd")
 
@@ -86,17 +87,19 @@ def _unpack(file: Path, scratch: Path, dtype: str) -> None:
 
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            **where, quantization_config=GgufConfig(dequantize=True), dtype=getattr(torch, dtype)
-        )
-        tokenizer = AutoTokenizer.from_pretrained(**where)
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                **where, quantization_config=GgufConfig(dequantize=True), dtype=getattr(torch, dtype)
+            )
+            tokenizer = AutoTokenizer.from_pretrained(**where)
     except OSError:
         raise
     except Exception as problem:  # transformers raises whatever its parser met
         raise SourceError(f"{file.name} cannot be opened: {_first_line(problem)}") from problem
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config  # the copy is not quantized any more
-    model.save_pretrained(scratch)
+    with quiet():
+        model.save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
 
 

@@ -6,9 +6,6 @@ gets out as it is: every failure is one SourceError line that says what was foun
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +19,7 @@ from srdd.checkpoint import check_shards, shards_hash
 from srdd.errors import MissingExtraError, OptionError, SourceError
 from srdd.identity import Identity
 from srdd.packages import packaged
+from srdd.quiet import quiet
 from srdd.sites import decoder_layers
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -43,6 +41,13 @@ def needs_model(name: str) -> bool:
     """True when the weights of `name` cannot be read without building it: GGUF files and smollm2."""
     path = packaged(name) or Path(name)
     return path.suffix == ".gguf"
+
+
+def first_unpacking(name: str, dtype: str) -> bool:
+    """True when opening `name` will unpack a GGUF file into the cache first, which takes half a minute."""
+    path = packaged(name) or Path(name).expanduser()
+    wanted = "float32" if dtype == "auto" else dtype
+    return path.suffix == ".gguf" and path.is_file() and not gguf.cache_folder(path, wanted).exists()
 
 
 def open_model(
@@ -148,7 +153,7 @@ def _load(target: str, label: str, dtype: str, device_map: str | None, options: 
             raise MissingExtraError("--device-map needs accelerate: pip install 'srdd[big]'")
         extra["device_map"] = device_map
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(target, **options)
             names = set(getattr(config, "architectures", None) or ())
             # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
@@ -166,7 +171,7 @@ def _tokenizer(target: str, options: dict[str, Any]) -> tuple[Any | None, str | 
     from transformers import AutoTokenizer
 
     try:
-        with _quiet():
+        with quiet():
             return AutoTokenizer.from_pretrained(target, **options), None
     except Exception as problem:  # a model without tokenizer files is legal: its weights can be scanned
         return None, f"{_one_line(problem)[:160]}"
@@ -175,19 +180,3 @@ def _tokenizer(target: str, options: dict[str, Any]) -> tuple[Any | None, str | 
 def _one_line(problem: Exception) -> str:
     text = " ".join(str(problem).split())
     return text[:300] if text else type(problem).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers' progress bars and notes are off while it loads: srdd says what happens itself."""
-    from transformers.utils import logging as hf
-
-    level, bars = hf.get_verbosity(), hf.is_progress_bar_enabled()
-    hf.set_verbosity(logging.ERROR)
-    hf.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf.set_verbosity(level)
-        if bars:
-            hf.enable_progress_bar()

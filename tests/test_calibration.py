@@ -88,6 +88,35 @@ def test_chat_goes_through_the_template(tmp_path: Path, tokenizer: Any) -> None:
     assert load(data, templated, samples=1, seq_len=4).token_ids.tolist() == [[9, 2, 9, 3]]
 
 
+def test_templates_write_their_own_special_tokens(tmp_path: Path, tokenizer: Any) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    own = tokenizer.__class__(
+        tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), unk_token="<unk>", eos_token="</s>"
+    )
+    own.backend_tokenizer.post_processor = TemplateProcessing(single="w9 $A", special_tokens=[("w9", 9)])
+    own.chat_template = "{% for m in messages %}w9 {{ m['content'] }} {% endfor %}"
+    chat = write(tmp_path, "d.jsonl", json.dumps({"messages": [{"role": "user", "content": "w2"}]}))
+    assert load(chat, own, samples=1, seq_len=3).token_ids.tolist() == [[9, 2, END]]
+    plain = write(tmp_path, "d.txt", "w2")
+    assert load(plain, own, samples=1, seq_len=3).token_ids.tolist() == [[9, 2, END]]
+
+
+def test_repeats_and_empty_rows_are_left_out_and_said(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [{"text": "w2 w3 w4"}] * 3 + [{"text": ""}, {"text": None}]
+    data = write(tmp_path, "d.jsonl", "\n".join(map(json.dumps, rows)))
+    got = load(data, tokenizer, samples=9, seq_len=4)
+    assert got.token_ids.tolist() == [[2, 3, 4, END]]
+    assert "2 repeated sequences" in got.dropped
+    assert "2 empty documents" in got.dropped
+
+
+def test_unusual_line_ends_and_marks_stay_inside_a_text(tmp_path: Path, tokenizer: Any) -> None:
+    data = tmp_path / "d.jsonl"
+    data.write_text('\ufeff{"text": "w2\u2028w3 w4"}\r\n', encoding="utf-8")
+    assert load(data, tokenizer, samples=1, seq_len=4).token_ids.tolist() == [[2, 3, 4, END]]
+
+
 def test_npz_of_one_and_two_dimensions_needs_no_tokenizer(tmp_path: Path) -> None:
     np.savez(tmp_path / "one.npz", ids=np.arange(10))
     np.savez(tmp_path / "two.npz", ids=np.arange(12).reshape(2, 6))
@@ -127,6 +156,7 @@ def test_batches_keep_order_and_the_rest(tmp_path: Path) -> None:
         ("d.jsonl", '{"text": 5}', "holds int"),
         ("d.json", '{"text": "w2"}', "expected a list"),
         ("d.json", "[", "is no JSON"),
+        ("d.jsonl", '{"text": ""}\n{"text": null}', "gives 0 tokens"),
         ("d.npz", "no zip", "no readable .npz"),
         ("d.parquet", "no table", "no readable parquet"),
     ],
@@ -161,7 +191,9 @@ def test_more_mistakes(tmp_path: Path, tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "numbers", [{"samples": 0}, {"seq_len": 1}, {"seq_len": 9, "max_seq_len": 8}], ids=["samples", "short", "long"]
+    "numbers",
+    [{"samples": 0}, {"seq_len": 1}, {"seq_len": 9, "max_seq_len": 8}, {"seed": -1}, {"text_column": "text"}],
+    ids=["samples", "short", "long", "seed", "column"],
 )
 def test_numbers_out_of_range(numbers: dict, tokenizer: Any) -> None:
     with pytest.raises(OptionError):

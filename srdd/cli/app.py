@@ -14,6 +14,8 @@ from srdd.cli.schema import schema
 from srdd.cli.show import show
 from srdd.errors import SrddError
 
+_INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
 app = typer.Typer(
     name="srdd",
     no_args_is_help=True,
@@ -52,11 +54,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         console.problem("interrupted; nothing was written")
-        return 130
+        return _INTERRUPTED
     except Exception as error:
         # typer's own usage errors (unknown option, missing value) know how to show themselves
         if not hasattr(error, "exit_code") or not hasattr(error, "show"):
             raise
         error.show()
         return int(error.exit_code)
+    if code == _INTERRUPTED:  # typer turns Ctrl-C inside a command into this code and says nothing
+        console.problem("interrupted; nothing was written")
     return code if isinstance(code, int) else 0

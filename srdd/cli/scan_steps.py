@@ -24,7 +24,7 @@ from srdd.report import Report
 from srdd.schema import KINDS
 from srdd.selection import Selection, parse_layers
 from srdd.sites import SiteMap
-from srdd.source import OpenModel, needs_model, open_model
+from srdd.source import OpenModel, first_unpacking, needs_model, open_model
 
 _DEFAULTS = {"samples": 16, "seq_len": 512, "batch_size": 4}
 
@@ -97,7 +97,9 @@ def _run_checkpoint(request: Request, out: Console) -> tuple[SiteMap, Report | N
 
 
 def _run_model(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
-    with out.status(f"opening {escape(request.model)}"):
+    first = "; unpacking this GGUF file once, half a minute" if first_unpacking(request.model, request.dtype) else ""
+    out.print(f"Opening {escape(request.model)}{first}")
+    with out.status("opening"):
         opened = open_model(
             request.model,
             revision=request.revision,
@@ -120,8 +122,6 @@ def _run_model(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
     if selection.kinds != ("weight",) and not request.dry_run:
         sequences = _sequences(request, opened)
     _plan(out, request, opened.identity.id, found, sequences, f"{opened.device}, {opened.identity.dtype}")
-    for note in notes:
-        out.print(f"[yellow]note:[/yellow] {escape(note)}")
     if request.dry_run:
         return found, None
     with _bars(out) as progress:

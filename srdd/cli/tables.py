@@ -27,7 +27,7 @@ _BAR_WIDTH = 40
 
 def header(out: Console, report: Report) -> None:
     """Who was measured, how, and what was left out."""
-    model, settings, coverage = report.model, report.settings, report.coverage
+    model, settings = report.model, report.settings
     facts = [f"{model.layer_count or '?'} layers", f"{model.parameter_count / 1e6:.1f} M parameters"]
     out.print(f"[bold]{escape(model.id)}[/bold]  {escape(model.architecture or '')}, {', '.join(facts)}")
     out.print(f"formats (with scale rule): {', '.join(settings.formats)}")
@@ -37,6 +37,12 @@ def header(out: Console, report: Report) -> None:
         out.print(f"tokens: {c.tokens} ({count} sequences of {c.seq_len}) from {escape(c.source)}")
     if settings.selection:
         out.print(f"selected: {escape(settings.selection)}")
+    measured(out, report)
+
+
+def measured(out: Console, report: Report) -> None:
+    """What ran, what the weights cover, and the warnings."""
+    settings, coverage = report.settings, report.coverage
     out.print(
         f"device {settings.device}, {settings.dtype}; kernel {settings.backend}: {escape(settings.backend_reason)}"
     )
@@ -57,7 +63,7 @@ def _reasons(report: Report) -> str:
 def scanned(out: Console, report: Report) -> None:
     """What a scan ends with: warnings, the summary of every kind and the worst layers under the first format."""
     settings = report.settings
-    header(out, report)
+    measured(out, report)
     summary(out, report, settings.kinds, settings.formats)
     worst_layers(out, report, main_kind(settings.kinds), settings.formats[0], 10)
 
@@ -106,8 +112,14 @@ def _summary_cells(row: SummaryRow, count: int, *, first: bool) -> tuple[str, ..
         metric.text(row.max),
         metric.text(row.gaussian),
         classic,
-        f"layers {', '.join(map(str, row.unusual))}" if row.unusual else "none",
+        _layers(row.unusual),
     )
+
+
+def _layers(numbers: Sequence[int]) -> str:
+    if not numbers:
+        return "none"
+    return f"layer{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def worst_layers(out: Console, report: Report, kind: Kind, spec: str, top: int) -> None:
@@ -171,14 +183,10 @@ def modules(out: Console, report: Report, layer: int | None, kinds: Sequence[Kin
     title = f"Layer {layer}, {spec}" if layer is not None else f"Outside the layers, {spec}"
     table = Table(title=title, title_justify="left")
     table.add_column("kind", no_wrap=True)
-    table.add_column("module")
+    table.add_column("module", no_wrap=True, overflow="fold")
+    titles = {"relative_error": "rel.err %", "sqnr_db": "SQNR dB", "deadzone_ratio": "zeroed %"}
+    titles |= {"saturation_ratio": "clipped %", "noise_deadzone": "noise by 0 %", "noise_clipped": "by clip %"}
     names = (*MAIN, "kurtosis", "crest", "noise_deadzone", "noise_clipped")
-    titles = {"relative_error": "rel. error %", "sqnr_db": "SQNR dB", "deadzone_ratio": "zeroed %"}
-    titles |= {
-        "saturation_ratio": "clipped %",
-        "noise_deadzone": "noise: zeroed %",
-        "noise_clipped": "noise: clipped %",
-    }
     for name in names:
         table.add_column(titles.get(name, name), justify="right")
     for site in sites:

@@ -39,7 +39,7 @@ class Engine:
     def chunk(self, device: torch.device) -> int:
         if device.type != "cpu":
             return 1 << 26
-        return 1 << 20 if self.compiled else 1 << 16
+        return 1 << 21 if self.compiled else 1 << 16
 
     def call(self, name: str, fmts: tuple[BlockFormat, ...], dynamic: Sequence[tuple[Tensor, int]], *args: Any) -> Any:
         """Run `expression.name` with the formats bound; `dynamic` names the dimension of each tensor that varies."""
