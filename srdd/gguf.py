@@ -60,10 +60,11 @@ def unpacked(file: Path, dtype: str) -> Path:
         ) from problem
     try:
         _unpack(file, scratch, dtype)
-        if not folder.exists():  # another process may have been faster
-            scratch.rename(folder)
+        scratch.rename(folder)
         return folder
     except OSError as problem:
+        if (folder / "config.json").is_file():  # another process was faster
+            return folder
         if problem.errno is None:
             raise SourceError(f"{file.name} cannot be opened: {_first_line(problem)}") from problem
         raise SourceError(

@@ -1,0 +1,43 @@
+"""What is written down is true: commands in the README, examples that run, formats of the table that exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from srdd.cli.app import app
+from srdd.formats import FORMATS, SYNONYMS, Rule
+from srdd.metrics import MAIN
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", [c.callback.__name__ for c in app.registered_commands])
+def test_every_command_is_in_the_readme(command: str) -> None:
+    assert f"srdd {command}" in README
+
+
+@pytest.mark.parametrize("name", [*FORMATS, *SYNONYMS, *(rule.value for rule in Rule), *MAIN])
+def test_every_format_rule_and_main_metric_is_in_the_readme(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+def test_no_metric_of_the_readme_is_invented() -> None:
+    from srdd.metrics import BY_NAME
+
+    table = re.findall(r"^\| `(\w+)` \|", README, re.M)
+    assert set(table) == set(MAIN) <= set(BY_NAME)
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_examples_run(example: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", str(example)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "dB" in done.stdout
+    if example.stem == "scan_in_memory":
+        assert "layers [2]" in done.stdout, "the planted outlier layer is found"
