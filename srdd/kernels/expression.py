@@ -8,7 +8,7 @@ Three facts make it fast where the reference is slow:
    memory): with u = 2^24 * y, the sum u + 1.5 * y lies between 1/2 and 3/2 of u's spacing above u, so
    (u + 1.5 * y) - u is 2^(floor(log2 y) + 1), exactly.
  - Adding and subtracting 1.5 * 2^23 gaps rounds to a multiple of the gap, ties to even.
- - A group is [K, L]: K rows of L = the block's width, 1024 elements in all. Sums run in float32 inside one group, in
+ - A group is [K, L]: K rows of L = the block's width, 2048 elements in all. Sums run in float32 inside one group, in
    units of its largest power of two, where nothing overflows, and leave it as float64. x = 3e38 gives x^4 = 8e153,
    which float32 could not hold. What underflows is 2^-63 of the group's largest value and below.
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -31,8 +32,8 @@ _EXPONENT = 0x7F800000
 _MANTISSA = 0x007FFFFF
 _LARGEST = 254 << 23  # exponent bits of 2^127
 _SMALLEST = 0x00400000  # 2^-127, a subnormal
-GROUP = 1024  # elements
-_PACK = 4096.0  # two counts in one float32: 1024 + 4096 * 1024 < 2^24
+GROUP = 2048  # elements
+_PACK = 4096.0  # two counts in one float32: 2048 + 4096 * 2048 < 2^24
 MIN_BLOCK_SCALE = {
     Rule.NVIDIA: 0.0,
     Rule.MIN_SUBNORMAL: 2.0**-9,
@@ -88,37 +89,26 @@ def quantize(fmts: Sequence[BlockFormat], x: Tensor, scales: Tensor, noise: Tens
     return torch.where(good, torch.copysign(q, f), math.nan).to(x.dtype)
 
 
-def tallies(
-    fmts: Sequence[BlockFormat], x: Tensor, scales: Tensor, units: Tensor, noises: Sequence[Tensor | None]
-) -> Tensor:
-    """float64 [formats, fields] of groups [G, K, L]. `n` stays 0 and padding (zeros) counts in `excluded` only."""
+def tallies(fmts: Sequence[BlockFormat], x: Tensor, scales: Tensor, noises: Sequence[Tensor | None]) -> Tensor:
+    """float32 [rows, G]: what each group of [G, K, L] leaves behind, in its own unit, in the order of `_rows`.
 
-    def count(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        packed = _sum(torch.where(first, 1.0, 0.0) + torch.where(second, _PACK, 0.0))
+    Summing over groups is left to `totals`: here it would be a parallel loop for every row, dearer than the work.
+    """
+
+    def count(ones: Tensor, packs: Tensor) -> list[Tensor]:
+        packed = _sum(ones + packs)
         high = torch.floor(packed * (1 / _PACK))
-        return (packed - high * _PACK).double(), high.double()
+        return [packed - high * _PACK, high]
 
     f = x.to(torch.float32)
-    inverse, unit = scales[0][:, :, None], units[0].double()
-    unit2 = unit * unit
-    nonfinite = ~(f.abs() < math.inf)
+    inverse = scales[0][:, :, None]
+    nonfinite = torch.where(f.abs() < math.inf, 0.0, _PACK)
     f = torch.where(inverse > 0, f, 0.0)
     a = f.abs()
     xn = f * inverse
     x2 = xn * xn
-    nonzero = a > 0
-    nonzeros, nonfinites = count(nonzero, nonfinite)
-    common = {
-        "n": torch.zeros_like(unit),
-        "nonzero": nonzeros,
-        "nonfinite": nonfinites,
-        "excluded": torch.where(scales[0] > 0, 0.0, float(x.shape[2])).sum(1).double(),
-        "sum_x": _sum(xn).double() * unit,
-        "sum_x2": _sum(x2).double() * unit2,
-        "sum_x4": _sum(x2 * x2).double() * (unit2 * unit2),
-        "sum_abs_x": _sum(xn.abs()).double() * unit,
-    }
-    results = []
+    nonzero = torch.where(a > 0, 1.0, 0.0)
+    rows = [*count(nonzero, nonfinite), _sum(xn), _sum(x2), _sum(x2 * x2), _sum(xn.abs())]
     for i, fmt in enumerate(fmts):
         first, second = scales[1 + 2 * i][:, :, None], scales[2 + 2 * i][:, :, None]
         if fmt.scale is Scale.E8M0:
@@ -127,40 +117,87 @@ def tallies(
             e, base = q - y, y.abs()
             clipped, at_max = base > fmt.element.max, q.abs() == fmt.element.max
             rescale = second * inverse  # block to group
-            zero_scale = torch.zeros_like(unit)
+            zero_scale = torch.zeros_like(rows[0])
         else:
             limit = first * fmt.element.max  # infinite where d is zero: nothing clips there
             q = _round(f / first, f, fmt, noises[i]) * second
             e, base = q - f, a
             clipped, at_max = a > limit, q.abs() == limit
             rescale = inverse
-            zero_scale = _sum(torch.where(second == 0, torch.where(nonzero, 1.0, 0.0), 0.0)).double()
+            zero_scale = _sum(torch.where(second == 0, nonzero, 0.0))
         zero = q == 0
-        dead = zero & nonzero
-        # |e| / |x| is 1 where q is 0, which `deads` adds; elsewhere x is not tiny and the division safe
+        # |e| / |x| is 1 where q is 0, which `totals` adds; elsewhere x is not tiny and the division safe
         relative = torch.where(zero, 0.0, e.abs() / base)
         en, qn = e * rescale, q * rescale
         e2 = en * en
-        deads, clips = count(dead, clipped)
-        sums = common | {
-            "deadzone": deads,
-            "clipped": clips,
-            "at_max": _sum(torch.where(at_max, 1.0, 0.0)).double(),
-            "sum_e": _sum(en).double() * unit,
-            "sum_e2": _sum(e2).double() * unit2,
-            "sum_e2_clipped": _sum(torch.where(clipped, e2, 0.0)).double() * unit2,
-            "sum_e2_deadzone": _sum(torch.where(dead, e2, 0.0)).double() * unit2,
-            "sum_abs_e": _sum(en.abs()).double() * unit,
-            "sum_rel": _sum(relative).double() + deads,
-            "sum_q2": _sum(qn * qn).double() * unit2,
-            "sum_xq": _sum(xn * qn).double() * unit2,
-            "zero_scale": zero_scale,
-        }
-        totals = {name: value.sum() for name, value in sums.items()}
-        totals["max_abs_x"] = units[1].amax().double()
-        totals["max_abs_e"] = (en.abs().amax(1).amax(1).double() * unit).amax()
-        results.append(torch.stack([totals[name] for name in FIELDS]))
-    return torch.stack(results)
+        rows += [
+            *count(torch.where(zero, nonzero, 0.0), torch.where(clipped, _PACK, 0.0)),
+            _sum(torch.where(at_max, 1.0, 0.0)),
+            zero_scale,
+            _sum(relative),
+            _sum(en),
+            _sum(en.abs()),
+            _sum(e2),
+            _sum(torch.where(clipped, e2, 0.0)),
+            _sum(torch.where(zero, e2, 0.0)),  # where x is zero too, so is e
+            _sum(qn * qn),
+            _sum(xn * qn),
+            en.abs().amax(1).amax(1),
+        ]
+    return torch.stack(rows)
+
+
+# The rows of `tallies`, and the power of the group's unit that each is in.
+_COMMON = {"nonzero": 0, "nonfinite": 0, "sum_x": 1, "sum_x2": 2, "sum_x4": 4, "sum_abs_x": 1}
+_EACH = {
+    "deadzone": 0,
+    "clipped": 0,
+    "at_max": 0,
+    "zero_scale": 0,
+    "sum_rel": 0,
+    "sum_e": 1,
+    "sum_abs_e": 1,
+    "sum_e2": 2,
+    "sum_e2_clipped": 2,
+    "sum_e2_deadzone": 2,
+    "sum_q2": 2,
+    "sum_xq": 2,
+    "max_abs_e": 1,
+}
+
+
+def totals(count: int, rows: Tensor, scales: Tensor, units: Tensor, width: int) -> Tensor:
+    """float64 [count, fields] from the rows of `tallies` for `count` formats, summed over groups. Always eager.
+
+    `n` stays 0 and padding (zeros) counts in `excluded` only: both follow from the shape.
+    """
+    power, sources = _plan(count, rows.device)
+    unit = units[0].double()
+    unit2 = unit * unit
+    powers = torch.stack([torch.ones_like(unit), unit, unit2, unit2 * unit2])
+    scaled = rows.double() * powers[power]
+    rest = torch.stack([units[1].amax().double(), (scales[0] == 0).sum() * width, unit.new_zeros(())])
+    results = torch.cat([scaled.sum(1), scaled.amax(1), rest])[sources]
+    results[:, _RELATIVE] += results[:, _DEADZONE]
+    return results
+
+
+_RELATIVE, _DEADZONE = FIELDS.index("sum_rel"), FIELDS.index("deadzone")
+
+
+@cache
+def _plan(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which power of the unit each row is in, and where `totals` finds each field: sums, maxima, then three more."""
+    layout = [*_COMMON.items(), *list(_EACH.items()) * count]
+    size = len(layout)
+    power = torch.tensor([min(power, 3) for _, power in layout], device=device)
+    sources = []
+    for i in range(count):
+        at = {name: index for index, name in enumerate(_COMMON)}
+        at |= {name: len(_COMMON) + i * len(_EACH) + index for index, name in enumerate(_EACH)}
+        at |= {"max_abs_e": size + at["max_abs_e"], "max_abs_x": 2 * size, "excluded": 2 * size + 1, "n": 2 * size + 2}
+        sources.append([at[field] for field in FIELDS])
+    return power, torch.tensor(sources, device=device)
 
 
 def _sum(t: Tensor) -> Tensor:
@@ -226,7 +263,7 @@ def _nearest(y: Tensor, element: Element) -> Tensor:
 def _binade(a: Tensor, element: Element) -> Tensor:
     """2^floor(log2 a), or 2^emin where a is below it."""
     u = a * 2.0**24
-    return (((u + a * 1.5) - u) * 0.5).clamp(min=2.0**element.emin)
+    return ((u + a * 1.5) - u).clamp(min=2.0 ** (element.emin + 1)) * 0.5
 
 
 def _snap(y: Tensor, low: Tensor, element: Element) -> Tensor:

@@ -3,9 +3,9 @@
 Not here: the arithmetic (expression.py), argument checks and the choice of backend (__init__.py).
 
 A tensor becomes a stack of sheets, cut into strips of whole blocks, each strip a float tensor [G, K, L] of groups of
-1024 elements. G alone is dynamic, so one compilation serves every shape; at least two groups are given, because
+2048 elements. G alone is dynamic, so one compilation serves every shape; at least two groups are given, because
 torch.compile treats 0 and 1 as types of their own. Padding is zeros, which enter no sum; n follows from the shape.
-Worked number: bf16 [256, 576] is 147,456 elements = 144 groups of 32 x 32, one strip, two compiled calls.
+Worked number: bf16 [256, 576] is 147,456 elements = 72 groups of 64 x 32, one strip, two compiled calls.
 """
 
 from __future__ import annotations
@@ -157,8 +157,9 @@ def _measure_block(
         groups = _to_groups(sheets[where], block)
         drawn = [None if noise is None else _to_groups(noise[where], block) for noise in noise_sheets]
         table, units = engine.call("block_scales", fmts, [(groups, 0)], groups, scales)
-        dynamic = [(groups, 0), (table, 1), (units, 1)] + [(noise, 0) for noise in drawn if noise is not None]
-        part = engine.call("tallies", fmts, dynamic, groups, table, units, drawn)
+        dynamic = [(groups, 0), (table, 1)] + [(noise, 0) for noise in drawn if noise is not None]
+        rows = engine.call("tallies", fmts, dynamic, groups, table, drawn)
+        part = expression.totals(len(fmts), rows, table, units, groups.shape[2])
         if ragged:  # the compiled sum cannot tell padding from data in a bad block
             real = _to_groups(torch.ones_like(sheets[where], dtype=torch.float32), block).sum(2)
             part[:, _EXCLUDED] = torch.where(table[0] > 0, 0.0, real).sum(dtype=torch.float64)
