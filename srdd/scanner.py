@@ -214,9 +214,12 @@ def _scan_activations(
 ) -> Tap:
     device = next(model.parameters()).device
 
-    def measure(x: Tensor, site: str, key: str) -> Tensor:
-        generator = generator_for(formats, x.device, seed, site, key)
-        return kernels.measure_many(x, formats, generator=generator, backend=backend)
+    def measure(x: Tensor, site: str, names: Sequence[str]) -> Tensor:
+        if not any(fmt.stochastic for fmt in formats):
+            return kernels.measure_each(x, formats, backend=backend)
+        draws = [generator_for(formats, x.device, seed, site, name) for name in names]
+        parts = zip(x, draws, strict=True)
+        return torch.stack([kernels.measure_many(p, formats, generator=g, backend=backend) for p, g in parts])
 
     # Rows routed to a single expert cannot be told apart by sequence, so such models run one sequence at a time.
     routed = any(site.may_be_idle and site.role != "experts" for site in found.of("input"))

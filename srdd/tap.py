@@ -29,8 +29,8 @@ from srdd import kernels
 from srdd.errors import SiteError
 from srdd.sites import Site, fused_experts
 
-# (tensor, site name, sequence key) -> [formats, fields]
-Measure = Callable[[Tensor, str, str], Tensor]
+# (tensors [sequences, ...], site name, their keys) -> [sequences, formats, fields]
+Measure = Callable[[Tensor, str, Sequence[str]], Tensor]
 
 
 @dataclass
@@ -131,25 +131,25 @@ class Tap:
         result = self._results.setdefault((site.kind, site.name), Result(site, x.shape[-1]))
         result.members[site.module] = None
         with torch.no_grad():
-            for key, part in zip(self._keys, self._by_sequence(site, x.detach()), strict=True):
-                vector = self._measure(part, site.name, key)
+            vectors = self._measure(self._by_sequence(site, x.detach()), site.name, self._keys)
+            for key, vector in zip(self._keys, vectors, strict=True):
                 before = result.sequences.get(key)
                 result.sequences[key] = vector if before is None else kernels.merge(before, vector)
         if site.kind == "input":
             self._seen[id(x)] = (weakref.ref(x), x._version, result)
         return result
 
-    def _by_sequence(self, site: Site, x: Tensor) -> Sequence[Tensor]:
-        """Split a batch into its sequences. Routed or flattened rows belong to one sequence only in a batch of one."""
+    def _by_sequence(self, site: Site, x: Tensor) -> Tensor:
+        """A batch as [sequences, ...]. Routed or flattened rows belong to one sequence only in a batch of one."""
         count = len(self._keys)
         if count == 0:
             raise SiteError("the tap was not told which sequences run: call begin() before each forward pass")
         if count == 1:
-            return [x]
+            return x.unsqueeze(0)
         if x.shape[0] == count:
-            return x.unbind(0)
+            return x
         if x.dim() == 2 and not (site.may_be_idle and site.role != "experts") and x.shape[0] % count == 0:
-            return x.view(count, -1, x.shape[-1]).unbind(0)
+            return x.view(count, -1, x.shape[-1])
         raise SiteError(
             f"{site.name}: cannot tell which rows of {tuple(x.shape)} belong to which of {count} sequences; "
             "use --batch-size 1"

@@ -183,3 +183,21 @@ def test_compiled_code_leaves_subnormals_alone() -> None:
     kernels.quant_dequant(CASES["normal"], "mxfp4", backend="fused")
     tiny = torch.full((1 << 18,), 1e-40)
     assert bool(((tiny * 1.0) == tiny).all())
+
+
+@pytest.mark.parametrize("backend", ["eager", "reference"])
+@pytest.mark.parametrize("shape", [(4, 64, 64), (3, 50, 96), (2, 32, 70), (1, 128, 64), (5, 7), (2, 0, 4)], ids=str)
+def test_a_batch_equals_its_tensors_one_by_one(shape: tuple[int, ...], backend: str) -> None:
+    """Each tensor of a batch keeps its own nvfp4 scale and its own bad blocks; whole groups take the one-call path."""
+    g = torch.Generator().manual_seed(5)
+    x = torch.randn(shape, generator=g) * torch.logspace(-3, 3, shape[0]).view(-1, *[1] * (len(shape) - 1))
+    if x.numel() > 100:
+        x.view(-1)[3] = torch.nan
+    fmts = ["mxfp4", "nvfp4", "mxfp8", "mxfp4:floor", "nvfp4:single_level", "nvfp4_2d"]
+    got = kernels.measure_each(x, fmts, backend=backend)
+    one_by_one = torch.stack([kernels.measure_many(part, fmts, backend=backend) for part in x])
+    exact = [FIELDS.index(name) for name in sorted(_EXACT)]
+    assert torch.equal(got[..., exact], one_by_one[..., exact])
+    # the sums are those of the same groups, added in another order
+    scale = one_by_one.abs() + one_by_one[..., [FIELDS.index("sum_abs_x")]]
+    assert ((got - one_by_one).abs() <= 1e-6 * scale).all()

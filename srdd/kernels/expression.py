@@ -43,13 +43,15 @@ MIN_BLOCK_SCALE = {
 
 
 def largest_finite(fmts: Sequence[BlockFormat], x: Tensor) -> Tensor:
-    """The largest finite magnitude, as nvfp4's tensor scale wants it: 0-d float32."""
+    """The largest finite magnitude of every group [G, K, L], as nvfp4's tensor scale wants it: float32 [G]."""
     a = x.to(torch.float32).abs()
-    return torch.where(a < math.inf, a, 0.0).amax()
+    return torch.where(a < math.inf, a, 0.0).amax(2).amax(1)
 
 
 def block_scales(fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Of groups [G, K, L]: float32 [1 + 2 * formats, G, K] for every row, and [2, G]: unit and amax of every group.
+
+    `tensor_scales` holds one [G, 1] for every format, since groups may belong to several tensors.
 
     Row 0 is 1/unit of the group, 0 in bad blocks. Then two rows a format: 1/scale and scale of MX; divisor and d of
     nvfp4, the divisor being infinite where d is zero, so that x / divisor is zero.
@@ -166,19 +168,21 @@ _EACH = {
 }
 
 
-def totals(count: int, rows: Tensor, scales: Tensor, units: Tensor, width: int) -> Tensor:
-    """float64 [count, fields] from the rows of `tallies` for `count` formats, summed over groups. Always eager.
+def totals(count: int, rows: Tensor, scales: Tensor, units: Tensor, width: int, tensors: int = 1) -> Tensor:
+    """float64 [tensors, count, fields] from the rows of `tallies` for `count` formats, summed over groups, eagerly.
 
-    `n` stays 0 and padding (zeros) counts in `excluded` only: both follow from the shape.
+    The groups are those of `tensors` tensors of equal size, one after the other. `n` stays 0 and padding (zeros) counts
+    in `excluded` only: both follow from the shape.
     """
     power, sources = _plan(count, rows.device)
     unit = units[0].double()
     unit2 = unit * unit
     powers = torch.stack([torch.ones_like(unit), unit, unit2, unit2 * unit2])
-    scaled = rows.double() * powers[power]
-    rest = torch.stack([units[1].amax().double(), (scales[0] == 0).sum() * width, unit.new_zeros(())])
-    results = torch.cat([scaled.sum(1), scaled.amax(1), rest])[sources]
-    results[:, _RELATIVE] += results[:, _DEADZONE]
+    scaled = (rows.double() * powers[power]).view(len(rows), tensors, -1)
+    excluded = (scales[0] == 0).view(tensors, -1).sum(1) * width
+    rest = torch.stack([units[1].view(tensors, -1).amax(1).double(), excluded, torch.zeros_like(excluded)])
+    results = torch.cat([scaled.sum(2), scaled.amax(2), rest])[sources].permute(2, 0, 1).contiguous()
+    results[..., _RELATIVE] += results[..., _DEADZONE]
     return results
 
 

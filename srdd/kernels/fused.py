@@ -112,7 +112,8 @@ def quant_dequant(
     for where in _strips(sheets, fmt.block, engine.chunk(x.device)):
         groups = _to_groups(sheets[where], fmt.block)
         drawn = None if noise_sheets is None else _to_groups(noise_sheets[where], fmt.block)
-        table, _ = engine.call("block_scales", (fmt,), [(groups, 0)], groups, [scale])
+        spread = [_spread(scale, groups)]
+        table, _ = engine.call("block_scales", (fmt,), [(groups, 0), (spread[0], 0)], groups, spread)
         dynamic = [(groups, 0), (table, 1)] + ([] if drawn is None else [(drawn, 0)])
         q = engine.call("quantize", (fmt,), dynamic, groups, table, drawn)
         target[where] = _from_groups(q, target[where].shape, fmt.block).to(x.dtype)
@@ -139,6 +140,36 @@ def measure(
     return torch.stack([row for row in results if row is not None])
 
 
+def measure_each(engine: Engine, x: Tensor, fmts: Sequence[BlockFormat]) -> Tensor:
+    """float64 [tensors, formats, fields] of the tensors x[0], x[1], ...; in one call where they are whole groups."""
+    size = x[0].numel() if len(x) else 0
+    whole = size > 0 and size % expression.GROUP == 0 and x.dtype in _NATIVE and size * 2 <= engine.chunk(x.device)
+    if not whole or any(f.stochastic or f.block[0] > 1 or x.shape[-1] % f.block[1] for f in fmts):
+        return torch.stack([measure(engine, part, fmts, None, None) for part in x])
+    results = torch.empty(len(x), len(fmts), len(FIELDS), dtype=torch.float64, device=x.device)
+    step = engine.chunk(x.device) // size
+    for width in dict.fromkeys(fmt.block[1] for fmt in fmts):
+        chosen = [i for i, fmt in enumerate(fmts) if fmt.block[1] == width]
+        rows = tuple(fmts[i] for i in chosen)
+        for start in range(0, len(x), step):
+            groups = x[start : start + step].reshape(-1, expression.GROUP // width, width)
+            count = groups.numel() // size
+            spread = [_spread(_scale_of_each(engine, groups, fmt, count), groups) for fmt in rows]
+            varying = [(t, 0) for t in (groups, *spread)]
+            table, units = engine.call("block_scales", rows, varying, groups, spread)
+            sums = engine.call("tallies", rows, [(groups, 0), (table, 1)], groups, table, [None] * len(rows))
+            results[start : start + count, chosen] = expression.totals(len(rows), sums, table, units, width, count)
+    results[..., _N] = size - results[..., _EXCLUDED]
+    return results
+
+
+def _scale_of_each(engine: Engine, groups: Tensor, fmt: BlockFormat, count: int) -> Tensor:
+    """s_t of `count` equal tensors, [count] float32; 1 for formats without one."""
+    if fmt.scale is Scale.E8M0 or fmt.rule is Rule.SINGLE_LEVEL:
+        return torch.ones(count, dtype=torch.float32, device=groups.device)
+    return _over_range(engine.call("largest_finite", (), [(groups, 0)], groups).view(count, -1).amax(1))
+
+
 def _measure_block(
     engine: Engine,
     x: Tensor,
@@ -156,10 +187,12 @@ def _measure_block(
     for where in _strips(sheets, block, engine.chunk(x.device)):
         groups = _to_groups(sheets[where], block)
         drawn = [None if noise is None else _to_groups(noise[where], block) for noise in noise_sheets]
-        table, units = engine.call("block_scales", fmts, [(groups, 0)], groups, scales)
+        spread = [_spread(scale, groups) for scale in scales]
+        varying = [(t, 0) for t in (groups, *spread)]
+        table, units = engine.call("block_scales", fmts, varying, groups, spread)
         dynamic = [(groups, 0), (table, 1)] + [(noise, 0) for noise in drawn if noise is not None]
         rows = engine.call("tallies", fmts, dynamic, groups, table, drawn)
-        part = expression.totals(len(fmts), rows, table, units, groups.shape[2])
+        part = expression.totals(len(fmts), rows, table, units, groups.shape[2])[0]
         if ragged:  # the compiled sum cannot tell padding from data in a bad block
             real = _to_groups(torch.ones_like(sheets[where], dtype=torch.float32), block).sum(2)
             part[:, _EXCLUDED] = torch.where(table[0] > 0, 0.0, real).sum(dtype=torch.float64)
@@ -184,10 +217,19 @@ def _tensor_scale(engine: Engine, x: Tensor, fmt: BlockFormat, global_amax: Tens
         sheets = _sheets(x, fmt.block)
         for where in _strips(sheets, fmt.block, engine.chunk(x.device)):
             groups = _to_groups(sheets[where], fmt.block)
-            largest = torch.maximum(largest, engine.call("largest_finite", (), [(groups, 0)], groups))
+            largest = torch.maximum(largest, engine.call("largest_finite", (), [(groups, 0)], groups).amax())
     else:
         largest = torch.as_tensor(global_amax, device=x.device).to(torch.float32).reshape(())
-    return largest / torch.full_like(largest, _TENSOR_RANGE)
+    return _over_range(largest)
+
+
+def _over_range(largest: Tensor) -> Tensor:
+    return largest / torch.full_like(largest, _TENSOR_RANGE)  # by a tensor: see reference.py
+
+
+def _spread(scale: Tensor, groups: Tensor) -> Tensor:
+    """A tensor scale for every group, [G, 1]; from one number, or from one for each of several equal tensors."""
+    return scale.reshape(-1).repeat_interleave(groups.shape[0] // scale.numel())[:, None].contiguous()
 
 
 def _sheets(x: Tensor, block: tuple[int, int]) -> Tensor:
