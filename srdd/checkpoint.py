@@ -1,10 +1,11 @@
 """Weights of a safetensors checkpoint, read piece by piece with no model built.
 
 Not here: which tensors matter (checkpoint_sites.py). A file is an 8-byte length, a JSON header with the place of every
-tensor, and the bytes (safetensors' format description). Pieces are read into one buffer at a time instead of through a
-memory map, whose pages would count as this process's memory until the whole file is there.
+tensor, and the bytes (safetensors' format description). Each chunk is a memory map of its own, gone with the chunk: the
+pages of one map of the file would count as this process's memory until the whole file is there, and a buffer to read
+into costs more to allocate than to fill.
 
-Worked number: a chunk is at most 64 MiB, so a [8192, 4096] bfloat16 tensor (64 MiB) is one read, a [128256, 4096] one
+Worked number: a chunk is at most 64 MiB, so a [8192, 4096] bfloat16 tensor (64 MiB) is one map, a [128256, 4096] one
 is 16.
 """
 
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import mmap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,8 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+if hasattr(torch, "float8_e8m0fnu"):  # torch 2.7
+    _DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
 
 
 @dataclass(frozen=True)
@@ -73,26 +78,26 @@ class Checkpoint:
     tensors: dict[str, StoredTensor]
     notes: tuple[str, ...] = field(default=())
 
-    def row_chunks(self, name: str, *, expert: int | None = None, max_bytes: int = CHUNK_BYTES) -> Iterator[Tensor]:
+    def row_chunks(self, name: str, *, expert: int | None = None, max_bytes: int | None = None) -> Iterator[Tensor]:
         """A matrix in runs of rows, each a multiple of 32 rows but the last; `expert` picks one of a 3-D tensor.
 
-        Each chunk is valid until the next is asked for: they share one buffer.
+        Memory is held for as long as a chunk is; writing to one does not change the file.
         """
         tensor = self.tensors[name]
         dtype = tensor.torch_dtype
-        *lead, rows, columns = (1, *tensor.shape) if len(tensor.shape) == 1 else tensor.shape
+        *lead, rows, columns = (1, 1, *tensor.shape)[-max(len(tensor.shape), 2) :]  # a vector is a row
+        if tensor.numel == 0:
+            return
         row_bytes = columns * dtype.itemsize
         first = tensor.start + (0 if expert is None else expert * rows * row_bytes)
         if expert is None:
             rows *= math.prod(lead)
-        step = max(max_bytes // max(row_bytes, 1) // 32 * 32, 32)
-        buffer = bytearray(min(step, rows) * row_bytes)
-        with tensor.file.open("rb", buffering=0) as file:
-            file.seek(first)
+        step = max((CHUNK_BYTES if max_bytes is None else max_bytes) // max(row_bytes, 1) // 32 * 32, 32)
+        with _opened(tensor.file) as file:
             for start in range(0, rows, step):
                 count = min(step, rows - start)
-                _read(file.fileno(), memoryview(buffer)[: count * row_bytes], tensor)
-                yield torch.frombuffer(buffer, dtype=dtype, count=count * columns).view(count, columns)
+                raw = _mapped(file, tensor, first + start * row_bytes, count * row_bytes)
+                yield raw.view(dtype).view(count, columns)
 
 
 def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
@@ -100,7 +105,7 @@ def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
 
     Raises SourceError, in one line: nothing there, a shard missing, a file cut short.
     """
-    folder, files, label = _files(name, revision)
+    folder, files, label, revision = _files(name, revision)
     tensors: dict[str, StoredTensor] = {}
     parts = []
     for file in files:
@@ -139,15 +144,19 @@ def check_shards(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as problem:
+            where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            names = sorted(set(where.values()))
+            missing = [name for name in names if not (folder / name).is_file()]
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
             raise SourceError(f"{index.name} is no index of shards ({problem}); get the checkpoint again") from problem
-        missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise SourceError(f"{index.name} names {len(names)} shards, {missing[0]} is missing in {folder.name}")
         files = [folder / name for name in names]
-    else:
-        files = sorted(folder.glob("model.safetensors")) or sorted(folder.glob("*.safetensors"))
+        stored = {name for file in files for name in _header(file)[1]}
+        if absent := sorted(set(where) - stored):
+            raise SourceError(f"{index.name} names {absent[0]}, which no shard holds; get the checkpoint again")
+        return files
+    files = sorted(folder.glob("model.safetensors")) or sorted(folder.glob("*.safetensors"))
     for file in files:
         _header(file)
     return files
@@ -158,17 +167,21 @@ def shards_hash(files: list[Path]) -> str:
     return weights_hash((_header(file)[0], file.stat().st_size) for file in files)
 
 
-def _files(name: str, revision: str | None) -> tuple[Path, list[Path], str]:
-    path = packaged(name) or Path(name)
+def _files(name: str, revision: str | None) -> tuple[Path, list[Path], str, str | None]:
+    """Folder, weight files, what a report calls them, and the revision."""
+    path = packaged(name) or Path(name).expanduser()
     label = name if packaged(name) else path.resolve().name if path.exists() else name
+    if path.suffix == ".gguf":
+        raise SourceError(f"{label} is a GGUF file, whose weights are read through the model: use open_model")
     if path.is_file():
-        return path.parent, [path], label
+        return path.parent, [path], label, revision
     if not path.is_dir():
         path = _from_hub(name, revision)
+        revision = path.name  # the commit, as the hub's cache calls its folders
     files = check_shards(path)
     if not files:
         raise SourceError(f"{label} holds no safetensors file; convert it, or scan it without --sites weight")
-    return path, files, label
+    return path, files, label, revision
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
@@ -177,16 +190,20 @@ def _from_hub(name: str, revision: str | None) -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise SourceError(f"no such folder or file: {name}")
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.safetensors", "*.json"]))
+        # Subfolders hold the same weights in other layouts (original/, onnx/); patterns cross slashes.
+        found = snapshot_download(
+            name, revision=revision, allow_patterns=["*.safetensors", "*.json"], ignore_patterns=["*/*"]
+        )
     except Exception as problem:  # the hub client raises many types; all mean that the files are not to be had
         first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
         raise SourceError(f"{name} is no local folder or file, and the hub did not give it: {first}") from problem
+    return Path(found)
 
 
 def _header(file: Path) -> tuple[bytes, dict[str, StoredTensor]]:
     """The header of one file and the tensors it names. Raises SourceError where they do not fit the file's size."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
+    with _opened(file) as stream:
+        size = file.stat().st_size
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(size - 8, _MAX_HEADER):
             raise SourceError(f"{file.name} is no complete safetensors file ({size} bytes); get it again")
@@ -200,6 +217,13 @@ def _header(file: Path) -> tuple[bytes, dict[str, StoredTensor]]:
         end = max((row["data_offsets"][1] for row in rows.values()), default=0)
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise SourceError(f"{file.name} has no readable safetensors header ({problem}); get it again") from problem
+    for row in tensors.values():
+        start, stop = rows[row.name]["data_offsets"]
+        if row.dtype in _DTYPES and stop - start != row.numel * row.torch_dtype.itemsize:
+            raise SourceError(
+                f"{file.name} is damaged: {row.name} {list(row.shape)} in {row.dtype} needs "
+                f"{row.numel * row.torch_dtype.itemsize} bytes, its header gives {stop - start}; get it again"
+            )
     if 8 + length + end != size:
         raise SourceError(
             f"{file.name} is cut short or damaged: its safetensors header promises {8 + length + end} bytes, "
@@ -219,9 +243,22 @@ def _config(folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _read(descriptor: int, view: memoryview, tensor: StoredTensor) -> None:
-    while view:
-        count = os.readv(descriptor, [view])
-        if count == 0:
-            raise SourceError(f"{tensor.file.name} ended inside {tensor.name}: it changed while it was read")
-        view = view[count:]
+@contextmanager
+def _opened(file: Path) -> Iterator[FileIO]:
+    """A weight file, unbuffered. What the system says of it while it is open becomes a SourceError."""
+    try:
+        with file.open("rb", buffering=0) as stream:
+            yield stream
+    except OSError as problem:
+        raise SourceError(f"{file.name} cannot be read: {problem.strerror or problem}") from problem
+
+
+def _mapped(file: FileIO, tensor: StoredTensor, start: int, length: int) -> Tensor:
+    """Bytes of a file as uint8, aligned for the tensor's type. A private map: torch takes no read-only memory."""
+    lead = start % mmap.ALLOCATIONGRANULARITY
+    try:
+        area = mmap.mmap(file.fileno(), lead + length, access=mmap.ACCESS_COPY, offset=start - lead)
+    except ValueError:
+        raise SourceError(f"{tensor.file.name} ended inside {tensor.name}: it changed while it was read") from None
+    raw = torch.frombuffer(area, dtype=torch.uint8, count=length, offset=lead)
+    return raw if start % tensor.torch_dtype.itemsize == 0 else raw.clone()

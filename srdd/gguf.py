@@ -1,20 +1,29 @@
 """GGUF files: unpacked once into the user's cache folder, then opened like any other model.
 
-Not here: dequantization, which transformers and the gguf package do. Opening SmolLM2's GGUF takes them 20 to 28 s, of
-which 2 s is dequantization: the reader parses 49 thousand token strings through numpy memory maps, three times, and a
-table of tensor names is built anew for each of 397 parameters. The unpacked copy opens in 1 s.
+Not here: dequantization, which transformers and the gguf package do. Left alone they take 23 s for SmolLM2, of which
+2 s is dequantization: the file is parsed three times, 49 thousand token strings through numpy memory maps each time,
+and a table of tensor names is built anew for each of 397 modules. Shared, it is 10 s. The unpacked copy opens in 1 s.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import math
 import os
 import shutil
+import struct
 import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
+from unittest.mock import patch
 
 from srdd.errors import MissingExtraError, SourceError
 from srdd.identity import weights_hash
@@ -22,88 +31,253 @@ from srdd.quiet import quiet
 
 log = logging.getLogger("srdd")
 
-_HEAD = 2**20  # the first MiB holds the metadata; with the size it tells files apart
-_LAYOUT = "1"  # of the cache folder; a new one makes old copies unused
-_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 12: "Q4_K", 14: "Q6_K", 30: "BF16"}
+_HEAD = 2**20  # the first MiB holds the metadata; with the size it identifies the file in a report
+_SAMPLES, _SAMPLE = 64, 4096  # places looked at in the values, so that fine-tunes of one model get copies of their own
+_LAYOUT = "2"  # of the cache folder; a new one makes old copies unused
+_COMPLETE = "srdd-complete.json"  # file name -> size, written last
+# ggml type -> (name, values per block, bytes per block); gguf-py's GGML_QUANT_SIZES, held equal by a test
+_TYPES = {
+    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
+}  # fmt: skip
+# Metadata value type -> bytes; 8 is a string, 9 an array. GGUF specification, gguf_metadata_value_type.
+_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_STRING, _ARRAY, _UINT32 = 8, 9, 4
 
 
 def head_hash(file: Path) -> str:
     """The weights hash of a GGUF file, from its first MiB and its size. Raises SourceError when it is none."""
-    with file.open("rb") as stream:
-        head = stream.read(_HEAD)
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError as problem:
+        raise SourceError(f"{file.name} cannot be read ({problem.strerror}); check its permissions") from problem
     if head[:4] != b"GGUF":
         raise SourceError(f"{file.name} is no GGUF file: it starts with {head[:4]!r}, expected b'GGUF'")
     return weights_hash([(head, file.stat().st_size)])
 
 
-def cache_folder(file: Path, dtype: str) -> Path:
-    """Where the unpacked copy of a file belongs, whether it is there or not."""
-    key = "\0".join((_LAYOUT, head_hash(file), dtype, version("transformers").split(".")[0]))
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "srdd" / "gguf" / hashlib.sha256(key.encode()).hexdigest()[:16]
-
-
-def unpacked(file: Path, dtype: str) -> Path:
-    """The folder of the unpacked copy, made now if it is not there yet. Raises SourceError and MissingExtraError."""
-    folder = cache_folder(file, dtype)
-    if (folder / "config.json").is_file():
-        return folder
-    if find_spec("gguf") is None:
-        raise MissingExtraError("GGUF files need the gguf package: pip install 'srdd[gguf]'")
-    log.info("unpacking %s once into the cache; this takes half a minute", file.name)
+def stored_types(file: Path) -> str:
+    """The types of the weights, most values first, e.g. "Q4_1, Q8_0, F32". Raises SourceError for a damaged file."""
+    size = file.stat().st_size
+    values: Counter[str] = Counter()
+    end = 0
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
-    except OSError as problem:
-        raise SourceError(
-            f"cannot write the cache {folder.parent} ({problem.strerror}); set XDG_CACHE_HOME to a folder with room"
-        ) from problem
+        with file.open("rb") as stream:
+            tensors, alignment = _tensors(stream)
+            data = -(-stream.tell() // alignment) * alignment
+        for kind, numel, offset in tensors:
+            name, block, block_bytes = _TYPES.get(kind, (f"type {kind}", 1, 0))
+            values[name] += numel
+            end = max(end, data + offset + numel // block * block_bytes)
+    except (struct.error, OSError, ValueError, OverflowError, ZeroDivisionError) as problem:
+        raise SourceError(f"{file.name} has no readable GGUF header ({problem}); get it again") from problem
+    if end > size:
+        raise SourceError(f"{file.name} is cut short: its header promises {end} bytes, found {size}; get it again")
+    return ", ".join(name for name, _ in values.most_common())
+
+
+def cache_folder(file: Path, dtype: str) -> Path:
+    """Where the unpacked copy of a file belongs, whether it is there or not.
+
+    Fine-tunes of one model agree in the first MiB, which is all tokens, and in size; so samples of the values and the
+    time of the last change are in the key too. A wrong copy here would be a scan of another model.
+    """
+    state = file.stat()
+    digest = hashlib.sha256()
+    for part in (_LAYOUT, head_hash(file), state.st_mtime_ns, dtype, version("transformers").split(".")[0]):
+        digest.update(f"{part}\0".encode())
+    with file.open("rb") as stream:
+        for i in range(_SAMPLES):
+            stream.seek((state.st_size - _SAMPLE) * i // (_SAMPLES - 1) if state.st_size > _SAMPLE else 0)
+            digest.update(stream.read(_SAMPLE))
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "srdd" / "gguf" / digest.hexdigest()[:16]
+
+
+def is_unpacked(file: Path, dtype: str) -> bool:
+    """True when a whole copy is in the cache."""
+    return _whole(cache_folder(file, dtype))
+
+
+@contextmanager
+def unpacked(file: Path, dtype: str) -> Iterator[Path]:
+    """The folder of the unpacked copy, made now if it is not there yet. Raises SourceError and MissingExtraError.
+
+    Without a cache that can be written the copy lives in a temporary folder for as long as the context is open.
+    """
+    folder = cache_folder(file, dtype)
+    if not _whole(folder):
+        if find_spec("gguf") is None:
+            raise MissingExtraError("GGUF files need the gguf package: pip install 'srdd[gguf]'")
+        log.info("unpacking %s once into the cache", file.name)
+        try:
+            _fill(folder, file, dtype)
+        except OSError as problem:
+            log.warning(
+                "cannot keep the unpacked %s in the cache %s (%s); the next scan unpacks it again. Set XDG_CACHE_HOME "
+                "to a folder with room",
+                file.name, folder.parent, problem.strerror or problem,
+            )  # fmt: skip
+            with _temporary(file, dtype) as scratch:
+                yield scratch
+            return
+    yield folder
+
+
+def _fill(folder: Path, file: Path, dtype: str) -> None:
+    """Make the copy under a temporary name and rename it. Raises OSError when the cache cannot hold it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
     try:
         _unpack(file, scratch, dtype)
-        scratch.rename(folder)
-        return folder
-    except OSError as problem:
-        if (folder / "config.json").is_file():  # another process was faster
-            return folder
-        if problem.errno is None:
-            raise SourceError(f"{file.name} cannot be opened: {_first_line(problem)}") from problem
-        raise SourceError(
-            f"cannot unpack {file.name} into {folder.parent} ({problem.strerror}); it needs room for the model in "
-            f"{dtype}: set XDG_CACHE_HOME to a folder that has it"
-        ) from problem
+        sizes = {part.name: part.stat().st_size for part in sorted(scratch.iterdir())}
+        (scratch / _COMPLETE).write_text(json.dumps(sizes), encoding="utf-8")
+        if folder.exists() and not _whole(folder):
+            log.info("the copy of %s in the cache was damaged and is replaced", file.name)
+            shutil.rmtree(folder)
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not _whole(folder):  # otherwise another process was faster
+                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def stored_types(file: Path) -> str:
-    """The main quantization of the weights, from the file's name or metadata, e.g. "Q4_1"; "" when it is not told."""
-    name = file.name.upper()
-    known = sorted(_TYPES.values(), key=len, reverse=True)
-    return next((kind for kind in known if kind in name), "")
+@contextmanager
+def _temporary(file: Path, dtype: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="srdd-", ignore_cleanup_errors=True) as scratch:
+        try:
+            _unpack(file, Path(scratch), dtype)
+        except OSError as problem:
+            raise SourceError(
+                f"cannot unpack {file.name} ({problem.strerror or problem}); it needs room for the model in {dtype}: "
+                "set XDG_CACHE_HOME to a folder that has it"
+            ) from problem
+        yield Path(scratch)
+
+
+def _whole(folder: Path) -> bool:
+    """True when every file of a copy is there in full; a cleaner of caches may have taken some."""
+    try:
+        sizes = json.loads((folder / _COMPLETE).read_text(encoding="utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False
 
 
 def _unpack(file: Path, scratch: Path, dtype: str) -> None:
+    """Raises SourceError for a file that is not understood, OSError when `scratch` cannot hold the copy."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    try:
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
-                **where, quantization_config=GgufConfig(dequantize=True), dtype=getattr(torch, dtype)
-            )
-            tokenizer = AutoTokenizer.from_pretrained(**where)
-    except OSError:
-        raise
-    except Exception as problem:  # transformers raises whatever its parser met
-        raise SourceError(f"{file.name} cannot be opened: {_first_line(problem)}") from problem
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config  # the copy is not quantized any more
     with quiet():
-        model.save_pretrained(scratch)
-    tokenizer.save_pretrained(scratch)
+        try:
+            with _parsed_once():
+                model, info = AutoModelForCausalLM.from_pretrained(
+                    **where,
+                    quantization_config=GgufConfig(dequantize=True),
+                    dtype=getattr(torch, dtype),
+                    output_loading_info=True,
+                )
+                tokenizer = AutoTokenizer.from_pretrained(**where)
+        except Exception as problem:  # transformers raises whatever its parser met
+            text = " ".join(str(problem).replace(f"{file.parent}{os.sep}", "").split())
+            raise SourceError(f"{file.name} cannot be opened: {text[:300] or type(problem).__name__}") from problem
+        if missing := sorted(info["missing_keys"]):
+            raise SourceError(
+                f"{file.name} lacks {len(missing)} weights of its architecture, {missing[0]} among them; is it one "
+                "part of a split file? Join them with llama-gguf-split --merge"
+            )
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config  # the copy is not quantized any more
+        try:
+            model.save_pretrained(scratch)
+            tokenizer.save_pretrained(scratch)
+        except OSError:
+            raise
+        except Exception as problem:  # safetensors tells a full disk in an error type of its own
+            raise OSError(" ".join(str(problem).split())) from problem
 
 
-def _first_line(problem: Exception) -> str:
-    text = str(problem).strip()
-    return text.splitlines()[0] if text else type(problem).__name__
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Inside, the reader and the table of names are made once per file and architecture, and no bar is drawn.
+
+    transformers asks gguf for both anew at every step. They are only read, so one of each serves all steps; the
+    originals are back on leaving.
+    """
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils as loading
+
+    with (
+        patch.object(gguf, "GGUFReader", cache(gguf.GGUFReader)),
+        patch.object(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+        patch.object(loading, "tqdm", lambda items, **_: items, create=True),  # drawn whatever the verbosity
+    ):
+        yield
+
+
+def _tensors(stream: BinaryIO) -> tuple[list[tuple[int, int, int]], int]:
+    """(ggml type, values, offset) of every tensor and the alignment of the data; the stream ends after the header."""
+    _, layout, tensor_count, pair_count = _take(stream, "<IIQQ")  # the first is the magic, seen by head_hash
+    if layout not in (2, 3):
+        raise ValueError(f"version {layout}; expected 2 or 3")
+    alignment = 32
+    for _ in range(pair_count):
+        key = _string(stream)
+        (kind,) = _take(stream, "<I")
+        if key == b"general.alignment" and kind == _UINT32:
+            (alignment,) = _take(stream, "<I")
+        else:
+            _skip(stream, kind)
+    tensors = []
+    for _ in range(tensor_count):
+        _string(stream)
+        (dimensions,) = _take(stream, "<I")
+        if dimensions > 8:
+            raise ValueError(f"a tensor of {dimensions} dimensions")
+        *shape, kind, offset = _take(stream, f"<{dimensions}QIQ")
+        tensors.append((kind, math.prod(shape), offset))
+    return tensors, alignment
+
+
+def _skip(stream: BinaryIO, kind: int) -> None:
+    if kind == _STRING:
+        _string(stream)
+    elif kind == _ARRAY:
+        item, count = _take(stream, "<IQ")
+        if item == _STRING:
+            for _ in range(count):
+                _string(stream)
+        elif item in _BYTES:
+            stream.seek(count * _BYTES[item], os.SEEK_CUR)
+        else:
+            raise ValueError(f"an array of type {item}")
+    elif kind in _BYTES:
+        stream.seek(_BYTES[kind], os.SEEK_CUR)
+    else:
+        raise ValueError(f"a value of type {kind}")
+
+
+def _string(stream: BinaryIO) -> bytes:
+    (length,) = _take(stream, "<Q")
+    if length > _HEAD * 64:
+        raise ValueError(f"a string of {length} bytes")
+    text = stream.read(length)
+    if len(text) < length:
+        raise ValueError("the file ends inside it")
+    return text
+
+
+def _take(stream: BinaryIO, layout: str) -> tuple[int, ...]:
+    raw = stream.read(struct.calcsize(layout))
+    if len(raw) < struct.calcsize(layout):
+        raise ValueError("the file ends inside it")
+    return struct.unpack(layout, raw)

@@ -6,6 +6,7 @@ gets out as it is: every failure is one SourceError line that says what was foun
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,7 +48,7 @@ def first_unpacking(name: str, dtype: str) -> bool:
     """True when opening `name` will unpack a GGUF file into the cache first, which takes half a minute."""
     path = packaged(name) or Path(name).expanduser()
     wanted = "float32" if dtype == "auto" else dtype
-    return path.suffix == ".gguf" and path.is_file() and not gguf.cache_folder(path, wanted).exists()
+    return path.suffix == ".gguf" and path.is_file() and not gguf.is_unpacked(path, wanted)
 
 
 def open_model(
@@ -71,30 +72,32 @@ def open_model(
     path = packaged(name) or Path(name).expanduser()
     notes: tuple[str, ...] = ()
     label, hashed = _label(name, path), None
-    if path.is_file() and path.suffix == ".gguf":
-        hashed = gguf.head_hash(path)
-        stored = gguf.stored_types(path)
-        notes = (
-            f"the weights come from a GGUF file{f' in {stored}' if stored else ''} and already carry that format's "
-            "error; weight errors here are against the dequantized values",
-        )
-        path = gguf.unpacked(path, "float32" if dtype == "auto" else dtype)
-    elif path.is_file():
-        raise SourceError(f"{path.name} is a single file; a model needs its folder with config.json, or --sites weight")
-    elif path.is_dir():
-        hashed = _check_folder(path, label)
-    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise SourceError(f"no such model folder or file: {name}")
-    target = str(path) if path.is_dir() else name
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if revision is not None and not path.is_dir():
-        options["revision"] = revision
-    elif revision is not None:
-        raise OptionError("--revision has no effect on a local model; leave it out")
-    model = _load(target, label, dtype, device_map, options)
-    if device_map is None:
-        model = model.to(where)
-    tokenizer, problem = _tokenizer(target, options)
+    with ExitStack() as open_while_loading:
+        if path.is_file() and path.suffix == ".gguf":
+            hashed = gguf.head_hash(path)
+            notes = (
+                f"the weights come from a GGUF file in {gguf.stored_types(path)} and already carry that format's "
+                "error; weight errors here are against the dequantized values",
+            )
+            path = open_while_loading.enter_context(gguf.unpacked(path, "float32" if dtype == "auto" else dtype))
+        elif path.is_file():
+            raise SourceError(
+                f"{path.name} is a single file; a model needs its folder with config.json, or --sites weight"
+            )
+        elif path.is_dir():
+            hashed = _check_folder(path, label)
+        elif path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise SourceError(f"no such model folder or file: {name}")
+        target = str(path) if path.is_dir() else name
+        options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+        if revision is not None and not path.is_dir():
+            options["revision"] = revision
+        elif revision is not None:
+            raise OptionError("--revision has no effect on a local model; leave it out")
+        model, random = _load(target, label, dtype, device_map, None if device_map else where, options)
+        tokenizer, problem = _tokenizer(target, label, options)
+    if target == name and not path.is_dir():
+        revision, hashed = _of_hub(name, revision)
     first = next(model.parameters())
     identity = Identity(
         id=label,
@@ -105,7 +108,7 @@ def open_model(
         weights_hash=hashed,
         dtype=str(first.dtype).removeprefix("torch."),
     )
-    return OpenModel(model.eval(), tokenizer, problem, identity, first.device, notes)
+    return OpenModel(model.eval(), tokenizer, problem, identity, first.device, (*notes, *random))
 
 
 def _label(name: str, path: Path) -> str:
@@ -143,7 +146,22 @@ def _check_folder(folder: Path, label: str) -> str | None:
     return shards_hash(shards) if shards else None
 
 
-def _load(target: str, label: str, dtype: str, device_map: str | None, options: dict[str, Any]) -> nn.Module:
+def _of_hub(name: str, revision: str | None) -> tuple[str | None, str | None]:
+    """Commit and weights hash of a model that the hub's cache holds by now; no hash without safetensors files."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    if not isinstance(config, str):
+        return revision, None
+    snapshot = Path(config).parent  # the cache calls its folders by commit
+    shards = check_shards(snapshot)
+    return snapshot.name, shards_hash(shards) if shards else None
+
+
+def _load(
+    target: str, label: str, dtype: str, device_map: str | None, where: torch.device | None, options: dict[str, Any]
+) -> tuple[Any, tuple[str, ...]]:
+    """The model, and a note when part of it is not in the checkpoint."""
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
@@ -159,24 +177,46 @@ def _load(target: str, label: str, dtype: str, device_map: str | None, options: 
             # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
             causal = bool(names & set(CAUSAL.values())) if names else config.model_type in CAUSAL
             auto = AutoModelForCausalLM if causal else AutoModel
-            model: nn.Module = auto.from_pretrained(target, **extra, **options)
+            model, info = auto.from_pretrained(target, output_loading_info=True, **extra, **options)
+        if where is not None:
+            model = model.to(where)
     except Exception as problem:  # transformers and the hub raise many types; each means it cannot be opened
         if isinstance(problem, MemoryError | torch.OutOfMemoryError):
             raise SourceError(f"{label} does not fit into memory; try --device-map auto or --sites weight") from problem
-        raise SourceError(f"{label} cannot be opened: {_one_line(problem)}") from problem
-    return model
+        if "trust_remote_code" in str(problem) and not options["trust_remote_code"]:
+            raise SourceError(
+                f"{label} needs Python code that comes with the checkpoint; read it, then pass --trust-remote-code"
+            ) from problem
+        raise SourceError(f"{label} cannot be opened: {_one_line(problem, target, label)}") from problem
+    return model, _random_part(model, sorted(info["missing_keys"]), label, causal)
 
 
-def _tokenizer(target: str, options: dict[str, Any]) -> tuple[Any | None, str | None]:
+def _random_part(model: nn.Module, missing: list[str], label: str, causal: bool) -> tuple[str, ...]:
+    """transformers fills weights that the checkpoint lacks with random numbers, and only logs it.
+
+    An encoder saved without its pooler is usual, and a note will do. Anything more would be a scan of noise.
+    """
+    if not missing:
+        return ()
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    share = sum(sizes.get(name, 0) for name in missing) / max(sum(sizes.values()), 1)
+    found = f"{len(missing)} weights of its architecture ({share:.1%} of the parameters), {missing[0]} among them"
+    if causal or share > 0.1:
+        raise SourceError(f"{label} lacks {found}; get the checkpoint again, or correct architectures in config.json")
+    return (f"the checkpoint lacks {found}; they hold random values and their rows mean nothing",)
+
+
+def _tokenizer(target: str, label: str, options: dict[str, Any]) -> tuple[Any | None, str | None]:
     from transformers import AutoTokenizer
 
     try:
         with quiet():
             return AutoTokenizer.from_pretrained(target, **options), None
     except Exception as problem:  # a model without tokenizer files is legal: its weights can be scanned
-        return None, f"{_one_line(problem)[:160]}"
+        return None, f"{_one_line(problem, target, label)[:160]}"
 
 
-def _one_line(problem: Exception) -> str:
-    text = " ".join(str(problem).split())
+def _one_line(problem: Exception, target: str, label: str) -> str:
+    """The message without the path of the model, since notes end in reports."""
+    text = " ".join(str(problem).replace(target, label).split())
     return text[:300] if text else type(problem).__name__

@@ -149,6 +149,70 @@ def test_damage_is_told_in_one_line(tmp_path: Path, kind: str, words: str) -> No
     assert "\n" not in str(error.value)
 
 
+def test_corners_of_shape(tmp_path: Path) -> None:
+    tensors = {"scalar": torch.tensor(3.0), "empty": torch.zeros(5, 0), "four": torch.randn(2, 3, 4, 5)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    checkpoint = open_checkpoint(str(tmp_path))
+    for name, tensor in tensors.items():
+        chunks = [chunk.clone().flatten() for chunk in checkpoint.row_chunks(name)]
+        assert torch.equal(torch.cat(chunks) if chunks else torch.zeros(0), tensor.flatten())
+
+
+def test_chunks_can_be_kept_and_written_to(tmp_path: Path) -> None:
+    weight = torch.randn(96, 64)
+    file = tmp_path / "model.safetensors"
+    save_file({"w": weight}, file)
+    before = file.read_bytes()
+    chunks = list(open_checkpoint(str(file)).row_chunks("w", max_bytes=1))
+    assert torch.equal(torch.cat(chunks), weight)
+    chunks[0].zero_()
+    assert file.read_bytes() == before
+
+
+def test_values_at_an_odd_place(tmp_path: Path) -> None:
+    """The format does not promise alignment: one byte in front of a float32 tensor."""
+    weight = torch.randn(40, 8)
+    rows = {
+        "odd": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+        "w": {"dtype": "F32", "shape": [40, 8], "data_offsets": [1, 1281]},
+    }
+    raw = json.dumps(rows).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(raw).to_bytes(8, "little") + raw + b"\1" + weight.numpy().tobytes())
+    (chunk,) = open_checkpoint(str(file)).row_chunks("w")
+    assert torch.equal(chunk, weight)
+    assert chunk.data_ptr() % 4 == 0
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    sharded(tmp_path)
+    checkpoint = open_checkpoint(str(tmp_path))
+    for file in tmp_path.glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:700])
+    with pytest.raises(SourceError, match="changed while it was read"):
+        list(checkpoint.row_chunks(WEIGHT.format(3)))
+
+
+def test_a_header_whose_shape_does_not_fit_its_bytes(tmp_path: Path) -> None:
+    rows = {"m.weight": {"dtype": "F32", "shape": [64, 32], "data_offsets": [0, 100]}}
+    raw = json.dumps(rows).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(100))
+    with pytest.raises(SourceError, match=r"m\.weight \[64, 32\] in F32 needs 8192 bytes"):
+        open_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize("index", ["[]", "null", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
+def test_an_index_of_another_shape(tmp_path: Path, index: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(SourceError, match="no index of shards"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_gguf_needs_the_model(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="read through the model"):
+        open_checkpoint(str(tmp_path / "a.gguf"))
+
+
 def test_no_such_folder() -> None:
     with pytest.raises(SourceError, match="no such folder"):
         open_checkpoint("./not/here")
