@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from timing import median_ratio
 
 from srdd.kernels import measure, measure_many
 
@@ -70,15 +71,18 @@ def main() -> None:
     print(f"first fused call {time.perf_counter() - start:.1f} s (compiles unless cached on disk)")
 
     three = ("mxfp4", "mxfp8", "nvfp4")
-    copy = rate(lambda: target.copy_(x), elements, 7)
-    fused = rate(lambda: measure(x, "mxfp4", backend="fused"), elements, 5)
-    copy = statistics.mean([copy, rate(lambda: target.copy_(x), elements, 7)])  # before and after: machines drift
+    finish = torch.cuda.synchronize if device == "cuda" else torch.get_num_threads  # the latter does nothing
+    seconds, times = median_ratio(
+        lambda: (measure(x, "mxfp4", backend="fused"), finish()), lambda: (target.copy_(x), finish()), 15
+    )
+    fused, copy = elements / seconds, elements / seconds * times
     eager = rate(lambda: measure(small, "mxfp4", backend="eager"), small.numel(), 3)
     spec = rate(lambda: measure(small, "mxfp4", backend="reference"), small.numel(), 3)
     rows: list[tuple[str, float | str]] = [
         ("copy_", copy),
         ("fused measure(mxfp4)", fused),
         ("fused measure_many, 3 formats", rate(lambda: measure_many(x, three, backend="fused"), elements, 3)),
+        ("fused measure(mxfp8)", rate(lambda: measure(x, "mxfp8", backend="fused"), elements, 3)),
         ("fused measure(nvfp4)", rate(lambda: measure(x, "nvfp4", backend="fused"), elements, 3)),
         ("eager measure(mxfp4)", eager),
         ("reference measure(mxfp4)", spec),

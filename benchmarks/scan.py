@@ -1,7 +1,7 @@
 """Activation scan of SmolLM2 against the plain forward pass on the same tokens, one format and three."""
 
 import torch
-from timing import median_seconds, verdict
+from timing import median_ratio, median_seconds, verdict
 
 from srdd import calibration, scanner
 from srdd.source import open_model
@@ -23,11 +23,10 @@ def main() -> None:
         scanner.scan(opened.model, sequences, quant, ("input", "output"), batch_size=BATCH, backend="fused")
 
     print(f"SmolLM2, {SAMPLES * LENGTH} tokens, {torch.get_num_threads()} threads, {opened.identity.dtype}")
-    forward = median_seconds(plain)
-    print(f"plain forward      {forward:.2f} s")
+    print(f"plain forward      {median_seconds(plain):.2f} s")
     for quant, target in (("mxfp4", 1.15), ("mxfp4,nvfp4,mxfp8", 1.5)):
-        seconds = median_seconds(lambda quant=quant: scan(quant), repeats=3)
-        print(f"scan {quant:<18} {seconds:.2f} s, ratio {verdict(seconds / forward, target, at_most=True)}")
+        seconds, ratio = median_ratio(lambda quant=quant: scan(quant), plain)
+        print(f"scan {quant:<18} {seconds:.2f} s, ratio {verdict(ratio, target, at_most=True)}")
 
 
 if __name__ == "__main__":

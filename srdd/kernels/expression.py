@@ -33,7 +33,7 @@ _MANTISSA = 0x007FFFFF
 _LARGEST = 254 << 23  # exponent bits of 2^127
 _SMALLEST = 0x00400000  # 2^-127, a subnormal
 GROUP = 2048  # elements
-_PACK = 4096.0  # two counts in one float32: 2048 + 4096 * 2048 < 2^24
+_PACK = 256.0  # three counts of up to 128 rows fit one float32: 128 * (1 + 256 + 65536) < 2^24
 MIN_BLOCK_SCALE = {
     Rule.NVIDIA: 0.0,
     Rule.MIN_SUBNORMAL: 2.0**-9,
@@ -85,59 +85,55 @@ def quantize(fmts: Sequence[BlockFormat], x: Tensor, scales: Tensor, noise: Tens
     f = x.to(torch.float32)
     good = (scales[0] > 0)[:, :, None]
     first, second = scales[1][:, :, None], scales[2][:, :, None]
-    clean = torch.where(good, f, 0.0)
-    y = clean * first if fmt.scale is Scale.E8M0 else clean / first
-    q = _round(y, clean, fmt, noise) * second
+    a = torch.where(good, f.abs(), 0.0)
+    y = a * first if fmt.scale is Scale.E8M0 else a / first
+    q = _round(y, a, fmt, noise) * second
     return torch.where(good, torch.copysign(q, f), math.nan).to(x.dtype)
 
 
 def tallies(fmts: Sequence[BlockFormat], x: Tensor, scales: Tensor, noises: Sequence[Tensor | None]) -> Tensor:
     """float32 [rows, G]: what each group of [G, K, L] leaves behind, in its own unit, in the order of `_rows`.
 
-    Summing over groups is left to `totals`: here it would be a parallel loop for every row, dearer than the work.
+    Works on magnitudes: only sum_x and sum_e need a sign. Summing over groups is left to `totals`: here it would be a
+    parallel loop for every row, dearer than the work.
     """
-
-    def count(ones: Tensor, packs: Tensor) -> list[Tensor]:
-        packed = _sum(ones + packs)
-        high = torch.floor(packed * (1 / _PACK))
-        return [packed - high * _PACK, high]
-
     f = x.to(torch.float32)
     inverse = scales[0][:, :, None]
-    nonfinite = torch.where(f.abs() < math.inf, 0.0, _PACK)
+    finite = f.abs() < math.inf
     f = torch.where(inverse > 0, f, 0.0)
     a = f.abs()
-    xn = f * inverse
+    xn = a * inverse
     x2 = xn * xn
-    nonzero = torch.where(a > 0, 1.0, 0.0)
-    rows = [*count(nonzero, nonfinite), _sum(xn), _sum(x2), _sum(x2 * x2), _sum(xn.abs())]
+    nonzero = torch.where(a > 0, 1.0, torch.where(finite, 0.0, _PACK))  # not finite: in a bad block, so a is 0
+    rows = [*_counts(nonzero, 2), _sum(f * inverse), _sum(x2), _sum(x2 * x2), _sum(xn)]
     for i, fmt in enumerate(fmts):
         first, second = scales[1 + 2 * i][:, :, None], scales[2 + 2 * i][:, :, None]
         if fmt.scale is Scale.E8M0:
-            y = f * first
-            q = _round(y, f, fmt, noises[i])
-            e, base = q - y, y.abs()
-            clipped, at_max = base > fmt.element.max, q.abs() == fmt.element.max
+            y = a * first
+            q = on_grid = _round(y, a, fmt, noises[i])
+            e, base = q - y, y
+            clipped = y > fmt.element.max
             rescale = second * inverse  # block to group
             zero_scale = torch.zeros_like(rows[0])
         else:
-            limit = first * fmt.element.max  # infinite where d is zero: nothing clips there
-            q = _round(f / first, f, fmt, noises[i]) * second
-            e, base = q - f, a
-            clipped, at_max = a > limit, q.abs() == limit
+            on_grid = _round(a / first, a, fmt, noises[i])
+            q = on_grid * second
+            e, base = q - a, a
+            clipped = a > first * fmt.element.max  # infinite where d is zero: nothing clips there
             rescale = inverse
-            zero_scale = _sum(torch.where(second == 0, nonzero, 0.0))
+            zero_scale = _sum(torch.where(second == 0, torch.where(a > 0, 1.0, 0.0), 0.0))
         zero = q == 0
+        at_max = torch.where(clipped, _PACK * _PACK + _PACK, _PACK * _PACK)  # what is clipped is on the maximum too
+        kinds = torch.where(on_grid == fmt.element.max, at_max, torch.where(zero, 1.0, 0.0))
         # |e| / |x| is 1 where q is 0, which `totals` adds; elsewhere x is not tiny and the division safe
         relative = torch.where(zero, 0.0, e.abs() / base)
         en, qn = e * rescale, q * rescale
         e2 = en * en
         rows += [
-            *count(torch.where(zero, nonzero, 0.0), torch.where(clipped, _PACK, 0.0)),
-            _sum(torch.where(at_max, 1.0, 0.0)),
+            *_counts(kinds, 3),
             zero_scale,
             _sum(relative),
-            _sum(en),
+            _sum(torch.where(f < 0, -en, en)),
             _sum(en.abs()),
             _sum(e2),
             _sum(torch.where(clipped, e2, 0.0)),
@@ -152,7 +148,7 @@ def tallies(fmts: Sequence[BlockFormat], x: Tensor, scales: Tensor, noises: Sequ
 # The rows of `tallies`, and the power of the group's unit that each is in.
 _COMMON = {"nonzero": 0, "nonfinite": 0, "sum_x": 1, "sum_x2": 2, "sum_x4": 4, "sum_abs_x": 1}
 _EACH = {
-    "deadzone": 0,
+    "deadzone": 0,  # counts every zero of q: `totals` takes off the zeros of x
     "clipped": 0,
     "at_max": 0,
     "zero_scale": 0,
@@ -182,11 +178,13 @@ def totals(count: int, rows: Tensor, scales: Tensor, units: Tensor, width: int, 
     excluded = (scales[0] == 0).view(tensors, -1).sum(1) * width
     rest = torch.stack([units[1].view(tensors, -1).amax(1).double(), excluded, torch.zeros_like(excluded)])
     results = torch.cat([scaled.sum(2), scaled.amax(2), rest])[sources].permute(2, 0, 1).contiguous()
+    zeros = units.shape[1] // tensors * GROUP - results[..., _NONZERO]  # of x; padding and bad blocks count as such
+    results[..., _DEADZONE] -= zeros
     results[..., _RELATIVE] += results[..., _DEADZONE]
     return results
 
 
-_RELATIVE, _DEADZONE = FIELDS.index("sum_rel"), FIELDS.index("deadzone")
+_NONZERO, _DEADZONE, _RELATIVE = (FIELDS.index(name) for name in ("nonzero", "deadzone", "sum_rel"))
 
 
 @cache
@@ -207,6 +205,17 @@ def _plan(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def _sum(t: Tensor) -> Tensor:
     """[G, K, L] -> [G]: down the rows first, so that vector lanes never meet inside the long loop."""
     return t.sum(1).sum(1)
+
+
+def _counts(packed: Tensor, number: int) -> list[Tensor]:
+    """[G, K, L] of ones, _PACKs and squares of _PACK -> as many counts [G]; unpacked where K is summed, not L."""
+    left = packed.sum(1)
+    counts = []
+    for place in reversed(range(number)):
+        digit = torch.floor(left * _PACK**-place)
+        counts.append(digit.sum(1))
+        left = left - digit * _PACK**place
+    return counts[::-1]
 
 
 def _power(exponent_bits: Tensor) -> Tensor:
@@ -245,31 +254,32 @@ def _two_level_scale(amax: Tensor, tensor_scale: Tensor, fmt: BlockFormat) -> Te
 
 
 def _round(y: Tensor, x: Tensor, fmt: BlockFormat, noise: Tensor | None) -> Tensor:
-    """y onto the element's grid. Clamping first is the same as last (the bound is on the grid), and never overflows."""
+    """Magnitudes y = x / scale onto the element's grid. Clamping first is the same as last, and never overflows."""
     largest = fmt.element.max
+    a = torch.where(y > largest, largest, y)  # half the cost of clamp, which minds NaNs
     if noise is None:
-        return _nearest(y.clamp(-largest, largest), fmt.element)
-    a = y.abs().clamp(max=largest)
+        return _nearest(a, fmt.element)
     if fmt.scale is Scale.E8M0:  # an exact y may lie below float32's range; a noise of 0 must still round it up
-        a = torch.where(x != 0, a.clamp(min=2.0**-149), a)
-    low = _binade(a, fmt.element)
-    gap = low * 2.0**-fmt.element.mantissa_bits
-    near = _snap(a, low, fmt.element)
+        a = torch.where(x > 0, a.clamp(min=2.0**-149), a)
+    twice = _twice_binade(a, fmt.element)
+    gap = twice * 2.0 ** (-1 - fmt.element.mantissa_bits)
+    near = _snap(a, twice, fmt.element)
     below = near - torch.where(near > a, gap, 0.0)
     up = noise * gap < a - below
-    return torch.copysign((below + torch.where(up, gap, 0.0)).clamp(max=largest), x)
+    return (below + torch.where(up, gap, 0.0)).clamp(max=largest)
 
 
-def _nearest(y: Tensor, element: Element) -> Tensor:
-    return _snap(y, _binade(y.abs(), element), element)
+def _nearest(a: Tensor, element: Element) -> Tensor:
+    return _snap(a, _twice_binade(a, element), element)
 
 
-def _binade(a: Tensor, element: Element) -> Tensor:
-    """2^floor(log2 a), or 2^emin where a is below it."""
+def _twice_binade(a: Tensor, element: Element) -> Tensor:
+    """2^(floor(log2 a) + 1), or 2^(emin + 1) where a is below 2^emin."""
     u = a * 2.0**24
-    return ((u + a * 1.5) - u).clamp(min=2.0 ** (element.emin + 1)) * 0.5
+    twice, least = (u + a * 1.5) - u, 2.0 ** (element.emin + 1)
+    return torch.where(twice > least, twice, least)
 
 
-def _snap(y: Tensor, low: Tensor, element: Element) -> Tensor:
-    magic = low * (1.5 * 2.0 ** (23 - element.mantissa_bits))
-    return (y + magic) - magic
+def _snap(a: Tensor, twice: Tensor, element: Element) -> Tensor:
+    magic = twice * (1.5 * 2.0 ** (22 - element.mantissa_bits))
+    return (a + magic) - magic

@@ -69,7 +69,9 @@ class Engine:
             return own(fmts, *args)
 
         bound = FunctionType(bound.__code__.replace(), bound.__globals__, f"srdd_{name}", None, bound.__closure__)
-        return torch.compile(bound, fullgraph=True, dynamic=None, options=_options())
+        # dynamic=False: only what `call` marks varies. Left to itself Dynamo takes the numbers of a second set of
+        # formats for changing inputs, and computes 2^-m at every element: five times slower.
+        return torch.compile(bound, fullgraph=True, dynamic=False, options=_options())
 
 
 def is_compile_error(error: Exception) -> bool:
