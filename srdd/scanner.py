@@ -40,7 +40,7 @@ from srdd.site_rows import activation_row, warnings_for, weight_row
 from srdd.sites import SiteMap
 from srdd.tap import Tap
 from srdd.verdicts import CLASSIC
-from srdd.weights import matrices_of, measure_matrices, present
+from srdd.weights import device_of, matrices_of, measure_matrices, present
 
 # (stage, done, total) after every step of it; stages are "weights" (in values) and "activations" (in tokens)
 Progress = Callable[[str, int, int], None]
@@ -77,7 +77,7 @@ def scan(
     token_ids, calibration = _token_ids(sequences, needed=any(s.kind != "weight" for s in found.sites), seed=seed)
     if batch_size < 1:
         raise OptionError(f"batch size {batch_size}: expected at least 1")
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     tokens = 0 if token_ids is None else token_ids.numel()
     chosen = kernels.choose(backend, elements=_elements(model, found, tokens), formats=formats, device=device)
 
@@ -212,7 +212,7 @@ def _scan_activations(
     backend: Backend,
     progress: Progress,
 ) -> Tap:
-    device = next(model.parameters()).device
+    device = device_of(model)
 
     def measure(x: Tensor, site: str, names: Sequence[str]) -> Tensor:
         if not any(fmt.stochastic for fmt in formats):

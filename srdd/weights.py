@@ -71,6 +71,16 @@ def present(module: nn.Module) -> AbstractContextManager[None]:
     return context
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model computes. Offloaded weights lie on "meta" between passes; accelerate's hooks know where to."""
+    parameters = [p.device for p in model.parameters() if p.device.type != "meta"]
+    if parameters:
+        return parameters[0]
+    hooks = (getattr(module, "_hf_hook", None) for module in model.modules())
+    found = next((d for hook in hooks if (d := getattr(hook, "execution_device", None)) is not None), "cpu")
+    return torch.device(found)
+
+
 def matrices_of(module: nn.Module, site: Site) -> Iterator[tuple[Tensor]]:
     """The matrices [out, in] of a weight site in memory: one, or one per fused expert."""
     weight = weight_of(module, site.parameter).detach()

