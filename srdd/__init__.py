@@ -8,7 +8,6 @@ here is called like one of these functions, because importing it would hide the 
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     from srdd.scanner import scan as scan
     from srdd.scanner import scan_checkpoint as scan_checkpoint
 
-__version__ = version("srdd")
+if TYPE_CHECKING:
+    __version__: str
 
 _HOME = {
     "Report": "srdd.report",
@@ -37,4 +37,6 @@ __all__ = ["Report", "SrddError", "__version__", "measure", "merge", "quant_dequ
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
+    if name == "__version__":  # reading a package's metadata costs more than all the rest of this file
+        return import_module("importlib.metadata").version("srdd")
     raise AttributeError(f"module 'srdd' has no attribute {name!r}")

@@ -8,7 +8,7 @@ the whole scan, standard errors included, because activations are stored per seq
 from __future__ import annotations
 
 from srdd.errors import ReportError
-from srdd.report import Report, derive
+from srdd.report import Report, in_order
 from srdd.schema import Calibration, Coverage, Measurement, Settings, Site, measurement
 from srdd.uncertainty import total
 
@@ -29,7 +29,7 @@ def merge(first: Report, second: Report) -> Report:
     for site in second.sites:
         key = (site.kind, site.name)
         sites[key] = _merge_site(sites[key], site, disjoint) if key in sites else site
-    return derive(
+    return in_order(
         first.model_copy(
             update={
                 "settings": _merge_settings(first.settings, second.settings),

@@ -57,7 +57,7 @@ def _site(row: Any, index: int, spec: str, name: str) -> Site:
     place = f"{name}: report.per_layer[{index}]"
     if not isinstance(row, dict) or not isinstance(row.get("layer_id"), int) or row["layer_id"] < 0:
         raise ReportError(f"{place} has no layer_id (a whole number from 0)")
-    metrics: dict[str, float | None] = {}
+    metrics: dict[str, float] = {}
     for key in _CARRIED:
         value = row.get(key)
         if value is None:
@@ -73,5 +73,5 @@ def _site(row: Any, index: int, spec: str, name: str) -> Site:
         name=f"layers.{layer}",
         role="decoder_layer",
         layer=layer,
-        formats={spec: Measurement(metrics=metrics)},
+        formats={spec: Measurement(given=metrics)},
     )

@@ -31,7 +31,7 @@ from srdd.errors import CalibrationError, OptionError
 from srdd.formats import BlockFormat, parse_list
 from srdd.identity import Identity
 from srdd.kernels import Backend
-from srdd.report import Report, derive
+from srdd.report import Report, in_order
 from srdd.schema import KINDS, Calibration, Coverage, Model, Settings
 from srdd.schema import Site as SiteRow
 from srdd.seeds import generator_for
@@ -115,7 +115,7 @@ def scan(
         warnings=[*notes, *warnings_for(rows, uncovered)],
         provenance=_provenance(started),
     )
-    return derive(report)
+    return in_order(report)
 
 
 def scan_checkpoint(
@@ -167,7 +167,7 @@ def scan_checkpoint(
         warnings=[*checkpoint.notes, *warnings_for(rows, [])],
         provenance=_provenance(started),
     )
-    return derive(report)
+    return in_order(report)
 
 
 def identify(model: nn.Module, found: SiteMap) -> Identity:

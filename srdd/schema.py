@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from srdd.errors import ReportError
-from srdd.metrics import values
+from srdd.metrics import BY_NAME, METRICS
 from srdd.tally import Tally
-from srdd.uncertainty import standard_errors, total
+from srdd.uncertainty import leave_one_out, standard_error, total
 
 Kind = Literal["weight", "input", "output"]
 KINDS: tuple[Kind, ...] = ("weight", "input", "output")
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), defer_build=True)
 
 
 class Model(Part):
@@ -97,13 +98,64 @@ class Coverage(Part):
 
 
 class Measurement(Part):
-    """One site under one format. Tallies are lists in the order of `Report.tally_fields`; version 0 has none."""
+    """One site under one format. Tallies are lists in the order of `Report.tally_fields`; version 0 has none.
+
+    Metrics, errors and flags are written for readers and computed anew, when asked for, after loading.
+    """
 
     tally: list[float] | None = None
     sequences: list[list[float]] | None = None  # activations only: one tally per calibration sequence
-    metrics: dict[str, float | None] = Field(default_factory=dict)
-    standard_errors: dict[str, float | None] = Field(default_factory=dict)
-    flags: dict[str, str] = Field(default_factory=dict)  # why a metric is null: "exact" (infinite) or "undefined"
+    given: dict[str, float] = Field(default_factory=dict, exclude=True)  # version 0: metrics that came without sums
+
+    @model_validator(mode="before")
+    @classmethod
+    def _forget_derived(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        kept = {key: value for key, value in data.items() if key not in ("metrics", "standard_errors", "flags")}
+        if data.get("tally") is None and isinstance(data.get("metrics"), dict):
+            kept["given"] = {name: value for name, value in data["metrics"].items() if value is not None}
+        return kept
+
+    @model_validator(mode="after")
+    def _sum_sequences(self) -> Measurement:
+        if self.sequences:
+            self.tally = total(self.per_sequence()).vector()
+        elif self.tally is not None:
+            Tally.from_vector(self.tally)
+        return self
+
+    @cached_property
+    def _sums(self) -> Tally:
+        return self.merged()
+
+    @cached_property
+    def _without_each(self) -> list[Tally]:
+        return leave_one_out(self.per_sequence())
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Every metric; None where it is not finite, for the reason that `flags` gives."""
+        names = self.given if self.tally is None else BY_NAME
+        return {name: _finite(self.value(name)) for name in names}
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def standard_errors(self) -> dict[str, float | None]:
+        """Jackknife errors over sequences; empty where there are none."""
+        return {metric.name: _finite(self.error(metric.name)) for metric in METRICS} if self.sequences else {}
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def flags(self) -> dict[str, str]:
+        """Why a metric is None: "exact" (infinite) or "undefined"."""
+        numbers = {name: self.value(name) for name in self.metrics}
+        return {
+            name: "exact" if number == math.inf else "undefined"
+            for name, number in numbers.items()
+            if not math.isfinite(number)
+        }
 
     def merged(self) -> Tally:
         """The tally as an object. Raises ReportError for a version-0 measurement, which has none."""
@@ -114,19 +166,13 @@ class Measurement(Part):
     def per_sequence(self) -> list[Tally]:
         return [Tally.from_vector(vector) for vector in self.sequences or ()]
 
-    def derived(self) -> Measurement:
-        """The same measurement with everything derivable computed anew from its sums."""
-        if self.tally is None:
-            return self
-        sequences = self.per_sequence()
-        return measurement(total(sequences) if sequences else self.merged(), sequences)
-
     def value(self, metric: str) -> float:
-        """A metric as a number: nan where undefined, +inf where exact."""
-        stored = self.metrics.get(metric)
-        if stored is not None:
-            return stored
-        return math.inf if self.flags.get(metric) == "exact" else math.nan
+        """A metric as a number: nan where undefined or, in version 0, not given; +inf where exact."""
+        return self.given.get(metric, math.nan) if self.tally is None else BY_NAME[metric].of(self._sums)
+
+    def error(self, metric: str) -> float:
+        """Its jackknife standard error over sequences; nan where there is none."""
+        return standard_error(BY_NAME[metric], self._without_each)
 
 
 class Site(Part):
@@ -174,17 +220,9 @@ class SummaryRow(Part):
 
 
 def measurement(tally: Tally, sequences: list[Tally] | None = None) -> Measurement:
-    """A measurement from its sums, with the metrics and standard errors beside them."""
-    numbers = values(tally)
-    errors = standard_errors(sequences) if sequences else {}
-    return Measurement(
-        tally=tally.vector(),
-        sequences=[s.vector() for s in sequences] if sequences else None,
-        metrics={name: number if math.isfinite(number) else None for name, number in numbers.items()},
-        standard_errors={name: error if math.isfinite(error) else None for name, error in errors.items()},
-        flags={
-            name: "exact" if number == math.inf else "undefined"
-            for name, number in numbers.items()
-            if not math.isfinite(number)
-        },
-    )
+    """A measurement from its sums."""
+    return Measurement(tally=tally.vector(), sequences=[s.vector() for s in sequences] if sequences else None)
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None

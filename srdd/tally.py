@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,14 @@ class Tally:
 
     def vector(self) -> list[float]:
         """The fields in the order of `FIELDS`."""
-        return [getattr(self, name) for name in FIELDS]
+        return list(_fields_of(self))
 
     @classmethod
     def from_vector(cls, vector: Sequence[float]) -> Tally:
         """The inverse of `vector`. Raises ValueError when the length is not that of `FIELDS`."""
-        return cls(**{name: float(value) for name, value in zip(FIELDS, vector, strict=True)})
+        if len(vector) != len(FIELDS):
+            raise ValueError(f"expected {len(FIELDS)} sums, found {len(vector)}")
+        return cls(*map(float, vector))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, float]) -> Tally:
@@ -75,4 +78,5 @@ class Tally:
 
 
 FIELDS: tuple[str, ...] = tuple(field.name for field in fields(Tally))
+_fields_of = attrgetter(*FIELDS)
 IS_MAX: tuple[bool, ...] = tuple(name.startswith("max_") for name in FIELDS)

@@ -12,45 +12,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
-from srdd.metrics import METRICS
+from srdd.metrics import METRICS, Metric
 from srdd.tally import IS_MAX, Tally
 
 
 def total(sequences: Sequence[Tally]) -> Tally:
-    """The tallies of all sequences merged, in order; the order fixes the last bit."""
-    return sum(sequences, Tally())
+    """The tallies of all sequences merged. Sums are rounded once (fsum), so that no order changes a bit."""
+    columns = zip(*(tally.vector() for tally in sequences), strict=True)
+    merged = [max(column) if is_max else math.fsum(column) for column, is_max in zip(columns, IS_MAX, strict=False)]
+    return Tally.from_vector(merged) if merged else Tally()
+
+
+def standard_error(metric: Metric, without: Sequence[Tally]) -> float:
+    """The jackknife standard error of one metric from `leave_one_out`; nan where the metric is undefined or S < 2."""
+    replicates = [metric.of(tally) for tally in without]
+    count = len(replicates)
+    if count < 2 or not all(math.isfinite(value) for value in replicates):
+        return math.nan
+    mean = math.fsum(replicates) / count
+    return math.sqrt((count - 1) / count * math.fsum((m - mean) ** 2 for m in replicates))
 
 
 def standard_errors(sequences: Sequence[Tally]) -> dict[str, float]:
     """The jackknife standard error of every metric; nan with fewer than two sequences or an undefined metric."""
-    count = len(sequences)
-    if count < 2:
-        return {metric.name: math.nan for metric in METRICS}
-    without = _leave_one_out(sequences)
-    errors = {}
-    for metric in METRICS:
-        replicates = [metric.of(tally) for tally in without]
-        if not all(math.isfinite(value) for value in replicates):
-            errors[metric.name] = math.nan
-            continue
-        mean = math.fsum(replicates) / count
-        errors[metric.name] = math.sqrt((count - 1) / count * math.fsum((m - mean) ** 2 for m in replicates))
-    return errors
+    without = leave_one_out(sequences)
+    return {metric.name: standard_error(metric, without) for metric in METRICS}
 
 
-def _leave_one_out(sequences: Sequence[Tally]) -> list[Tally]:
-    """Merge all but each one. Sums by subtraction would cancel badly, so prefix and suffix merges are used."""
+def leave_one_out(sequences: Sequence[Tally]) -> list[Tally]:
+    """All sequences merged but the first, but the second, ...; empty with fewer than two."""
+    if len(sequences) < 2:
+        return []
     columns = list(zip(*(tally.vector() for tally in sequences), strict=True))
     rows = [_all_but_each(column, is_max) for column, is_max in zip(columns, IS_MAX, strict=True)]
     return [Tally.from_vector(vector) for vector in zip(*rows, strict=True)]
 
 
 def _all_but_each(column: Sequence[float], is_max: bool) -> list[float]:
-    before, after = [0.0], [0.0]
-    for value in column[:-1]:
-        before.append(max(before[-1], value) if is_max else before[-1] + value)
-    for value in reversed(column[1:]):
-        after.append(max(after[-1], value) if is_max else after[-1] + value)
-    after.reverse()
-    return [max(b, a) if is_max else b + a for b, a in zip(before, after, strict=True)]
+    """From the sums before and after each one: subtracting it from the total would cancel badly."""
+    before = accumulate(column[:-1], max if is_max else None, initial=0.0)
+    after = list(accumulate(column[:0:-1], max if is_max else None, initial=0.0))[::-1]
+    if is_max:
+        return [max(b, a) for b, a in zip(before, after, strict=True)]
+    return [b + a for b, a in zip(before, after, strict=True)]

@@ -153,9 +153,9 @@ def _cells(ranked: Sequence[Layer], index: int, spec: str, names: Sequence[str])
 def _with_error(measured: Measurement, name: str) -> str:
     """18.74 ± 0.12 where the standard error over sequences is known."""
     metric = BY_NAME[name]
-    error = measured.standard_errors.get(name)
+    error = measured.error(name)
     text = metric.text(measured.value(name))
-    return text if error is None else f"{text} ± {metric.text(error)}"
+    return text if math.isnan(error) else f"{text} ± {metric.text(error)}"
 
 
 def bars(out: Console, report: Report, kind: Kind, spec: str, metric_name: str = "relative_error") -> None:
