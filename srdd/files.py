@@ -11,7 +11,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from srdd.errors import ReportError
+from srdd.errors import OptionError, ReportError
 
 
 def check_writable(path: Path) -> None:
@@ -23,6 +23,13 @@ def check_writable(path: Path) -> None:
         raise ReportError(f"cannot write {path}: folder {folder} does not exist; create it or choose another place")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise ReportError(f"cannot write {path}: no permission; choose another place with --out")
+
+
+def check_new(path: Path, *, force: bool) -> None:
+    """As `check_writable`, and raise OptionError when `path` exists and `force` does not allow to replace it."""
+    check_writable(path)
+    if path.exists() and not force:
+        raise OptionError(f"{path} exists; choose another name or replace it with --force")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,9 @@ computed anew after loading and never trusted: editing sqnr_db in the file chang
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -102,8 +104,14 @@ def _short(value: Any) -> Any:
 
 def load(path: Path) -> Report:
     """Read a report of any known version. Raises ReportError: missing, cut in half, from the future, not a report."""
+    return read(path)[0]
+
+
+def read(path: Path) -> tuple[Report, str]:
+    """A report and the SHA-256 of its bytes, for provenance; "-" is standard input. Raises ReportError as `load`."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        text = content.decode("utf-8")
     except FileNotFoundError:
         raise ReportError(f"no report at {path}; write one with `srdd scan --out {path}`") from None
     except (OSError, UnicodeDecodeError) as problem:
@@ -114,7 +122,7 @@ def load(path: Path) -> Report:
         raise ReportError(
             f"{path} is no complete JSON document ({problem}); it may be cut off: scan again"
         ) from problem
-    return from_document(document, str(path))
+    return from_document(document, str(path)), hashlib.sha256(content).hexdigest()
 
 
 def from_document(document: Any, name: str) -> Report:

@@ -31,9 +31,10 @@ def show(
     Example: srdd show srdd-report.json --site output --quant mxfp4 --top 5
     """
     from srdd.report import load
+    from srdd.series import choose_kinds, choose_specs
 
     document = load(report)
-    kinds, specs = choose(document, site, quant)
+    kinds, specs = choose_kinds(document, site), choose_specs(document, quant)
     if as_json:
         _print_json(document, kinds, specs, layer)
         return
@@ -55,25 +56,6 @@ def show(
     tables.worst_layers(out, document, best, specs[0], top)
     tables.bars(out, document, best, specs[0])
     out.print("More: --site, --quant, --top N, --layer N for the modules inside a layer.")
-
-
-def choose(document: Report, site: str | None, quant: str | None) -> tuple[list[Kind], list[str]]:
-    """The kinds and format specs to show. Raises OptionError when the report has no such."""
-    from srdd.errors import OptionError
-    from srdd.formats import parse
-    from srdd.schema import KINDS
-
-    present = [kind for kind in KINDS if any(s.kind == kind for s in document.sites)]
-    kinds = present if site is None else [k for k in present if k == site.rstrip("s")]
-    if not kinds:
-        raise OptionError(f"--site {site}: the report has {', '.join(present) or 'no sites'}")
-    known = document.settings.formats
-    if quant is None:
-        return kinds, known
-    specs = [quant] if quant in known else [s for s in known if s == parse(quant).spec]
-    if not specs:
-        raise OptionError(f"--quant {quant}: the report has {', '.join(known)}")
-    return kinds, specs
 
 
 def _print_json(document: Report, kinds: Sequence[Kind], specs: Sequence[str], layer: int | None) -> None:

@@ -1,0 +1,69 @@
+"""Reports made by hand for tests: every number follows from a noise power a reader can see."""
+
+from collections.abc import Mapping, Sequence
+
+from srdd.report import Report, in_order
+from srdd.schema import Calibration, Coverage, Kind, Model, Settings, Site, measurement
+from srdd.tally import Tally
+from srdd.uncertainty import total
+
+N = 1024
+
+
+def tally(
+    relative_error: float, noise: float = 1.0, power: float = 100.0, deadzone: int = 0, clipped: int = 0
+) -> Tally:
+    """N elements of power `power` and noise `noise` in all: SQNR 10 log10(power / noise) dB."""
+    return Tally(
+        n=N,
+        nonzero=N,
+        deadzone=deadzone,
+        clipped=clipped,
+        sum_x2=power,
+        sum_x4=3 * power * power / N,
+        sum_e2=noise,
+        sum_rel=N * relative_error,
+        sum_q2=power,
+        sum_xq=power - noise / 2,
+        max_abs_x=1.0,
+    )
+
+
+def make_report(
+    layers: Mapping[Kind, Sequence[Sequence[Tally]]],
+    specs: Sequence[str] = ("mxfp4:even",),
+    *,
+    model: str = "toy",
+    hashes: Sequence[str] | None = None,
+) -> Report:
+    """`layers[kind][layer]` holds one tally for a weight, one per calibration sequence for an activation."""
+    sites = []
+    sequences = 0
+    for kind, rows in layers.items():
+        for layer, tallies in enumerate(rows):
+            measured = measurement(total(tallies), None if kind == "weight" else list(tallies))
+            sequences = sequences if kind == "weight" else len(tallies)
+            name = f"model.layers.{layer}" + ("" if kind == "output" else ".mlp.down_proj")
+            role = "decoder_layer" if kind == "output" else "down_proj"
+            formats = dict.fromkeys(specs, measured)
+            sites.append(Site(kind=kind, name=name, role=role, layer=layer, index=layer, formats=formats))
+    names = list(hashes or (f"s{i}" for i in range(sequences)))
+    depth = max((len(rows) for rows in layers.values()), default=0)
+    return in_order(
+        Report(
+            model=Model(id=model, parameter_count=N, layer_count=depth, weights_hash=f"hash of {model}"),
+            settings=Settings(
+                formats=list(specs),
+                kinds=list(layers),
+                calibration=Calibration(source="toy", seq_len=8, sequence_hashes=names) if names else None,
+                device="cpu",
+                dtype="float32",
+                backend="reference",
+                backend_reason="asked for",
+                thresholds={"sqnr_db": 20.0},
+                versions={},
+            ),
+            coverage=Coverage(parameters=N, measured=N),
+            sites=sites,
+        )
+    )
