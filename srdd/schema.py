@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from srdd.errors import ReportError
-from srdd.metrics import BY_NAME, METRICS
+from srdd.metrics import BY_NAME, METRICS, Metric
 from srdd.tally import Tally
 from srdd.uncertainty import leave_one_out, standard_error, total
 
@@ -173,6 +173,10 @@ class Measurement(Part):
     def error(self, metric: str) -> float:
         """Its jackknife standard error over sequences; nan where there is none."""
         return standard_error(BY_NAME[metric], self._without_each)
+
+    def without_each(self, metric: Metric) -> list[float]:
+        """A metric with the first, the second, ... sequence left out; empty with fewer than two."""
+        return [metric.of(tally) for tally in self._without_each]
 
 
 class Site(Part):

@@ -12,6 +12,7 @@ from srdd.cli.formats import formats
 from srdd.cli.scan import scan
 from srdd.cli.schema import schema
 from srdd.cli.show import show
+from srdd.cli.zones import zones
 from srdd.errors import SrddError
 
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
@@ -41,7 +42,7 @@ def options(
     """Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model."""
 
 
-for command in (scan, show, formats, schema):
+for command in (scan, show, formats, schema, zones):
     app.command()(command)
 
 

@@ -1,0 +1,70 @@
+"""What the commands that turn a report into a document share: checks before work, provenance, the lines at the top.
+
+Not here: the documents themselves.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from srdd.errors import OptionError
+from srdd.exporters.structured import form_of
+from srdd.files import check_new, write_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from srdd.report import Report
+    from srdd.series import Series
+
+
+class Provenance(TypedDict):
+    srdd: str
+    report_sha256: str
+    model: str
+    weights_hash: str | None
+    quant: str
+    site: str
+    metric: str
+
+
+def check(out: Path | None, force: bool) -> str:
+    """The form of `out` by its suffix, before any work. Raises OptionError when it exists, or force has no effect."""
+    if out is None:
+        if force:
+            raise OptionError("--force has no effect without --out")
+        return "json"
+    form = form_of(out.suffix)
+    check_new(out, force=force)
+    return form
+
+
+def write(out: Path, text: str) -> None:
+    write_text(out, text)
+
+
+def provenance(report: Report, sha256: str, series: Series) -> Provenance:
+    """Which numbers of which report a document was made from."""
+    from importlib.metadata import version
+
+    return Provenance(
+        srdd=version("srdd"),
+        report_sha256=sha256,
+        model=report.model.id,
+        weights_hash=report.model.weights_hash,
+        quant=series.spec,
+        site=series.kind,
+        metric=series.metric.name,
+    )
+
+
+def about(out: Console, report: Report, series: Series) -> None:
+    """What is looked at, what else the report holds, and what its numbers cannot be trusted for."""
+    from rich.markup import escape
+
+    others = [spec for spec in report.settings.formats if spec != series.spec]
+    more = f"  (also in the report: --quant {', '.join(others)})" if others else ""
+    out.print(f"[bold]{escape(report.model.id)}[/bold]  {series.kind} sites, {series.spec}, {series.metric.name}{more}")
+    for warning in report.warnings:
+        out.print(f"[yellow]warning:[/yellow] {escape(warning)}")

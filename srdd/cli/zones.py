@@ -1,0 +1,123 @@
+"""`srdd zones`: the error zones of a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from srdd.series import Series
+    from srdd.zones import Zone, ZoneMap
+
+_COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
+_BAR_WIDTH = 40
+
+
+def zones(
+    report: Annotated[Path, typer.Argument(help="The report; - reads standard input.")] = Path("srdd-report.json"),
+    site: Annotated[str | None, typer.Option("--site", help="weight, input or output (default: output).")] = None,
+    quant: Annotated[str | None, typer.Option("--quant", help="A format of the report (default: its first).")] = None,
+    metric: Annotated[str, typer.Option("--metric", help="The metric that makes the zones.")] = "relative_error",
+    scheme: Annotated[
+        str, typer.Option("--scheme", help="auto, five, edge-middle, thirds, or spans such as 0-3,4-9,10-27.")
+    ] = "auto",
+    max_zones: Annotated[int | None, typer.Option("--max-zones", help="At most so many, for auto (default 6).")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the zone map: .json or .yaml.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace --out when it exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The zone map for machines, on stdout.")] = False,
+) -> None:
+    """Find contiguous zones of layers with similar error; "one zone" is a legal answer.
+
+    Example: srdd zones srdd-report.json --site output --metric relative_error --out zones.yaml
+    """
+    from srdd.cli import console, outputs
+    from srdd.exporters import structured
+    from srdd.report import read
+    from srdd.series import layer_series
+    from srdd.zones import ZoneMap, ZoneProvenance, find
+
+    form = outputs.check(out, force)
+    document, sha256 = read(report)
+    series = layer_series(document, site, quant, metric)
+    found, cuts = find(series, scheme, max_zones)
+    chart = ZoneMap(
+        provenance=ZoneProvenance(**outputs.provenance(document, sha256, series), scheme=scheme, max_zones=max_zones),
+        zones=found,
+        cuts=cuts,
+        layers={layer: zone.name for zone in found for layer in zone.layers},
+    )
+    if out is not None:
+        outputs.write(out, structured.render(chart, form))
+    if as_json:
+        console.machine(structured.render(chart, "json"))
+        return
+    people = console.people()
+    outputs.about(people, document, series)
+    show(people, series, chart)
+    if out is not None:
+        people.print(f"Zone map: {out}")
+
+
+def show(out: Console, series: Series, chart: ZoneMap) -> None:
+    """The table of zones, what the cuts are worth, and a bar per layer in its zone's colour."""
+    from rich.table import Table
+
+    from srdd.metrics import BY_NAME, MAIN
+
+    others = [name for name in MAIN if name in chart.zones[0].metrics and name != series.metric.name]
+    table = Table(title="Zones", title_justify="left")
+    for heading in ("zone", "layers", "error"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("of mean", "worst layer"):
+        table.add_column(heading, justify="right")
+    table.add_column(f"{_heading(series.metric.name)}\nmean (min to max)", justify="right", no_wrap=True)
+    for name in others:
+        table.add_column(f"{_heading(name)}\nmean", justify="right")
+    for index, zone in enumerate(chart.zones):
+        colour = _COLOURS[index % len(_COLOURS)]
+        table.add_row(
+            f"[{colour}]{zone.name}[/{colour}]",
+            zone.span,
+            zone.label,
+            f"{zone.ratio:.3f}",
+            str(zone.worst_layer),
+            _spread(zone, series.metric.name),
+            *(BY_NAME[name].text(zone.metrics[name].mean) if name in zone.metrics else "-" for name in others),
+        )
+    out.print(table)
+    if chart.provenance.scheme == "auto" and len(chart.zones) == 1:
+        out.print("One zone: the layers differ no more than noise would.")
+    for cut in chart.cuts:
+        firm = "firm" if cut.stability >= 0.9 else "fair" if cut.stability >= 0.5 else "weak: do not build on it"
+        out.print(f"cut before layer {cut.before_layer}: found in {cut.stability:.0%} ({cut.method}), {firm}")
+    _bars(out, series, chart)
+
+
+def _heading(name: str) -> str:
+    from srdd.metrics import BY_NAME
+
+    return f"{name.removesuffix('_db').replace('_', ' ')} {BY_NAME[name].unit}".strip()
+
+
+def _spread(zone: Zone, name: str) -> str:
+    from srdd.metrics import BY_NAME
+
+    spread, text = zone.metrics[name], BY_NAME[name].text
+    return f"{text(spread.mean)} ({text(spread.min)} to {text(spread.max)})"
+
+
+def _bars(out: Console, series: Series, chart: ZoneMap) -> None:
+    metric = series.metric
+    largest = max(map(abs, series.values)) or 1.0
+    order = {zone.name: index for index, zone in enumerate(chart.zones)}
+    out.print(f"{metric.name}{f' {metric.unit}' if metric.unit else ''} by layer")
+    for layer, value in zip(series.layers, series.values, strict=True):
+        index = order[chart.layers[layer]]
+        colour = _COLOURS[index % len(_COLOURS)]
+        bar = "█" * round(_BAR_WIDTH * abs(value) / largest)
+        # the name too: colours are lost in logs and to some eyes
+        out.print(f"{layer:4d} [{colour}]{bar:<{_BAR_WIDTH}}[/{colour}] {metric.text(value):>7}  {chart.layers[layer]}")

@@ -1,0 +1,1 @@
+"""One file per output: `render(document, ...) -> str`. No arithmetic, no disk."""
