@@ -3,8 +3,8 @@
 Not here: what the runs mean (zones.py). For every number of runs K the best cuts minimise the sum of squares around the
 runs' means, RSS_K. K is the one with the least n log(RSS_K / n) + penalty (K - 1), as in Zhang and Siegmund (2007),
 with a penalty found by simulation instead of theory, since n is small here: for white noise of 6 to 126 values and up
-to six runs the 0.97 quantile of the largest gain per cut lies between 10.5 and 12.2, so at 12 + 24 / n it stays whole in
-97 of 100 series or more. Below three values a run on average RSS_K falls to nothing on noise alone: not tried.
+to six runs the 0.97 quantile of the largest gain per cut lies between 10.5 and 12.2, so at 12 + 24 / n it stays whole
+in 97 of 100 series or more. Below three values a run on average RSS_K falls to nothing on noise alone: not tried.
 
 Worked number: 1 1 1 1 5 5 5 5 with a floor of 0.1: RSS_1 = 32, RSS_2 = 0; 8 log((32 + 0.08) / 0.08) = 47.9 > 15, so
 one cut before the fifth value.

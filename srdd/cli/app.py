@@ -9,6 +9,7 @@ import typer
 
 from srdd.cli import console
 from srdd.cli.formats import formats
+from srdd.cli.multipliers import multipliers
 from srdd.cli.scan import scan
 from srdd.cli.schema import schema
 from srdd.cli.show import show
@@ -42,7 +43,7 @@ def options(
     """Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model."""
 
 
-for command in (scan, show, formats, schema, zones):
+for command in (scan, show, formats, schema, zones, multipliers):
     app.command()(command)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from srdd.errors import OptionError
-from srdd.exporters.structured import form_of
 from srdd.files import check_new, write_text
 
 if TYPE_CHECKING:
@@ -29,15 +28,12 @@ class Provenance(TypedDict):
     metric: str
 
 
-def check(out: Path | None, force: bool) -> str:
-    """The form of `out` by its suffix, before any work. Raises OptionError when it exists, or force has no effect."""
-    if out is None:
-        if force:
-            raise OptionError("--force has no effect without --out")
-        return "json"
-    form = form_of(out.suffix)
-    check_new(out, force=force)
-    return form
+def check(out: Path | None, force: bool) -> None:
+    """Before any work. Raises OptionError when `out` exists and may not be replaced, or `force` has no effect."""
+    if out is not None:
+        check_new(out, force=force)
+    elif force:
+        raise OptionError("--force has no effect without --out")
 
 
 def write(out: Path, text: str) -> None:

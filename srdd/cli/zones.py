@@ -40,7 +40,8 @@ def zones(
     from srdd.series import layer_series
     from srdd.zones import ZoneMap, ZoneProvenance, find
 
-    form = outputs.check(out, force)
+    form = structured.form_of(out.suffix) if out else "json"
+    outputs.check(out, force)
     document, sha256 = read(report)
     series = layer_series(document, site, quant, metric)
     found, cuts = find(series, scheme, max_zones)

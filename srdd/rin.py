@@ -1,0 +1,147 @@
+"""`rin.yaml`: how much noise a trainer should inject where, with the schedule; one self-contained document.
+
+Not here: how the numbers are found (multipliers.py) and the injection itself. RIN (resilient-improving noise) is QeRL's
+adaptive quantization noise (arXiv 2510.11696) with a factor per layer: the weights w of a norm become w + N(0, s^2)
+with s = sigma(step) * layer_multipliers[layer] * phase factor. sigma decays geometrically in stages.
+
+Worked number: sigma_start 0.05, sigma_end 0.0005, 10 stages over 30 steps: no noise for steps 0-2, 0.05 for 3-5,
+0.05 * 0.01^(1/8) = 0.0281 for 6-8, ..., 0.0005 for 27-29; a layer with multiplier 1.2 gets 0.06 in steps 3-5.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from srdd.errors import OptionError
+from srdd.schema import Part
+
+Target = Literal["rmsnorm", "linear", "both"]
+_NORMS, _LINEARS = ["*RMSNorm", "LayerNorm"], ["Linear", "Conv1D"]
+CLASSES: dict[str, list[str]] = {"rmsnorm": _NORMS, "linear": _LINEARS, "both": [*_NORMS, *_LINEARS]}
+MIN_STAGES = 3  # the first is silent and the decay needs two points
+
+
+class Schedule(Part):
+    """QeRL's: `num_stages` equal intervals, the first silent, then a geometric decay from sigma_start to sigma_end."""
+
+    kind: Literal["staged"] = "staged"
+    sigma_start: float
+    sigma_end: float
+    num_stages: int
+
+    @model_validator(mode="after")
+    def _possible(self) -> Schedule:
+        if not self.sigma_start > 0:
+            raise OptionError(f"sigma_start {self.sigma_start:g}: expected above 0; at 0 no noise would be injected")
+        if not self.sigma_end > 0:
+            raise OptionError(
+                f"sigma_end {self.sigma_end:g}: expected above 0; a geometric decay never reaches 0 (try 0.0005)"
+            )
+        if self.sigma_end > self.sigma_start:
+            raise OptionError(
+                f"sigma_end {self.sigma_end:g} is above sigma_start {self.sigma_start:g}; noise must not grow"
+            )
+        if self.num_stages < MIN_STAGES:
+            raise OptionError(
+                f"num_stages {self.num_stages}: expected {MIN_STAGES} or more; the first stage is silent and a decay "
+                "needs two"
+            )
+        return self
+
+
+class Phase(Part):
+    """From `from_share` of the training on, the noise of each layer is multiplied by its factor as well."""
+
+    from_share: float = Field(ge=0, lt=1)
+    layer_factors: dict[int, float]
+
+
+class RinProvenance(Part):
+    """What the multipliers were made from, and how."""
+
+    srdd: str
+    report_sha256: str
+    model: str
+    weights_hash: str | None = None
+    quant: str
+    site: str
+    metric: str
+    strategy: str
+    normalize: str | None = None
+    clamp: tuple[float, float] | None = None
+    scheme: str | None = None
+    notes: list[str] = Field(default_factory=list)
+
+
+class Feeds(Part):
+    """Which norm feeds which Linears, by role; noise on a norm reaches no Linear of `unfed`."""
+
+    attention: list[str]
+    mlp: list[str]
+    unfed: list[str]
+
+
+class RinConfig(Part):
+    """The document. Multipliers are relative: they say where, not how much; unknown keys are errors."""
+
+    schema_version: Literal[1] = 1
+    document: Literal["srdd-rin"] = "srdd-rin"
+    provenance: RinProvenance
+    schedule: Schedule
+    target: Target
+    target_classes: list[str]  # class names of the modules that get noise, * as in file names
+    exclude: list[str] = Field(default_factory=lambda: ["*lm_head*", "*embed*"])  # names of modules that get none
+    outside_layers: float = 1.0  # multiplier of modules that belong to no layer, such as the final norm
+    layer_multipliers: dict[int, float]
+    norm_multipliers: dict[Literal["attention", "mlp"], dict[int, float]] | None = None  # instead, for norms
+    feeds: Feeds | None = None
+    phases: list[Phase] = Field(default_factory=list)
+    lr_multipliers: dict[int, float] | None = None
+
+    @model_validator(mode="after")
+    def _sensible(self) -> RinConfig:
+        maps = {"layer_multipliers": self.layer_multipliers, "lr_multipliers": self.lr_multipliers or {}}
+        maps |= {f"norm_multipliers.{name}": values for name, values in (self.norm_multipliers or {}).items()}
+        maps |= {f"phases[{i}].layer_factors": phase.layer_factors for i, phase in enumerate(self.phases)}
+        for name, values in maps.items():
+            bad = {layer: value for layer, value in values.items() if layer < 0 or not 0 <= value < math.inf}
+            if bad:
+                raise ValueError(f"{name}: expected layers from 0 and finite values from 0, found {bad}")
+            unknown = sorted(values.keys() - self.layer_multipliers.keys())
+            if unknown:
+                raise ValueError(f"{name}: layer(s) {unknown} have no layer multiplier")
+        if not any(self.layer_multipliers.values()):
+            raise ValueError("layer_multipliers: all are 0 or none is given; no noise would be injected")
+        shares = [phase.from_share for phase in self.phases]
+        if shares != sorted(set(shares)):
+            raise ValueError(f"phases: from_share must rise, found {shares}")
+        return self
+
+
+def load(path: str | Path) -> RinConfig:
+    """Read rin.yaml or rin.json. Raises OptionError in one line."""
+    import yaml
+
+    path = Path(path)
+    try:
+        tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except FileNotFoundError:
+        raise OptionError(f"no file {path}; write one with `srdd multipliers --out {path}`") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise OptionError(f"cannot read {path}: {problem}") from problem
+    except yaml.YAMLError as problem:
+        raise OptionError(f"{path} is no YAML: {' '.join(str(problem).split())}") from problem
+    if not isinstance(tree, dict) or tree.get("document") != "srdd-rin":
+        raise OptionError(f"{path} is no srdd-rin document; write one with `srdd multipliers --out {path}`")
+    try:
+        return RinConfig.model_validate(tree)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise OptionError(f"{path}: {f'{place}: ' if place else ''}{first['msg']}") from problem
+    except OptionError as problem:
+        raise OptionError(f"{path}: {problem}") from problem
