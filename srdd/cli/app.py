@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from srdd.cli import console
+from srdd.cli.advise import advise
 from srdd.cli.formats import formats
 from srdd.cli.multipliers import multipliers
 from srdd.cli.scan import scan
@@ -43,7 +44,7 @@ def options(
     """Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model."""
 
 
-for command in (scan, show, formats, schema, zones, multipliers):
+for command in (scan, show, formats, schema, zones, multipliers, advise):
     app.command()(command)
 
 

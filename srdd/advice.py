@@ -1,0 +1,266 @@
+"""What to do about a format, by rule, with every input of the rule shown.
+
+Not here: a search for the best plan, and proof: an error of a tensor is not yet a loss of the model. A layer is flagged
+when a metric is beyond its limit: a margin around what the format gives on Gaussian data (the default), or the classic
+thresholds, which flag every layer in 4-bit formats. Then by the share flagged: none, no action; under 10 %, keep those
+layers in higher precision; up to 30 %, higher precision for the worse half, noise in training for the others; above,
+reconsider the format.
+
+Worked number: mxfp4:even gives 22.2 % relative error on Gaussian data, so its limit is 1.5 x 22.2 = 33.2 %; of 30
+layers 4 beyond it are 13 %, the mixed approach: 2 kept in higher precision, 2 trained with noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Literal
+
+from pydantic import Field
+
+from srdd.baselines import gaussian
+from srdd.causes import cause, noise_shares
+from srdd.errors import FormatError, OptionError, ReportError
+from srdd.formats import parse
+from srdd.metrics import BY_NAME, MAIN
+from srdd.report import Report
+from srdd.schema import Kind, Layer, Measurement, Part
+from srdd.verdicts import CLASSIC, violates
+
+Verdict = Literal["no_action", "higher_precision", "mixed_approach", "reconsider_format"]
+Against = Literal["format", "classic"]
+Action = Literal["higher precision", "noise in training", "another format"]
+FEW, MANY = 0.10, 0.30  # shares of layers
+_ACTIONS: dict[Verdict, Action] = {
+    "higher_precision": "higher precision",
+    "mixed_approach": "higher precision",  # of the worse half
+    "reconsider_format": "another format",
+}
+
+# How far beyond Gaussian data is too far: a choice, not a finding. It is wide enough that weights close to Gaussian
+# (SmolLM2's, random ones) are flagged under no format, and narrow enough that heavy tails are.
+_DB_BELOW = 1.0
+_TIMES = {"relative_error": 1.5, "deadzone_ratio": 1.5, "saturation_ratio": 1.5}
+_POINTS = {"deadzone_ratio": 0.01, "saturation_ratio": 0.01}
+
+# QeRL's two published settings start at 0.01 and 0.05, for NVFP4, whose relative error on Gaussian data is 18.4 %.
+_QERL_SIGMAS, _QERL_ERROR = (0.01, 0.05), 0.184
+
+
+class WhatIf(Part):
+    """Another format of the same report at the same place."""
+
+    format: str
+    gain_db: float
+    bits_per_value: float | None
+
+
+class Flagged(Part):
+    """A layer beyond a limit: by what, why as far as it was measured, and what would help."""
+
+    layer: int
+    beyond: dict[str, float]  # metric -> value
+    severity: float  # the worst of its metrics over its limit, in amplitude
+    action: Action
+    cause: str
+    noise_shares: dict[str, float] = Field(default_factory=dict)  # of the noise power: clipping, underflow, rounding
+    crest: float | None = None
+    kurtosis: float | None = None
+    what_if: list[WhatIf] = Field(default_factory=list)
+
+
+class Candidate(Part):
+    """A format of the report and how many of its layers are beyond its own limits."""
+
+    format: str
+    bits_per_value: float | None
+    sqnr_db: float | None  # mean over layers
+    flagged: int
+    layers: int
+    passes: bool
+
+
+class Advice(Part):
+    """The advice with all it rests on."""
+
+    schema_version: Literal[1] = 1
+    document: Literal["srdd-advice"] = "srdd-advice"
+    model: str
+    site: str
+    quant: str
+    against: Against
+    limits: dict[str, float]
+    layers: int
+    verdict: Verdict
+    rule: str  # the line of the rule table that applied
+    flagged: list[Flagged]
+    formats: list[Candidate]
+    next_format: str | None = None
+    sigma_range: tuple[float, float] | None = None
+    sigma_source: str | None = None
+    notes: list[str] = Field(default_factory=list)
+
+    @property
+    def share(self) -> float:
+        return len(self.flagged) / self.layers
+
+
+def limits_for(spec: str, against: Against, thresholds: Mapping[str, float]) -> dict[str, float]:
+    """The limits of one format. Raises OptionError when there is no Gaussian baseline for it."""
+    if against == "classic":
+        return {**CLASSIC, **thresholds}
+    baseline = gaussian(spec)
+    if baseline is None:
+        raise OptionError(f"there is no Gaussian baseline for {spec}; use --against classic")
+    limits = {"sqnr_db": baseline["sqnr_db"] - _DB_BELOW}
+    for name, times in _TIMES.items():
+        limits[name] = max(times * baseline[name], baseline[name] + _POINTS.get(name, 0.0))
+    return limits
+
+
+def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -> Advice:
+    """The advice for one kind of site under one format. Raises OptionError and ReportError."""
+    layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
+    if not layers:
+        raise ReportError(f"the report has no layer with {kind} sites under {spec}; scan with --sites {kind}")
+    thresholds = report.settings.thresholds
+    limits = limits_for(spec, against, thresholds)
+    beyond = {layer.layer: found for layer in layers if (found := _beyond(layer.formats[spec], limits))}
+    verdict, rule = _verdict(len(beyond), len(layers))
+    severity = {layer: _severity(found, limits) for layer, found in beyond.items()}
+    ranked = sorted(severity, key=lambda layer: (-severity[layer], layer))
+    worse_half = set(ranked[: math.ceil(len(ranked) / 2)])
+    specs = [s for s in report.settings.formats if all(s in layer.formats for layer in layers)]
+    candidates = [_candidate(layers, s, against, thresholds) for s in specs]
+    moderate = [layer for layer in ranked if layer not in worse_half] if verdict == "mixed_approach" else []
+    rows = {layer.layer: layer for layer in layers}
+    flagged = []
+    for layer in ranked:
+        action: Action = "noise in training" if layer in moderate else _ACTIONS[verdict]
+        flagged.append(_flagged(rows[layer], spec, beyond[layer], severity[layer], action, specs))
+    sigma_range, sigma_source = _sigma([rows[layer].formats[spec] for layer in moderate or rows])
+    return Advice(
+        model=report.model.id,
+        site=kind,
+        quant=spec,
+        against=against,
+        limits=limits,
+        layers=len(layers),
+        verdict=verdict,
+        rule=rule,
+        flagged=flagged,
+        formats=candidates,
+        next_format=_next(candidates, spec) if verdict == "reconsider_format" else None,
+        sigma_range=sigma_range,
+        sigma_source=sigma_source,
+        notes=[text for text in report.warnings if text.startswith("version 0")],
+    )
+
+
+def _beyond(measured: Measurement, limits: Mapping[str, float]) -> dict[str, float]:
+    """The main metrics beyond their limits; an undefined value cannot be judged and is beyond nothing."""
+    values = {name: measured.value(name) for name in MAIN}
+    return {name: value for name, value in values.items() if violates(BY_NAME[name], value, limits[name])}
+
+
+def _severity(beyond: Mapping[str, float], limits: Mapping[str, float]) -> float:
+    def times(name: str, value: float) -> float:
+        if BY_NAME[name].unit == "dB":
+            return float(10 ** ((limits[name] - value) / 20))
+        return value / limits[name] if limits[name] > 0 else math.inf
+
+    return min(max(times(name, value) for name, value in beyond.items()), 1e6)
+
+
+def _verdict(flagged: int, layers: int) -> tuple[Verdict, str]:
+    share = flagged / layers
+    said = f"{flagged} of {layers} layers ({share:.0%}) are beyond a limit"
+    if flagged == 0:
+        return "no_action", f"{said}: no action"
+    if share < FEW:
+        return "higher_precision", f"{said}, under {FEW:.0%}: keep those in higher precision"
+    if share <= MANY:
+        return (
+            "mixed_approach",
+            f"{said}, {FEW:.0%} to {MANY:.0%}: higher precision for the worse half, noise in training for the others",
+        )
+    return "reconsider_format", f"{said}, above {MANY:.0%}: reconsider the format"
+
+
+def _flagged(
+    row: Layer,
+    spec: str,
+    beyond: Mapping[str, float],
+    severity: float,
+    action: Action,
+    specs: Sequence[str],
+) -> Flagged:
+    measured = row.formats[spec]
+    known = measured.tally is not None
+    gains = [
+        WhatIf(
+            format=other,
+            gain_db=row.formats[other].value("sqnr_db") - measured.value("sqnr_db"),
+            bits_per_value=_bits(other),
+        )
+        for other in specs
+        if other != spec and math.isfinite(row.formats[other].value("sqnr_db") - measured.value("sqnr_db"))
+    ]
+    return Flagged(
+        layer=row.layer,
+        beyond=dict(beyond),
+        severity=severity,
+        action=action,
+        cause=cause(spec, measured) if known else "not measured: the report holds metrics without sums",
+        noise_shares=noise_shares(measured) if known else {},
+        crest=measured.value("crest") if known else None,
+        kurtosis=measured.value("kurtosis") if known else None,
+        what_if=sorted(gains, key=lambda gain: -gain.gain_db),
+    )
+
+
+def _candidate(layers: Sequence[Layer], spec: str, against: Against, thresholds: Mapping[str, float]) -> Candidate:
+    try:
+        limits = limits_for(spec, against, thresholds)
+    except OptionError:
+        limits = limits_for(spec, "classic", thresholds)
+    flagged = sum(bool(_beyond(layer.formats[spec], limits)) for layer in layers)
+    sqnrs = [value for layer in layers if math.isfinite(value := layer.formats[spec].value("sqnr_db"))]
+    return Candidate(
+        format=spec,
+        bits_per_value=_bits(spec),
+        sqnr_db=fmean(sqnrs) if sqnrs else None,
+        flagged=flagged,
+        layers=len(layers),
+        passes=flagged / len(layers) < FEW,
+    )
+
+
+def _next(candidates: Sequence[Candidate], spec: str) -> str | None:
+    """The format of fewest bits that passes and is better than this one; None when none was measured."""
+    mine = next(c for c in candidates if c.format == spec)
+    better = [c for c in candidates if c.passes and c.format != spec and (c.sqnr_db or 0) > (mine.sqnr_db or -math.inf)]
+    ranked = sorted(better, key=lambda c: (c.bits_per_value or math.inf, -(c.sqnr_db or 0)))
+    return ranked[0].format if ranked else None
+
+
+def _bits(spec: str) -> float | None:
+    try:
+        return parse(spec).bits_per_value
+    except FormatError:  # of a later version or of the first scripts
+        return None
+
+
+def _sigma(measured: Sequence[Measurement]) -> tuple[tuple[float, float] | None, str | None]:
+    """A first range of sigma_start in proportion to the measured relative error, and where it comes from."""
+    errors = [value for m in measured if math.isfinite(value := m.value("relative_error"))]
+    if not errors:
+        return None, None
+    mean = fmean(errors)
+    low, high = (round(sigma * mean / _QERL_ERROR, 4) for sigma in _QERL_SIGMAS)
+    source = (
+        f"a starting point from one study, not a finding: QeRL's {_QERL_SIGMAS[0]:g} to {_QERL_SIGMAS[1]:g} (NVFP4, "
+        f"{_QERL_ERROR:.1%} relative error on Gaussian data), in proportion to the {mean:.1%} measured here"
+    )
+    return (low, high), source
