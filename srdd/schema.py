@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validat
 
 from srdd.errors import ReportError
 from srdd.metrics import BY_NAME, METRICS, Metric
-from srdd.tally import Tally
+from srdd.tally import FIELDS, Tally
 from srdd.uncertainty import leave_one_out, standard_error, total
 
 Kind = Literal["weight", "input", "output"]
@@ -103,7 +103,7 @@ class Measurement(Part):
     Metrics, errors and flags are written for readers and computed anew, when asked for, after loading.
     """
 
-    tally: list[float] | None = None
+    whole: list[float] | None = Field(default=None, alias="tally", exclude=True)  # of weights
     sequences: list[list[float]] | None = None  # activations only: one tally per calibration sequence
     given: dict[str, float] = Field(default_factory=dict, exclude=True)  # version 0: metrics that came without sums
 
@@ -113,17 +113,24 @@ class Measurement(Part):
         if not isinstance(data, dict):
             return data
         kept = {key: value for key, value in data.items() if key not in ("metrics", "standard_errors", "flags")}
-        if data.get("tally") is None and isinstance(data.get("metrics"), dict):
+        if data.get("sequences"):
+            kept["tally"] = None  # follows from them
+        elif data.get("tally") is None and isinstance(data.get("metrics"), dict):
             kept["given"] = {name: value for name, value in data["metrics"].items() if value is not None}
         return kept
 
     @model_validator(mode="after")
-    def _sum_sequences(self) -> Measurement:
-        if self.sequences:
-            self.tally = total(self.per_sequence()).vector()
-        elif self.tally is not None:
-            Tally.from_vector(self.tally)
+    def _complete(self) -> Measurement:
+        for vector in [self.whole] if self.whole is not None else self.sequences or ():
+            if len(vector) != len(FIELDS):
+                raise ValueError(f"expected {len(FIELDS)} sums, found {len(vector)}")
         return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @cached_property
+    def tally(self) -> list[float] | None:
+        """The sums over all sequences; None in version 0."""
+        return total(self.per_sequence()).vector() if self.sequences else self.whole
 
     @cached_property
     def _sums(self) -> Tally:

@@ -27,7 +27,11 @@ def total(sequences: Sequence[Tally]) -> Tally:
 
 def standard_error(metric: Metric, without: Sequence[Tally]) -> float:
     """The jackknife standard error of one metric from `leave_one_out`; nan where the metric is undefined or S < 2."""
-    replicates = [metric.of(tally) for tally in without]
+    return jackknife([metric.of(tally) for tally in without])
+
+
+def jackknife(replicates: Sequence[float]) -> float:
+    """The standard error from a number's values with each sequence left out; nan with fewer than two or not finite."""
     count = len(replicates)
     if count < 2 or not all(math.isfinite(value) for value in replicates):
         return math.nan

@@ -10,6 +10,7 @@ import pytest
 from srdd.cli.app import app
 from srdd.formats import FORMATS, SYNONYMS, Rule
 from srdd.metrics import MAIN
+from srdd.multipliers import STRATEGIES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,8 +29,13 @@ def test_every_format_rule_and_main_metric_is_in_the_readme(name: str) -> None:
 def test_no_metric_of_the_readme_is_invented() -> None:
     from srdd.metrics import BY_NAME
 
-    table = re.findall(r"^\| `(\w+)` \|", README, re.M)
+    table = re.findall(r"^\| `(\w+)` \|", README.partition("## From report")[0], re.M)
     assert set(table) == set(MAIN) <= set(BY_NAME)
+
+
+def test_every_strategy_is_in_the_readme_and_no_other() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", README.partition("## From report")[2].partition("\n## ")[0], re.M)
+    assert rows == list(STRATEGIES)
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
