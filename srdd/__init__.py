@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from srdd.errors import SrddError as SrddError
+    from srdd.impact.fake import fake_quantize as fake_quantize
     from srdd.kernels import measure as measure
     from srdd.kernels import quant_dequant as quant_dequant
     from srdd.merging import merge as merge
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOME = {
+    "fake_quantize": "srdd.impact.fake",
     "Report": "srdd.report",
     "SrddError": "srdd.errors",
     "measure": "srdd.kernels",
@@ -31,7 +33,17 @@ _HOME = {
     "scan": "srdd.scanner",
     "scan_checkpoint": "srdd.scanner",
 }
-__all__ = ["Report", "SrddError", "__version__", "measure", "merge", "quant_dequant", "scan", "scan_checkpoint"]
+__all__ = [
+    "Report",
+    "SrddError",
+    "__version__",
+    "fake_quantize",
+    "measure",
+    "merge",
+    "quant_dequant",
+    "scan",
+    "scan_checkpoint",
+]
 
 
 def __getattr__(name: str) -> Any:
