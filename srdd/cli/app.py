@@ -9,6 +9,7 @@ import typer
 
 from srdd.cli import console
 from srdd.cli.advise import advise
+from srdd.cli.compare import compare
 from srdd.cli.formats import formats
 from srdd.cli.multipliers import multipliers
 from srdd.cli.scan import scan
@@ -44,7 +45,7 @@ def options(
     """Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model."""
 
 
-for command in (scan, show, formats, schema, zones, multipliers, advise):
+for command in (scan, show, formats, schema, zones, multipliers, advise, compare):
     app.command()(command)
 
 

@@ -1,0 +1,150 @@
+"""`srdd compare`: what changed between two reports, or drifts over several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from srdd.compare import Comparison, ComparisonDocument, DriftTable
+    from srdd.report import Report
+
+
+def compare(
+    reports: Annotated[list[Path], typer.Argument(help="The base, then the new report; - reads standard input.")],
+    series: Annotated[
+        bool, typer.Option("--series", help="Drift over two or more reports, in the order of training.")
+    ] = False,
+    across: Annotated[
+        str | None, typer.Option("--across", help="quant: compare formats or scale rules; --quant A,B names them.")
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option("--site", help="Only weight, input or output (details default to output).")
+    ] = None,
+    quant: Annotated[
+        str | None, typer.Option("--quant", help="Only this format (details default to the base's first).")
+    ] = None,
+    metric: Annotated[str, typer.Option("--metric", help="The metric of the details.")] = "sqnr_db",
+    zones: Annotated[
+        str | None, typer.Option("--zones", help="Spans such as 0-3,4-9 (default: thirds of the depth).")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many layers to list.")] = 10,
+    allow_different_model: Annotated[
+        bool, typer.Option("--allow-different-model", help="Another architecture, depth or size: for format studies.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Every kind and format for machines, on stdout.")] = False,
+) -> None:
+    """Compare checkpoints, formats or scale rules layer by layer, largest change first.
+
+    Example: srdd compare step-100.json step-200.json --site output --quant mxfp4
+    """
+    from srdd import compare as comparing
+    from srdd.cli import console
+    from srdd.errors import OptionError
+    from srdd.layer_groups import parse_zones
+    from srdd.pairing import comparable
+    from srdd.report import load
+    from srdd.series import choose_kinds
+
+    _check_usage(reports, series, across)
+    measured, chosen_zones = comparing.any_metric(metric), parse_zones(zones) if zones else None
+    documents = [load(path) for path in (reports if len(reports) > 1 else reports * 2)]
+    base, new = documents[0], documents[-1]
+    if not base.sites:
+        raise OptionError(f"{reports[0]} is empty: it has no sites")
+    kinds = choose_kinds(base, site)
+    wanted = None if across else _canonical(documents, quant)
+    specs = [_two_formats(base, new, quant)] if across else [(spec, spec) for spec in wanted or base.settings.formats]
+    notes: list[str] = []
+    for other in documents[1:]:
+        notes += comparable(
+            base,
+            other,
+            kinds if site else None,
+            wanted,
+            across_quant=across is not None,
+            allow_different_model=allow_different_model,
+        )
+    # tables show the details of one kind and format, JSON those of all
+    details = [(kind, *pair) for kind in kinds for pair in specs] if as_json else [(kinds[-1], *specs[0])]
+    document = comparing.ComparisonDocument(
+        reports=[str(path) for path in reports],
+        models=[report.model.id for report in documents[: len(reports)]],
+        notes=list(dict.fromkeys(notes)),
+        comparisons=[
+            comparing.compare(base, new, kind, a, measured, new_spec=b, zones=chosen_zones) for kind, a, b in details
+        ]
+        if not series
+        else [],
+        drift=[comparing.drift(documents, kind, a, measured, zones=chosen_zones) for kind, a, _ in details]
+        if series
+        else [],
+    )
+    _check_measured(document)
+    if as_json:
+        console.machine(document.model_dump_json(indent=1))
+        return
+    from srdd.cli import change_tables
+
+    out = console.people()
+    change_tables.header(out, document)
+    if series:
+        change_tables.drift(out, document.drift[0], document.reports, top)
+    else:
+        if len(kinds) * len(specs) > 1 or metric != "sqnr_db":
+            change_tables.overview(out, [(base, new, kind, a, b) for kind in kinds for a, b in specs])
+        change_tables.details(out, document.comparisons[0], top)
+    out.print("More: --site, --quant, --metric NAME, --zones 0-3,4-9, --top N, --json.")
+
+
+def _check_usage(reports: Sequence[Path], series: bool, across: str | None) -> None:
+    from srdd.errors import OptionError
+
+    if across not in (None, "quant"):
+        raise OptionError(f"--across {across}: expected quant")
+    if across and series:
+        raise OptionError("--across quant has no effect with --series, which follows one format; leave one out")
+    if sum(str(path) == "-" for path in reports) > 1:
+        raise OptionError("only one report can come from standard input")
+    if len(reports) == 1 and not across:
+        raise OptionError("one report is nothing to compare with; give two (or --across quant --quant A,B for one)")
+    if len(reports) > 2 and not series:
+        raise OptionError(f"{len(reports)} reports given; two are compared, --series shows the drift over more")
+
+
+def _canonical(documents: Sequence[Report], quant: str | None) -> list[str] | None:
+    """Formats as reports name them, whether or not they hold them."""
+    from srdd.formats import parse
+
+    known = {spec for document in documents for spec in document.settings.formats}
+    return None if quant is None else [text if text in known else parse(text).spec for text in quant.split(",")]
+
+
+def _two_formats(base: Report, new: Report, quant: str | None) -> tuple[str, str]:
+    """The format of the base and that of the new report: as named, or the first that differ."""
+    from srdd.errors import OptionError
+    from srdd.series import choose_specs
+
+    named = quant.split(",") if quant else []
+    if len(named) > 2:
+        raise OptionError(f"--quant {quant}: --across quant compares two formats")
+    a = choose_specs(base, named[0] if named else None)[0]
+    if len(named) == 2:
+        return a, choose_specs(new, named[1])[0]
+    b = next((spec for spec in new.settings.formats if spec != a), None)
+    if b is None:
+        raise OptionError(f"both reports have only {a}; --across quant needs two formats or rules")
+    return a, b
+
+
+def _check_measured(document: ComparisonDocument) -> None:
+    """A metric that no layer has in all reports is refused: version 0 lacks most of them."""
+    from srdd.errors import ReportError
+
+    tables: list[Comparison | DriftTable] = [*document.comparisons, *document.drift]
+    if not any(table.measured for table in tables):
+        raise ReportError(f"{tables[0].metric} is not measured in every report; choose another --metric")
