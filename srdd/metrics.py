@@ -35,6 +35,8 @@ class Metric:
             return "-"
         if math.isinf(value):
             return "exact" if value > 0 else "-inf"
+        if self in COSTS:
+            return f"{value:.4f}"
         return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.2f}" if abs(value) < 1e4 else f"{value:.3g}"
 
 
@@ -130,3 +132,15 @@ MAIN = ("sqnr_db", "relative_error", "deadzone_ratio", "saturation_ratio")
 def values(tally: Tally) -> dict[str, float]:
     """Every metric of one tally by name."""
     return {metric.name: metric.of(tally) for metric in METRICS}
+
+
+def _not_from_sums(tally: Tally) -> float:
+    return math.nan
+
+
+# Costs that an impact run measures or predicts. They follow from no tally, but layers can be ranked by them.
+COSTS: tuple[Metric, ...] = (
+    Metric("predicted_kl", "", "down", _not_from_sums, "KL in nats per token that a gradient predicts"),
+    Metric("swap_kl", "", "down", _not_from_sums, "KL in nats per token measured with this layer alone quantized"),
+)
+RANKED: dict[str, Metric] = BY_NAME | {metric.name: metric for metric in COSTS}

@@ -11,7 +11,7 @@ import json
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, computed_field, model_validator
 from pydantic_core import from_json
@@ -19,6 +19,7 @@ from pydantic_core import from_json
 from srdd import report_v0
 from srdd.errors import ReportError
 from srdd.files import write_text
+from srdd.impact_document import Impact, as_report_fields
 from srdd.schema import Coverage, Layer, Model, Part, Settings, Site, SummaryRow
 from srdd.summary import layer_rows, summary_rows
 from srdd.tally import FIELDS
@@ -26,6 +27,7 @@ from srdd.tally import FIELDS
 # 0: the per-layer JSON of the first SRDD scripts: metrics without tallies (srdd.report_v0)
 # 1: the first document of this package
 SCHEMA_VERSION = 1
+Document = TypeVar("Document", bound=Part)
 
 
 class Report(Part):
@@ -129,6 +131,8 @@ def from_document(document: Any, name: str) -> Report:
     """A report from parsed JSON; `name` is for messages. Raises ReportError."""
     if not isinstance(document, dict):
         raise ReportError(f"{name} is no srdd report: found a JSON {type(document).__name__}, expected an object")
+    if document.get("document") == "srdd-impact":
+        return Report(**as_report_fields(_validated(Impact, document, name)))
     version = document.get("schema_version")
     if version is None and isinstance(document.get("report"), dict):
         return Report(**report_v0.upgrade(document, name))
@@ -140,15 +144,19 @@ def from_document(document: Any, name: str) -> Report:
         raise ReportError(
             f"{name} has schema_version {version}, this srdd reads up to {SCHEMA_VERSION}; install a newer srdd"
         )
-    try:
-        report = Report.model_validate(document)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ReportError(f"{name} is no valid srdd report: {place}: {first['msg']}") from problem
+    report = _validated(Report, document, name)
     if report.tally_fields != list(FIELDS):
         raise ReportError(f"{name}: its tally fields differ from those of this version; scan again")
     return in_order(report)
+
+
+def _validated(kind: type[Document], document: Any, name: str) -> Document:
+    try:
+        return kind.model_validate(document)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ReportError(f"{name} is no valid {document.get('document')}: {place}: {first['msg']}") from problem
 
 
 def json_schema() -> dict[str, Any]:

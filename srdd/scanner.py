@@ -74,7 +74,9 @@ def scan(
     formats = parse_list([quant] if isinstance(quant, str | BlockFormat) else quant)
     selection = sites if isinstance(sites, Selection) else Selection.parse(sites)
     found = selection.apply(model)
-    token_ids, calibration = _token_ids(sequences, needed=any(s.kind != "weight" for s in found.sites), seed=seed)
+    token_ids, calibration = None, None
+    if any(s.kind != "weight" for s in found.sites):
+        token_ids, calibration = token_ids_of(sequences)
     if batch_size < 1:
         raise OptionError(f"batch size {batch_size}: expected at least 1")
     device = device_of(model)
@@ -91,7 +93,7 @@ def scan(
         rows += [activation_row(result, formats) for result in tap.results()]
     backend_used, reason = _used(chosen)
     report = Report(
-        model=_model(identity or identify(model, found)),
+        model=model_of(identity or identify(model, found)),
         settings=Settings(
             formats=[f.spec for f in formats],
             kinds=list(selection.kinds),
@@ -103,7 +105,7 @@ def scan(
             backend=backend_used,
             backend_reason=reason,
             thresholds=thresholds or dict(CLASSIC),
-            versions=_versions(),
+            versions=versions(),
         ),
         coverage=Coverage(
             parameters=found.parameters,
@@ -145,7 +147,7 @@ def scan_checkpoint(
         progress("weights", done, total)
     backend_used, reason = _used(chosen)
     report = Report(
-        model=_model(checkpoint.identity),
+        model=model_of(checkpoint.identity),
         settings=Settings(
             formats=[f.spec for f in formats],
             kinds=["weight"],
@@ -156,7 +158,7 @@ def scan_checkpoint(
             backend=backend_used,
             backend_reason=reason,
             thresholds=thresholds or dict(CLASSIC),
-            versions=_versions(),
+            versions=versions(),
         ),
         coverage=Coverage(
             parameters=found.parameters,
@@ -245,11 +247,8 @@ def _forward(model: nn.Module, token_ids: Tensor) -> None:
         model(token_ids)
 
 
-def _token_ids(
-    sequences: Tensor | Sequences | None, *, needed: bool, seed: int
-) -> tuple[Tensor | None, Calibration | None]:
-    if not needed:
-        return None, None
+def token_ids_of(sequences: Tensor | Sequences | None) -> tuple[Tensor, Calibration]:
+    """Token ids [count, length] and what the report says of them. Raises CalibrationError."""
     if sequences is None:
         raise CalibrationError("activations need token ids: pass sequences [count, length], or sites='weight'")
     ids = sequences if isinstance(sequences, Tensor) else sequences.token_ids
@@ -287,7 +286,7 @@ def _used(chosen: Backend) -> tuple[str, str]:
     return chosen.name, chosen.reason
 
 
-def _model(identity: Identity) -> Model:
+def model_of(identity: Identity) -> Model:
     return Model(**asdict(identity))
 
 
@@ -295,7 +294,7 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in ("srdd", "torch", "transformers", "numpy"):
         try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from srdd.errors import OptionError, ReportError
 from srdd.formats import parse
-from srdd.metrics import BY_NAME, METRICS, Metric
+from srdd.metrics import RANKED, Metric
 from srdd.report import Report
 from srdd.schema import KINDS, Kind, Measurement, Site
 from srdd.summary import layer_rows
@@ -57,9 +57,9 @@ def as_error(metric: Metric, value: float) -> float:
 
 def choose_metric(name: str) -> Metric:
     """A metric that has a better side. Raises OptionError."""
-    metric = BY_NAME.get(name)
+    metric = RANKED.get(name)
     if metric is None or metric.better is None:
-        known = ", ".join(m.name for m in METRICS if m.better is not None)
+        known = ", ".join(m.name for m in RANKED.values() if m.better is not None)
         raise OptionError(f"metric {name!r} cannot rank layers; expected one of: {known}")
     return metric
 

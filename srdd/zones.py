@@ -19,7 +19,7 @@ from typing import Literal
 from pydantic import Field
 
 from srdd.errors import OptionError
-from srdd.metrics import METRICS
+from srdd.metrics import RANKED
 from srdd.schema import Part
 from srdd.segmentation import bootstrap, cuts, kept_in_samples, kept_without_one
 from srdd.series import Series
@@ -197,7 +197,7 @@ def _zones(series: Series, groups: Mapping[str, Sequence[int]]) -> list[Zone]:
 
 def _spreads(values_of: Sequence[Callable[[str], float]]) -> dict[str, Spread]:
     spreads = {}
-    for metric in METRICS:
+    for metric in RANKED.values():
         values = [value for of in values_of if math.isfinite(value := of(metric.name))]
         if values:
             spreads[metric.name] = Spread(mean=fmean(values), min=min(values), max=max(values))

@@ -11,6 +11,7 @@ from srdd.cli import console
 from srdd.cli.advise import advise
 from srdd.cli.compare import compare
 from srdd.cli.formats import formats
+from srdd.cli.impact import impact
 from srdd.cli.multipliers import multipliers
 from srdd.cli.scan import scan
 from srdd.cli.schema import schema
@@ -45,7 +46,7 @@ def options(
     """Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model."""
 
 
-for command in (scan, show, formats, schema, zones, multipliers, advise, compare):
+for command in (scan, impact, show, formats, schema, zones, multipliers, advise, compare):
     app.command()(command)
 
 

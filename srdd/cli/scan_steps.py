@@ -83,7 +83,7 @@ def _run_checkpoint(request: Request, out: Console) -> tuple[SiteMap, Report | N
     _plan(out, request, checkpoint.identity.id, found, None, "cpu, as stored, no model built")
     if request.dry_run:
         return found, None
-    with _bars(out) as progress:
+    with bars_on(out) as progress:
         report = scanner.scan_checkpoint(
             checkpoint,
             request.formats,
@@ -124,7 +124,7 @@ def _run_model(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
     _plan(out, request, opened.identity.id, found, sequences, f"{opened.device}, {opened.identity.dtype}")
     if request.dry_run:
         return found, None
-    with _bars(out) as progress:
+    with bars_on(out) as progress:
         report = scanner.scan(
             opened.model,
             sequences,
@@ -177,7 +177,7 @@ def _plan(out: Console, request: Request, name: str, found: SiteMap, sequences: 
 
 
 @contextmanager
-def _bars(out: Console) -> Iterator[scanner.Progress]:
+def bars_on(out: Console) -> Iterator[scanner.Progress]:
     """One progress bar per stage, with the time left; a plain log shows nothing but the end."""
     columns = (
         TextColumn("{task.description:<12}"),

@@ -67,7 +67,7 @@ def show(out: Console, series: Series, chart: ZoneMap) -> None:
     """The table of zones, what the cuts are worth, and a bar per layer in its zone's colour."""
     from rich.table import Table
 
-    from srdd.metrics import BY_NAME, MAIN
+    from srdd.metrics import MAIN, RANKED
 
     others = [name for name in MAIN if name in chart.zones[0].metrics and name != series.metric.name]
     table = Table(title="Zones", title_justify="left")
@@ -87,7 +87,7 @@ def show(out: Console, series: Series, chart: ZoneMap) -> None:
             f"{zone.ratio:.3f}",
             str(zone.worst_layer),
             _spread(zone, series.metric.name),
-            *(BY_NAME[name].text(zone.metrics[name].mean) if name in zone.metrics else "-" for name in others),
+            *(RANKED[name].text(zone.metrics[name].mean) if name in zone.metrics else "-" for name in others),
         )
     out.print(table)
     if chart.provenance.scheme == "auto" and len(chart.zones) == 1:
@@ -99,15 +99,15 @@ def show(out: Console, series: Series, chart: ZoneMap) -> None:
 
 
 def _heading(name: str) -> str:
-    from srdd.metrics import BY_NAME
+    from srdd.metrics import RANKED
 
-    return f"{name.removesuffix('_db').replace('_', ' ')} {BY_NAME[name].unit}".strip()
+    return f"{name.removesuffix('_db').replace('_', ' ')} {RANKED[name].unit}".strip()
 
 
 def _spread(zone: Zone, name: str) -> str:
-    from srdd.metrics import BY_NAME
+    from srdd.metrics import RANKED
 
-    spread, text = zone.metrics[name], BY_NAME[name].text
+    spread, text = zone.metrics[name], RANKED[name].text
     return f"{text(spread.mean)} ({text(spread.min)} to {text(spread.max)})"
 
 

@@ -44,6 +44,8 @@ class Quantizer:
     fmt: BlockFormat | None
     backend: str | Backend = "auto"
     seed: int = 0
+    # Quantized weights by name, with the version they were made from; None keeps none between blocks.
+    kept: dict[str, tuple[int, Tensor]] | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -57,12 +59,18 @@ class Quantizer:
 
     def weight(self, w: Tensor, name: str, *, transposed: bool = False) -> Tensor:
         """A weight [out, in], [in, out] when transposed, or [experts, out, in], each expert with its own scale."""
+        known = None if self.kept is None else self.kept.get(name)
+        if known is not None and known[0] == w._version:
+            return known[1]
         turned = w.transpose(-1, -2) if transposed else w
         if turned.dim() == 3:
             q = torch.stack([self._apply(part, name) for part in turned])
         else:
             q = self._apply(turned, name)
-        return q.transpose(-1, -2) if transposed else q
+        q = q.transpose(-1, -2) if transposed else q
+        if self.kept is not None:
+            self.kept[name] = (w._version, q)
+        return q
 
     @property
     def _two_level(self) -> bool:
@@ -138,7 +146,7 @@ class FakeQuantized:
         self._active = True
         for target in self._targets:
             target.before = target.module.__dict__.get("forward")
-            target.module.forward = self._forward(target, target.module.forward)  # type: ignore[method-assign]
+            target.module.forward = self._forward(target, target.module.forward)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

@@ -1,0 +1,141 @@
+"""`srdd impact`: what quantization costs, down to KL; writes srdd-impact.json and shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from srdd.formats import BlockFormat
+    from srdd.impact_document import Point
+
+_POINTS: dict[str, Point] = {"w": "weight", "a": "input", "wa": "both"}
+
+
+def impact(
+    model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2 / minilm.")],
+    quant: Annotated[
+        list[str] | None, typer.Option("--quant", help="Formats, comma separated; identity is the control.")
+    ] = None,
+    modes: Annotated[
+        str, typer.Option("--modes", help="w: weights (W4A16), a: inputs (W16A4), wa: both (W4A4).")
+    ] = "w,a,wa",
+    attribute: Annotated[
+        str, typer.Option("--attribute", help="gradient: predicted KL; swap: measured, layer by layer; or both.")
+    ] = "gradient",
+    rows: Annotated[int, typer.Option("--rows", help="Tokens per sequence for errors of Linears; 0: all.")] = 64,
+    label_samples: Annotated[int, typer.Option("--label-samples", help="Labels drawn per token for gradient.")] = 1,
+    noise: Annotated[
+        bool, typer.Option("--noise", help="Also the KL of Gaussian noise of each layer's error norm.")
+    ] = False,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="Leave modules out by glob, besides lm_head and embeddings.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Text or token ids, as for scan. Default: own text.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option("--text-column", help="Column of the text in --data.")] = None,
+    samples: Annotated[int, typer.Option("--samples", help="Sequences to run.")] = 8,
+    seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens a sequence.")] = 512,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="For the order of the text, labels and noise.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="Where the document goes.")] = Path("srdd-impact.json"),
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    backend: Annotated[str, typer.Option("--backend", help="Kernel: auto, fused, eager or reference.")] = "auto",
+    top: Annotated[int, typer.Option("--top", min=1, help="How many Linears to list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="The document for machines on stdout.")] = False,
+) -> None:
+    """Measure what quantization costs: W, A and W+A, local and accumulated, down to KL; write srdd-impact.json.
+
+    Example: srdd impact --model smollm2 --quant mxfp4 --modes wa --attribute gradient,swap
+    """
+    from srdd.cli import console
+    from srdd.files import check_writable, write_text
+
+    formats, points, attributes = _formats(quant), _points(modes), _attributes(attribute)
+    check_writable(out)
+
+    from rich.markup import escape
+
+    from srdd import calibration
+    from srdd.cli import impact_tables
+    from srdd.cli.scan_steps import bars_on
+    from srdd.impact.fake import EXCLUDE
+    from srdd.impact.run import measure_impact
+    from srdd.source import open_model
+
+    people = console.people()
+    people.print(f"Opening {escape(model)}")
+    opened = open_model(model, dtype=dtype, device=device)
+    config = opened.model.config
+    sequences = calibration.load(
+        data,
+        opened.tokenizer,
+        text_column=text_column,
+        samples=samples,
+        seq_len=seq_len,
+        seed=seed,
+        vocab_size=getattr(config, "vocab_size", None),
+        max_seq_len=getattr(config, "max_position_embeddings", None),
+    )
+    names = ", ".join("identity" if f is None else f.spec for f in formats)
+    people.print(f"Impact of {names} ({', '.join(points)}) on {samples} sequences of {seq_len} tokens, {opened.device}")
+    with bars_on(people) as progress:
+        document = measure_impact(
+            opened.model,
+            sequences,
+            formats,
+            points,
+            attribute=attributes,  # type: ignore[arg-type]
+            rows=rows,
+            label_samples=label_samples,
+            batch_size=batch_size,
+            exclude=(*EXCLUDE, *(exclude or ())),
+            noise=noise,
+            backend=backend,
+            seed=seed,
+            identity=opened.identity,
+            notes=opened.notes,
+            progress=progress,
+        )
+    text = document.model_dump_json(indent=1)
+    write_text(out, text + "\n")
+    if as_json:
+        console.machine(text)
+    else:
+        impact_tables.show(people, document, top)
+    people.print(f"Impact: {out}. Rank by damage with `srdd zones {out} --metric predicted_kl`.")
+
+
+def _formats(quant: list[str] | None) -> list[BlockFormat | None]:
+    from srdd.errors import OptionError
+    from srdd.formats import parse_list
+
+    names = [name.strip() for text in quant or () for name in text.split(",")]
+    if not names:
+        raise OptionError("no format given; say e.g. --quant mxfp4,nvfp4 (see `srdd formats`)")
+    real = [name for name in names if name != "identity"]
+    parsed: list[BlockFormat | None] = [*parse_list(real)] if real else []
+    return [*parsed, None] if len(real) < len(names) else parsed
+
+
+def _points(modes: str) -> list[Point]:
+    from srdd.errors import OptionError
+
+    names = [name.strip() for name in modes.split(",")]
+    unknown = [name for name in names if name not in _POINTS]
+    if unknown or len(set(names)) != len(names):
+        raise OptionError(f"--modes {modes!r}: expected each of {', '.join(_POINTS)} at most once")
+    return [_POINTS[name] for name in names]
+
+
+def _attributes(text: str) -> list[str]:
+    from srdd.errors import OptionError
+
+    names = ["gradient", "swap"] if text == "both" else [name.strip() for name in text.split(",")]
+    if not set(names) <= {"gradient", "swap"}:
+        raise OptionError(f"--attribute {text!r}: expected gradient, swap, or both")
+    return list(dict.fromkeys(names))

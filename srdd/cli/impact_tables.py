@@ -1,0 +1,120 @@
+"""Tables of an impact document for people.
+
+Not here: numbers. KL is in nats per token; ± is the standard error over sequences.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from srdd.impact_document import Estimate, Impact, LayerImpact
+
+_NAMES = {"weight": "W", "input": "A", "both": "W+A"}
+
+
+def show(out: Console, document: Impact, top: int) -> None:
+    """Whole model, then layers, then the costliest Linears."""
+    for warning in document.warnings:
+        out.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+    if document.settings.left_out:
+        out.print(f"left as they are: {escape(', '.join(document.settings.left_out))}")
+    _whole(out, document)
+    for spec in document.settings.formats:
+        for point in document.settings.points:
+            _layers(out, [r for r in document.layers if (r.format, r.point) == (spec, point)])
+    _linears(out, document, top)
+
+
+def _whole(out: Console, document: Impact) -> None:
+    if document.reference is None:
+        return
+    reference = document.reference
+    out.print(
+        f"reference: loss {_number(reference.loss, 3)}, perplexity {reference.perplexity:.2f}, entropy "
+        f"{_number(reference.entropy, 3)}"
+    )
+    table = Table(title="Whole model, every layer quantized", title_justify="left")
+    for heading in ("format", "mode", "loss", "change %", "perplexity", "KL mean", "median", "p99", "max", "top-1 %"):
+        table.add_column(heading, justify="left" if heading in ("format", "mode") else "right", no_wrap=True)
+    for row in document.whole:
+        table.add_row(
+            row.format,
+            _NAMES[row.point],
+            f"{row.loss.value:.3f}",
+            _number(row.loss_change, 1, 100),
+            f"{row.perplexity:.2f}",
+            _number(row.kl, 4),
+            f"{row.kl_median:.4f}",
+            f"{row.kl_p99:.3f}",
+            f"{row.kl_max:.2f}",
+            _number(row.top1, 1, 100),
+        )
+    out.print(table)
+    for row in document.whole:
+        if row.no_effect:
+            out.print(f"[yellow]no effect:[/yellow] {row.format}, {_NAMES[row.point]} changed nothing at all")
+        parts = [
+            f"{name} {value:.2f}"
+            for name, value in (("measured", row.additivity), ("predicted", row.additivity_predicted))
+            if value is not None
+        ]
+        if parts:
+            out.print(f"{row.format} {_NAMES[row.point]}: single layers add up to {', '.join(parts)} of the KL of all")
+
+
+def _layers(out: Console, rows: list[LayerImpact]) -> None:
+    if not rows:
+        return
+    title = (
+        f"Layers, {rows[0].format} {_NAMES[rows[0].point]}: relative error of the output, and KL of this layer alone"
+    )
+    table = Table(title=title, title_justify="left")
+    columns = {
+        "predicted KL": [r.predicted_kl for r in rows],
+        "joint": [r.predicted_kl_joint for r in rows],
+        "sum of Linears": [r.predicted_kl_modules for r in rows],
+        "measured (swap)": [r.swap_kl for r in rows],
+        "Gaussian noise": [r.noise_kl for r in rows],
+    }
+    shown = [name for name, values in columns.items() if any(value is not None for value in values)]
+    for heading in ("layer", "isolated %", "cumulative %", "growth", *shown):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for index, row in enumerate(rows):
+        costs = ["-" if (value := columns[name][index]) is None else _number(value, 4) for name in shown]
+        growth = "-" if row.growth is None else f"{row.growth:.2f}"
+        isolated, cumulative = _number(row.isolated, 1, 100), _number(row.cumulative, 1, 100)
+        table.add_row(str(row.layer), isolated, cumulative, growth, *costs)
+    out.print(table)
+
+
+def _linears(out: Console, document: Impact, top: int) -> None:
+    for spec in document.settings.formats:
+        rows = [row for row in document.linears if row.format == spec]
+        point = "both" if "both" in document.settings.points else document.settings.points[0]
+        ranked = sorted(
+            rows, key=lambda r: -(r.predicted_kl[point].value if r.predicted_kl else r.output_error[point].value)
+        )
+        by = "predicted KL" if rows and rows[0].predicted_kl else "output error"
+        title = f"Linears, {spec}: the {min(top, len(rows))} costliest by {by} ({_NAMES[point]})"
+        table = Table(title=title, title_justify="left")
+        for heading in ("module", "output error % W", "A", "W+A", "interaction", "predicted KL W", "A", "W+A"):
+            table.add_column(heading, justify="left" if heading == "module" else "right")
+        for row in ranked[:top]:
+            errors = [f"{100 * row.output_error[p].value:.1f}" for p in ("weight", "input", "both")]
+            kls = [
+                f"{row.predicted_kl[p].value:.4f}" if p in row.predicted_kl else "-"
+                for p in ("weight", "input", "both")
+            ]
+            table.add_row(escape(row.module), *errors, f"{row.interaction:+.2f}", *kls)
+        out.print(table)
+
+
+def _number(estimate: Estimate, digits: int, times: float = 1) -> str:
+    text = f"{times * estimate.value:.{digits}f}"
+    return text if estimate.error is None else f"{text} ± {times * estimate.error:.{digits}f}"

@@ -1,0 +1,179 @@
+"""`measure_impact`: joins sweep, Linears and Fisher scores into one document.
+
+Not here: opening models and the terminal. Batches of sequences run one after the other; of each only sums and one
+number per token remain, so logits of the whole set are never held. Quantized weights are kept for the run: one more
+copy of the weights per format.
+
+    impact = measure_impact(model, sequences, ["mxfp4", "nvfp4"], attribute=("gradient", "swap"))
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from srdd import kernels, scanner
+from srdd.calibration import Sequences
+from srdd.errors import CalibrationError, OptionError
+from srdd.formats import BlockFormat
+from srdd.identity import Identity
+from srdd.impact.fake import EXCLUDE, POINTS, Point, Quantizer, fake_quantize
+from srdd.impact.fisher import Fisher
+from srdd.impact.linears import LinearErrors
+from srdd.impact.rows import group_sums, linear_row, reference_row, rows_of_layers, whole_row
+from srdd.impact.stack import LayerStack, logits_of
+from srdd.impact.sweep import Mode, Sweep, SweepResult
+from srdd.impact_document import Impact, ImpactSettings
+from srdd.metrics import BY_NAME, MAIN
+from srdd.report import Report
+from srdd.series import as_error
+from srdd.sites import find_sites
+from srdd.weights import device_of
+
+Attribute = Literal["gradient", "swap"]
+Progress = Callable[[str, int, int], None]
+
+
+def measure_impact(
+    model: nn.Module,
+    sequences: Tensor | Sequences,
+    formats: Sequence[BlockFormat | None],
+    points: Sequence[Point] = POINTS,
+    *,
+    attribute: Sequence[Attribute] = ("gradient",),
+    rows: int = 64,
+    label_samples: int = 1,
+    batch_size: int = 1,
+    exclude: Sequence[str] = EXCLUDE,
+    noise: bool = False,
+    backend: str = "auto",
+    seed: int = 0,
+    identity: Identity | None = None,
+    notes: Sequence[str] = (),
+    progress: Progress = lambda stage, done, total: None,
+) -> Impact:
+    """What each format costs; None among `formats` is the identity, the control.
+
+    `sequences` is int64 [count, length] of at least 2 tokens. Raises SrddError subclasses: SiteError for a model whose
+    layers cannot be found, OptionError, CalibrationError.
+    """
+    started = time.monotonic()
+    if label_samples < 1 or batch_size < 1 or rows < 0:
+        raise OptionError("label samples and batch size: expected at least 1; rows: 0 (all) or more")
+    ids, calibration = scanner.token_ids_of(sequences)
+    if ids.shape[1] < 2:
+        raise CalibrationError(f"sequences of {ids.shape[1]} token(s) predict nothing; expected at least 2 tokens")
+    stack = LayerStack(model)
+    device = device_of(model)
+    real = [f for f in formats if f is not None]
+    sites = find_sites(model, ("weight", "input"))
+    work = sum(s.numel for s in sites.of("weight")) * len(ids)
+    chosen = kernels.choose(backend, elements=work, formats=real, device=device)
+    quantizers = [Quantizer(fmt, chosen, seed, kept={}) for fmt in formats]
+    modes = [Mode(q, point) for q in quantizers for point in points]
+    handle = fake_quantize(model, quantizers[0], exclude=exclude)
+    inside = [s for s in sites.of("input") if s.module in handle.modules and s.layer is not None]
+    linears = [s for s in inside if s.role != "experts"]
+    names = [s.module for s in linears]
+    warnings = list(notes)
+
+    scores = _scan_scores(model, ids, real, batch_size, chosen.name, seed)
+    batches = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
+    training = model.training
+    model.eval()
+    try:
+        has_head = _has_head(stack, ids, device)
+        if not has_head:
+            name = type(model).__name__
+            warnings.append(f"{name} has no language-model head: errors of outputs are measured, no loss and no KL")
+        fisher = Fisher(stack, names, quantizers, modes, label_samples=label_samples, exclude=exclude, seed=seed)
+        errors = LinearErrors(model, names, quantizers, rows)
+        sweep = Sweep(
+            stack, modes, exclude=exclude, swap=has_head and "swap" in attribute, noise=has_head and noise, seed=seed
+        )
+        results: list[SweepResult] = []
+        for done, batch in enumerate(batches):
+            batch = batch.to(device)
+            if has_head and "gradient" in attribute:
+                fisher.run(batch)
+            with torch.no_grad():
+                with errors.measuring():
+                    stack.visit(batch, lambda call: call.output(call.hidden))
+                results.append(sweep.run(batch))
+            progress("batches", done + 1, len(batches))
+    finally:
+        model.train(training)
+    skipped = sorted(fisher.skipped | errors.skipped)
+    if skipped:
+        warnings.append(f"{len(skipped)} Linear(s) of routed experts have no row of their own: {skipped[0]} ...")
+
+    tokens = ids.shape[1] - 1
+    gradient = has_head and "gradient" in attribute
+    predicted = fisher.modules if gradient else {}
+    linear_rows = [
+        linear_row(site, q.name, errors.results[q.name, site.module], predicted, tokens)
+        for q in quantizers
+        for site in linears
+        if (q.name, site.module) in errors.results
+    ]
+    layer_rows = rows_of_layers(stack.names, modes, results, fisher if gradient else None, tokens, scores)
+    return Impact(
+        model=scanner.model_of(identity or scanner.identify(model, sites)),
+        settings=ImpactSettings(
+            formats=[q.name for q in quantizers],
+            points=list(points),
+            calibration=calibration,
+            attribute=list(attribute) if has_head else [],
+            label_samples=label_samples,
+            rows=rows,
+            exclude=list(exclude),
+            left_out=list(handle.left_out),
+            noise=noise,
+            seed=seed,
+            device=device.type,
+            dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+            backend=chosen.name,
+            versions=scanner.versions(),
+        ),
+        reference=reference_row(results) if has_head else None,
+        whole=[whole_row(mode, results, layer_rows) for mode in modes] if has_head else [],
+        layers=layer_rows,
+        linears=linear_rows,
+        groups=group_sums(linear_rows),
+        warnings=warnings,
+        provenance={
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - started, 2),
+        },
+    )
+
+
+def _has_head(stack: LayerStack, ids: Tensor, device: torch.device) -> bool:
+    with torch.no_grad():
+        output = stack.visit(ids[:1, :2].to(device), lambda call: call.output(call.hidden))
+    return logits_of(output) is not None
+
+
+def _scan_scores(
+    model: nn.Module, ids: Tensor, formats: Sequence[BlockFormat], batch_size: int, backend: str, seed: int
+) -> dict[tuple[str, int], dict[str, float]]:
+    """The classic scores of a scan on the same tokens, by (format, layer), larger is worse."""
+    if not formats:
+        return {}
+    report: Report = scanner.scan(
+        model, ids, list(formats), ("weight", "input", "output"), batch_size=batch_size, backend=backend, seed=seed
+    )
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for row in report.layers:
+        for spec, measured in row.formats.items():
+            for name in MAIN:
+                value = measured.value(name)
+                if math.isfinite(value):
+                    found.setdefault((spec, row.layer), {})[f"{row.kind} {name}"] = as_error(BY_NAME[name], value)
+    return found
