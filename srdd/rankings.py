@@ -53,15 +53,38 @@ def agreement(layers: Sequence[Layer], spec: str, top: int) -> Agreement | None:
     ]
     if len(both) < 3:
         return None
-    errors = _ranks([layer.formats[spec].value("relative_error") for layer in both])
-    noise = _ranks([-layer.formats[spec].value("sqnr_db") for layer in both])
+    errors = ranks([layer.formats[spec].value("relative_error") for layer in both])
+    noise = ranks([-layer.formats[spec].value("sqnr_db") for layer in both])
     top = min(top, len(both))
     first = {layer.layer for layer in worst(both, spec, "relative_error", top)}
     second = {layer.layer for layer in worst(both, spec, "sqnr_db", top)}
     return Agreement(_pearson(errors, noise), len(first & second), top)
 
 
-def _ranks(values: Sequence[float]) -> list[float]:
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's rank correlation; nan when one side is constant."""
+    return _pearson(ranks(a), ranks(b))
+
+
+def kendall(a: Sequence[float], b: Sequence[float]) -> float:
+    """Kendall's tau-b, which accounts for ties; nan when one side is constant."""
+    score, ties_a, ties_b, pairs = 0, 0, 0, 0
+    for i in range(len(a)):
+        for j in range(i):
+            x, y = _sign(a[i] - a[j]), _sign(b[i] - b[j])
+            pairs += 1
+            score += x * y
+            ties_a += x == 0
+            ties_b += y == 0
+    below = (pairs - ties_a) * (pairs - ties_b)
+    return score / math.sqrt(below) if below > 0 else math.nan
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
+
+
+def ranks(values: Sequence[float]) -> list[float]:
     """Ranks from 0, ties sharing their mean rank. scipy would cost half a second of start-up for these lines."""
     order = sorted(range(len(values)), key=values.__getitem__)
     ranks = [0.0] * len(values)

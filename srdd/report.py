@@ -111,6 +111,19 @@ def load(path: Path) -> Report:
 
 def read(path: Path) -> tuple[Report, str]:
     """A report and the SHA-256 of its bytes, for provenance; "-" is standard input. Raises ReportError as `load`."""
+    document, sha256 = _parse(path)
+    return from_document(document, str(path)), sha256
+
+
+def load_impact(path: Path) -> Impact:
+    """An impact document as it is, not as a report. Raises ReportError."""
+    document = _parse(path)[0]
+    if not isinstance(document, dict) or document.get("document") != "srdd-impact":
+        raise ReportError(f"{path} is no impact document; write one with `srdd impact --out {path}`")
+    return _validated(Impact, document, str(path))
+
+
+def _parse(path: Path) -> tuple[Any, str]:
     try:
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         text = content.decode("utf-8")
@@ -124,7 +137,7 @@ def read(path: Path) -> tuple[Report, str]:
         raise ReportError(
             f"{path} is no complete JSON document ({problem}); it may be cut off: scan again"
         ) from problem
-    return from_document(document, str(path)), hashlib.sha256(content).hexdigest()
+    return document, hashlib.sha256(content).hexdigest()
 
 
 def from_document(document: Any, name: str) -> Report:

@@ -16,6 +16,7 @@ from srdd.cli.multipliers import multipliers
 from srdd.cli.scan import scan
 from srdd.cli.schema import schema
 from srdd.cli.show import show
+from srdd.cli.validate import validate
 from srdd.cli.zones import zones
 from srdd.errors import SrddError
 
@@ -46,7 +47,7 @@ def options(
     """Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model."""
 
 
-for command in (scan, impact, show, formats, schema, zones, multipliers, advise, compare):
+for command in (scan, impact, validate, show, formats, schema, zones, multipliers, advise, compare):
     app.command()(command)
 
 

@@ -1,0 +1,74 @@
+"""`srdd validate`: which cheap score predicts the measured damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from srdd.validation import Validation
+
+_CLASSIC = ("scan: output relative_error", "scan: output sqnr_db", "scan: input relative_error", "scan: input sqnr_db")
+
+
+def validate(
+    impact: Annotated[Path, typer.Argument(help="An impact document with measured KLs (--attribute both).")] = Path(
+        "srdd-impact.json"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="The tables for machines, on stdout.")] = False,
+) -> None:
+    """Say which cheap scores predict the KL that quantizing single layers was measured to cost.
+
+    Example: srdd impact --model smollm2 --quant mxfp4 --modes wa --attribute both && srdd validate
+    """
+    import json
+
+    from srdd.cli import console
+    from srdd.report import load_impact
+    from srdd.validation import validate as correlate
+
+    document = load_impact(impact)
+    tables = correlate(document)
+    if as_json:
+        console.machine(json.dumps({"model": document.model.id, "tables": [t.model_dump() for t in tables]}, indent=1))
+        return
+    out = console.people()
+    for table in tables:
+        show(out, document.model.id, table)
+
+
+def show(out: Console, model: str, table: Validation) -> None:
+    """Scores best first, with what the classic ones are worth."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    point = {"weight": "W", "input": "A", "both": "W+A"}[table.point]
+    rows = Table(
+        title=f"{escape(model)}, {table.format} {point}: scores against the measured KL of {table.rows[0].layers} "
+        f"single layers, {table.tokens} tokens",
+        title_justify="left",
+    )
+    rows.add_column("score (larger is worse)", no_wrap=True)
+    for heading in ("Spearman", "95 %", "Kendall", "median |log2|"):
+        rows.add_column(heading, justify="right", no_wrap=True)
+    rows.add_column("")
+    for row in table.rows:
+        rows.add_row(
+            row.score,
+            f"{row.spearman:.2f}",
+            f"{row.interval[0]:.2f} to {row.interval[1]:.2f}",
+            f"{row.kendall:.2f}",
+            "-" if row.off is None else f"{row.off:.2f}",
+            row.verdict,
+        )
+    out.print(rows)
+    best = table.rows[0]
+    out.print(f"best: {best.score}, Spearman {best.spearman:.2f} ({best.interval[0]:.2f} to {best.interval[1]:.2f})")
+    classic = [row for row in table.rows if row.score in _CLASSIC]
+    failing = [row.score.removeprefix("scan: ") for row in classic if row.verdict != "predicts"]
+    if failing:
+        out.print(f"classic scores that do not predict the damage reliably here: {', '.join(failing)}")
