@@ -115,6 +115,14 @@ def read(path: Path) -> tuple[Report, str]:
     return from_document(document, str(path)), sha256
 
 
+def load_any(path: Path) -> Report | Impact:
+    """A report, or an impact document as it is. Raises ReportError."""
+    document = _parse(path)[0]
+    if isinstance(document, dict) and document.get("document") == "srdd-impact":
+        return _validated(Impact, document, str(path))
+    return from_document(document, str(path))
+
+
 def load_impact(path: Path) -> Impact:
     """An impact document as it is, not as a report. Raises ReportError."""
     document = _parse(path)[0]

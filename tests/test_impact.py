@@ -268,6 +268,10 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> Non
     zone = json.loads(printed)["zones"][0]
     assert zone["metrics"]["swap_kl"]["max"] == pytest.approx(max(means))
     assert srdd("multipliers", out, "--metric", "predicted_kl", "--quant", "mxfp4:even")[0] == 0
+    code, _, again = srdd("show", out)
+    assert code == 0
+    assert "measured (swap)" in again
+    assert srdd("show", out, "--layer", "1")[0] == 2
     code, _, shown = srdd("zones", out)
     assert code == 2
     assert "relative_error of output under mxfp4:even/weight is not in this report" in shown

@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from srdd.impact_document import Impact
     from srdd.report import Report
     from srdd.schema import Kind
 
@@ -26,14 +27,17 @@ def show(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The summary for machines, on stdout.")] = False,
 ) -> None:
-    """Show a report: summary, worst layers, bars; or one layer's modules.
+    """Show a report: summary, worst layers, bars; or one layer's modules. Impact documents too.
 
     Example: srdd show srdd-report.json --site output --quant mxfp4 --top 5
     """
-    from srdd.report import load
+    from srdd.report import Report, load_any
     from srdd.series import choose_kinds, choose_specs
 
-    document = load(report)
+    document = load_any(report)
+    if not isinstance(document, Report):
+        _show_impact(document, top, as_json, unused={"--site": site, "--quant": quant, "--layer": layer})
+        return
     kinds, specs = choose_kinds(document, site), choose_specs(document, quant)
     if as_json:
         _print_json(document, kinds, specs, layer)
@@ -56,6 +60,19 @@ def show(
     tables.worst_layers(out, document, best, specs[0], top)
     tables.bars(out, document, best, specs[0])
     out.print("More: --site, --quant, --top N, --layer N for the modules inside a layer.")
+
+
+def _show_impact(document: Impact, top: int, as_json: bool, unused: dict[str, object]) -> None:
+    from srdd.cli import console, impact_tables
+    from srdd.errors import OptionError
+
+    given = [name for name, value in unused.items() if value is not None]
+    if given:
+        raise OptionError(f"{', '.join(given)} has no effect on an impact document; leave it out")
+    if as_json:
+        console.machine(document.model_dump_json(indent=1))
+    else:
+        impact_tables.show(console.people(), document, top)
 
 
 def _print_json(document: Report, kinds: Sequence[Kind], specs: Sequence[str], layer: int | None) -> None:

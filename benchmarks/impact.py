@@ -1,0 +1,69 @@
+"""Impact runs of SmolLM2 against the plain forward pass on the same tokens: python benchmarks/impact.py [sequences]."""
+
+import sys
+import time
+
+import torch
+from timing import verdict
+
+from srdd import calibration
+from srdd.formats import parse
+from srdd.impact.fake import EXCLUDE, Quantizer, fake_quantize
+from srdd.impact.fisher import Fisher
+from srdd.impact.stack import LayerStack
+from srdd.impact.sweep import Mode, Sweep
+from srdd.sites import find_sites
+from srdd.source import open_model
+
+LENGTH = 512
+
+
+def main() -> None:
+    opened = open_model("smollm2")
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    ids = calibration.load(None, opened.tokenizer, samples=count, seq_len=LENGTH).token_ids
+    stack, quantizer = LayerStack(opened.model), Quantizer(parse("mxfp4"), "fused", kept={})
+    mode = Mode(quantizer, "both")
+    names = [s.module for s in find_sites(opened.model, ("input",)).sites if s.layer is not None]
+
+    def seconds(run: object) -> float:
+        started = time.perf_counter()
+        for batch in ids.split(1):
+            run(batch)  # type: ignore[operator]
+        return time.perf_counter() - started
+
+    def plain(batch: torch.Tensor) -> None:
+        with torch.no_grad():
+            opened.model(batch, use_cache=False)
+
+    handle = fake_quantize(opened.model, quantizer)
+
+    def quantized(batch: torch.Tensor) -> None:
+        with handle:
+            plain(batch)
+
+    def sweep(swap: bool) -> object:
+        made = Sweep(stack, [mode], swap=swap)
+
+        def run(batch: torch.Tensor) -> None:
+            with torch.no_grad():
+                made.run(batch)
+
+        return run
+
+    fisher = Fisher(stack, names, [quantizer], [mode], exclude=EXCLUDE)
+    plain(ids[:1]), quantized(ids[:1])  # compile and fill caches
+    print(f"SmolLM2, {count} sequences of {LENGTH}, mxfp4 W+A, {torch.get_num_threads()} threads")
+    forward = seconds(plain)
+    print(f"plain forward            {forward:.2f} s")
+    for name, run, target in (
+        ("whole model quantized", quantized, 1.3),
+        ("isolated and cumulative", sweep(False), 4.0),
+        ("gradient attribution", fisher.run, 4.0),
+        ("swap of every layer", sweep(True), len(stack) / 2 + 2),
+    ):
+        print(f"{name:<24} {verdict(seconds(run) / forward, target, at_most=True)}")
+
+
+if __name__ == "__main__":
+    main()
