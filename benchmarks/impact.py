@@ -8,7 +8,7 @@ from timing import verdict
 
 from srdd import calibration
 from srdd.formats import parse
-from srdd.impact.fake import EXCLUDE, Quantizer, fake_quantize
+from srdd.impact.fake import Quantizer, fake_quantize
 from srdd.impact.fisher import Fisher
 from srdd.impact.stack import LayerStack
 from srdd.impact.sweep import Mode, Sweep
@@ -51,7 +51,13 @@ def main() -> None:
 
         return run
 
-    fisher = Fisher(stack, names, [quantizer], [mode], exclude=EXCLUDE)
+    fisher = Fisher(stack, names, [quantizer])
+    with torch.no_grad():
+        swept = Sweep(stack, [mode], keep_changes=True).run(ids[:1])  # an impact run sweeps first
+
+    def gradient(batch: torch.Tensor) -> None:
+        fisher.run(batch, swept.changes)
+
     plain(ids[:1]), quantized(ids[:1])  # compile and fill caches
     print(f"SmolLM2, {count} sequences of {LENGTH}, mxfp4 W+A, {torch.get_num_threads()} threads")
     forward = seconds(plain)
@@ -59,7 +65,7 @@ def main() -> None:
     for name, run, target in (
         ("whole model quantized", quantized, 1.3),
         ("isolated and cumulative", sweep(False), 4.0),
-        ("gradient attribution", fisher.run, 4.0),
+        ("gradient attribution", gradient, 4.0),
         ("swap of every layer", sweep(True), len(stack) / 2 + 2),
     ):
         print(f"{name:<24} {verdict(seconds(run) / forward, target, at_most=True)}")

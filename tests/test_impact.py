@@ -16,7 +16,7 @@ from srdd.errors import CalibrationError, OptionError, SiteError
 from srdd.formats import parse
 from srdd.impact.divergence import Reference, quantile
 from srdd.impact.estimates import mean, ratio_of_sums, share_change
-from srdd.impact.fake import EXCLUDE, Quantizer, fake_quantize
+from srdd.impact.fake import Quantizer, fake_quantize
 from srdd.impact.fisher import Fisher
 from srdd.impact.run import measure_impact
 from srdd.impact.stack import LayerStack
@@ -143,11 +143,9 @@ def test_products_of_gradient_and_error_are_exact(llama: LlamaForCausalLM) -> No
     """Backward's shortcuts against g and dY formed one by one, for the same labels."""
     names = [n for n, m in llama.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
     quantizer, stack = Quantizer(FMT, "eager"), LayerStack(llama)
-    fisher = Fisher(stack, names, [quantizer], [Mode(quantizer, "both")], exclude=EXCLUDE, seed=7)
-    fisher.run(IDS)
-    labels = Fisher(stack, names, [quantizer], [], exclude=EXCLUDE, seed=7)._draw(
-        torch.log_softmax(llama(IDS).logits[:, :-1].detach(), -1)
-    )
+    fisher = Fisher(stack, names, [quantizer], seed=7)
+    fisher.run(IDS, {})
+    labels = Fisher(stack, names, [quantizer], seed=7)._draw(torch.softmax(llama(IDS).logits[:, :-1].detach(), -1))
     kept: dict[str, tuple[Tensor, Tensor]] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -185,10 +183,11 @@ def test_small_errors_are_predicted(llama: LlamaForCausalLM) -> None:
     """`sum` is exact to second order; `diagonal` leaves out what errors at different positions have in common."""
     quantizer, stack = Quantizer(parse("mxfp8"), "eager"), LayerStack(llama)
     mode = Mode(quantizer, "weight")
-    fisher = Fisher(stack, [], [quantizer], [mode], label_samples=1000, exclude=EXCLUDE)
-    fisher.run(IDS)
     with torch.no_grad():
-        measured = Sweep(stack, [mode], swap=True).run(IDS).swaps
+        swept = Sweep(stack, [mode], swap=True, keep_changes=True).run(IDS)
+    measured = swept.swaps
+    fisher = Fisher(stack, [], [quantizer], label_samples=1000)
+    fisher.run(IDS, swept.changes)
     for index in range(len(stack)):
         want = measured[(*mode.key, index)].sum().item()
         score = fisher.layers[(*mode.key, index)]

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from srdd.errors import SiteError
 from srdd.impact.fake import Quantizer
 from srdd.impact.stack import LayerCall, LayerStack, first, logits_of
-from srdd.impact.sweep import Mode, layer_quantized
+from srdd.impact.sweep import Changes
 
 _LAYER = "layer "  # keys of a layer's own products; no module's name holds a space
 
@@ -50,22 +50,17 @@ class Fisher:
         stack: LayerStack,
         names: Sequence[str],
         quantizers: Sequence[Quantizer],
-        modes: Sequence[Mode],
         *,
         label_samples: int = 1,
-        exclude: Sequence[str],
         seed: int = 0,
     ) -> None:
         modules = dict(stack.model.named_modules())
         self._stack = stack
         self._modules = {name: modules[name] for name in names}
         self._layer_of = {name: i for name in names for i, layer in enumerate(stack.names) if _inside(name, layer)}
-        self._quantizers, self._modes, self._samples = quantizers, modes, label_samples
+        self._quantizers, self._samples = quantizers, label_samples
         self._generator = torch.Generator().manual_seed(seed)
-        self._changes: dict[tuple[str, str, int], Tensor] = {}  # of layer outputs, for the batch at hand
-        self._handles = {
-            (mode.key, i): layer_quantized(stack, i, mode, exclude) for mode in modes for i in range(len(stack))
-        }
+        self._changes: Changes = {}  # for the batch at hand
         # g . d at every position of the batch at hand, by (format, point, name)
         self._products: dict[tuple[str, str, str], Tensor] = {}
         self.skipped: set[str] = set()
@@ -73,27 +68,32 @@ class Fisher:
         self.layer_sums: dict[tuple[str, str, int], Score] = {}  # products of a layer's modules added, then squared
         self.layers: dict[tuple[str, str, int], Score] = {}  # of the layer's own output error
 
-    def run(self, token_ids: Tensor, progress: Callable[[], None] = lambda: None) -> None:
-        """One batch [sequences, length]. Raises SiteError for a model without a language-model head."""
+    def run(self, token_ids: Tensor, changes: Changes) -> None:
+        """One batch [sequences, length], and what quantizing each layer alone changes at its output (from a sweep).
+
+        Raises SiteError for a model without a language-model head.
+        """
+        self._changes = changes
         with _frozen(self._stack.model), self._scored(), torch.enable_grad():
             logits = logits_of(self._stack.visit(token_ids, self._visitor))
             if logits is None:
                 raise SiteError(f"{type(self._stack.model).__name__} has no language-model head to predict a KL at")
             logits = logits[:, :-1]
-            log_p = torch.log_softmax(logits.float(), -1)
+            p = torch.softmax(logits.detach().float(), -1)
             totals: dict[tuple[str, Any], Score] = {}
             for sample in range(self._samples):
-                labels = self._draw(log_p.detach())
-                loss = -log_p.gather(2, labels[:, :, None]).sum()
                 self._products.clear()
-                loss.backward(retain_graph=sample + 1 < self._samples)  # type: ignore[no-untyped-call]
+                # the gradient of -log p(label) at the logits, written down instead of taken: p less one at the label
+                gradient = p.clone() if sample + 1 < self._samples else p
+                labels = self._draw(p)[:, :, None]
+                gradient.scatter_add_(2, labels, -torch.ones_like(labels, dtype=p.dtype))
+                logits.backward(gradient.to(logits.dtype), retain_graph=sample + 1 < self._samples)  # type: ignore[no-untyped-call]
                 self._square(totals)
-                progress()
         for (target, key), score in totals.items():
             kept = getattr(self, target).setdefault(key, Score())
             kept.diagonal += [value / self._samples for value in score.diagonal]
             kept.sum += [value / self._samples for value in score.sum]
-        self._changes.clear()
+        self._changes = {}
         self._products.clear()
 
     def _visitor(self, call: LayerCall) -> Any:
@@ -103,20 +103,14 @@ class Fisher:
             call = LayerCall(call.index, call.name, hidden, call._forward, call._args, call._kwargs)
         output = call.output(call.hidden)
         clean = first(output)
-        for mode in self._modes:
-            handle = self._handles[mode.key, call.index]
-            if handle is not None:
-                with torch.no_grad(), handle:
-                    self._changes[(*mode.key, call.index)] = call.run(call.hidden.detach()) - clean.detach()
         if clean.requires_grad:
             clean.register_hook(lambda g: self._layer_products(call.index, g))  # type: ignore[no-untyped-call]
         return output
 
     def _layer_products(self, index: int, g: Tensor) -> None:
-        for mode in self._modes:
-            change = self._changes.get((*mode.key, index))
-            if change is not None:
-                self._products[(*mode.key, f"{_LAYER}{index}")] = (g * change).sum(-1).double()
+        for (spec, point, layer), change in self._changes.items():
+            if layer == index:
+                self._products[spec, point, f"{_LAYER}{index}"] = (g * change).sum(-1).double()
 
     def add(self, name: str, module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
         """Called in backward by a Linear: keeps g . d for all formats and points, returns the gradient of x."""
@@ -161,13 +155,12 @@ class Fisher:
 
         return stand_in
 
-    def _draw(self, log_p: Tensor) -> Tensor:
-        """Labels sampled from the model, [sequences, length - 1]."""
-        uniform = torch.rand(log_p.shape[:2], generator=self._generator).to(log_p.device)
-        below = log_p.exp().cumsum(-1)
-        return (
-            torch.searchsorted(below, (uniform * below[..., -1])[..., None]).squeeze(-1).clamp(max=log_p.shape[-1] - 1)
-        )
+    def _draw(self, p: Tensor) -> Tensor:
+        """Labels sampled from the model's probabilities, [sequences, length - 1]."""
+        uniform = torch.rand(p.shape[:2], generator=self._generator).to(p.device)
+        below = p.cumsum(-1)
+        labels = torch.searchsorted(below, (uniform * below[..., -1])[..., None]).squeeze(-1)
+        return labels.clamp(max=p.shape[-1] - 1)
 
     def _square(self, totals: dict[tuple[str, Any], Score]) -> None:
         """Half the squares of the products at hand, added to each sequence's totals over label samples."""

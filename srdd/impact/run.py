@@ -92,20 +92,30 @@ def measure_impact(
         if not has_head:
             name = type(model).__name__
             warnings.append(f"{name} has no language-model head: errors of outputs are measured, no loss and no KL")
-        fisher = Fisher(stack, names, quantizers, modes, label_samples=label_samples, exclude=exclude, seed=seed)
+        gradient = has_head and "gradient" in attribute
+        fisher = Fisher(stack, names, quantizers, label_samples=label_samples, seed=seed)
         errors = LinearErrors(model, names, quantizers, rows)
         sweep = Sweep(
-            stack, modes, exclude=exclude, swap=has_head and "swap" in attribute, noise=has_head and noise, seed=seed
+            stack,
+            modes,
+            exclude=exclude,
+            swap=has_head and "swap" in attribute,
+            noise=has_head and noise,
+            keep_changes=gradient,
+            seed=seed,
         )
         results: list[SweepResult] = []
         for done, batch in enumerate(batches):
             batch = batch.to(device)
-            if has_head and "gradient" in attribute:
-                fisher.run(batch)
             with torch.no_grad():
-                with errors.measuring():
-                    stack.visit(batch, lambda call: call.output(call.hidden))
                 results.append(sweep.run(batch))
+            with errors.measuring():  # on the one clean pass that there is
+                if gradient:
+                    fisher.run(batch, results[-1].changes)
+                    results[-1].changes.clear()
+                else:
+                    with torch.no_grad():
+                        stack.visit(batch, lambda call: call.output(call.hidden))
             progress("batches", done + 1, len(batches))
     finally:
         model.train(training)
@@ -114,7 +124,6 @@ def measure_impact(
         warnings.append(f"{len(skipped)} Linear(s) of routed experts have no row of their own: {skipped[0]} ...")
 
     tokens = ids.shape[1] - 1
-    gradient = has_head and "gradient" in attribute
     predicted = fisher.modules if gradient else {}
     linear_rows = [
         linear_row(site, q.name, errors.results[q.name, site.module], predicted, tokens)

@@ -54,6 +54,10 @@ class LayerErrors:
     cumulative: list[float] = field(default_factory=list)
 
 
+# What quantizing one layer alone changes at its output [sequences, length, features], by (format, point, layer).
+Changes = dict[tuple[str, str, int], Tensor]
+
+
 @dataclass
 class SweepResult:
     """What one sweep leaves: layer errors by (format, point, layer), and by what was changed each token's cost."""
@@ -63,6 +67,7 @@ class SweepResult:
     whole: dict[tuple[str, str], dict[str, Tensor]] = field(default_factory=dict)
     swaps: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)  # KL: [sequences, length - 1]
     noises: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
+    changes: Changes = field(default_factory=dict)  # only when they are kept: a state per layer and mode
 
 
 class Sweep:
@@ -76,9 +81,10 @@ class Sweep:
         exclude: Sequence[str] = EXCLUDE,
         swap: bool = False,
         noise: bool = False,
+        keep_changes: bool = False,
         seed: int = 0,
     ) -> None:
-        self._stack, self._modes, self._swap, self._noise = stack, modes, swap, noise
+        self._stack, self._modes, self._swap, self._noise, self._keep = stack, modes, swap, noise, keep_changes
         self._generator = torch.Generator().manual_seed(seed)
         self._handles = {
             (mode.key, index): layer_quantized(stack, index, mode, exclude)
@@ -110,6 +116,8 @@ class Sweep:
                     cumulative = isolated if below is None else call.run(below)
                 states[mode.key] = cumulative
                 result.layers[key] = LayerErrors(_norms(clean), _norms(isolated - clean), _norms(cumulative - clean))
+                if self._keep:
+                    result.changes[key] = isolated - clean
                 if self._swap:
                     swapped[key] = isolated
                 if self._noise:
