@@ -130,7 +130,9 @@ def test_readme_commands_run(
     for command in commands:
         words = shlex.split(command)[1:]
         words = [str(tiny_llama) if word.startswith("path/to/") else word for word in words]
-        if words[0] == "scan" and "weight" not in words and "--samples" not in words:
+        if words[0] == "impact":
+            words += ["--seq-len", "32", "--samples", "2"]
+        elif words[0] == "scan" and "weight" not in words and "--samples" not in words:
             words += ["--seq-len", "64", "--samples", "2"]
         elif "--samples" in words:
             words[words.index("--samples") + 1] = "2"
