@@ -124,6 +124,8 @@ def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -
     layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
     if not layers:
         raise ReportError(f"the report has no layer with {kind} sites under {spec}; scan with --sites {kind}")
+    if not any(math.isfinite(layer.formats[spec].value(name)) for layer in layers for name in MAIN):
+        raise ReportError(f"none of {', '.join(MAIN)} is known under {spec}; advice needs a report of `srdd scan`")
     thresholds = report.settings.thresholds
     limits = limits_for(spec, against, thresholds)
     beyond = {layer.layer: found for layer in layers if (found := _beyond(layer.formats[spec], limits))}

@@ -14,6 +14,7 @@ from srdd.causes import cause, noise_shares
 from srdd.errors import OptionError, ReportError
 from srdd.report import Report, in_order
 from srdd.schema import measurement
+from srdd.tally import Tally
 
 Run = Callable[..., tuple[int, str, str]]
 SPEC = "mxfp4:even"
@@ -156,3 +157,5 @@ def test_version_0_has_a_verdict_and_no_invented_cause(tmp_path: Path, srdd: Run
 def test_nothing_to_judge() -> None:
     with pytest.raises(ReportError, match="scan with --sites output"):
         advise(model(1), "output", SPEC)
+    with pytest.raises(ReportError, match="advice needs a report of `srdd scan`"):
+        advise(make_report({"weight": [[Tally()]] * 4}), "weight", SPEC)
