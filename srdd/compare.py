@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from srdd.errors import OptionError
 from srdd.layer_groups import thirds
-from srdd.metrics import BY_NAME, METRICS, Metric
+from srdd.metrics import RANKED, Metric
 from srdd.pairing import Pair, pairs, within_noise
 from srdd.report import Report
 from srdd.schema import Kind
@@ -192,9 +192,9 @@ def drift(
 
 def any_metric(name: str) -> Metric:
     """A metric by name, with or without a better side. Raises OptionError."""
-    if name not in BY_NAME:
-        raise OptionError(f"unknown metric {name!r}; expected one of: {', '.join(metric.name for metric in METRICS)}")
-    return BY_NAME[name]
+    if name not in RANKED:
+        raise OptionError(f"unknown metric {name!r}; expected one of: {', '.join(RANKED)}")
+    return RANKED[name]
 
 
 def _grouped(

@@ -9,6 +9,7 @@ import typer
 
 from srdd.cli import console
 from srdd.cli.advise import advise
+from srdd.cli.check import check
 from srdd.cli.compare import compare
 from srdd.cli.formats import formats
 from srdd.cli.impact import impact
@@ -47,7 +48,7 @@ def options(
     """Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model."""
 
 
-for command in (scan, impact, validate, show, formats, schema, zones, multipliers, advise, compare):
+for command in (scan, impact, validate, show, formats, schema, zones, multipliers, advise, compare, check):
     app.command()(command)
 
 

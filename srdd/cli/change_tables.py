@@ -22,7 +22,7 @@ from srdd.compare import (
     compare_pairs,
     value_text,
 )
-from srdd.metrics import BY_NAME, MAIN, Metric
+from srdd.metrics import MAIN, RANKED, Metric
 from srdd.pairing import pairs
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def overview(out: Console, sides: Sequence[tuple[Report, Report, Kind, str, str]
     table.add_column("sites", no_wrap=True)
     table.add_column("format:rule", no_wrap=True)
     for name in MAIN:
-        table.add_column(f"{name.removesuffix('_db').replace('_', ' ')}\n{_unit(BY_NAME[name])}", justify="right")
+        table.add_column(f"{name.removesuffix('_db').replace('_', ' ')}\n{_unit(RANKED[name])}", justify="right")
     for base, new, kind, a, b in sides:
         found = pairs(base, new, kind, a, b)
-        cells = [_overview_cell(compare_pairs(found, BY_NAME[name])) for name in MAIN]
+        cells = [_overview_cell(compare_pairs(found, RANKED[name])) for name in MAIN]
         table.add_row(kind, a if a == b else f"{a}\nto {b}", *cells)
     out.print(table)
 
@@ -61,7 +61,7 @@ def _overview_cell(comparison: Comparison) -> str:
     rows = comparison.measured
     if not rows:
         return "-"
-    metric, largest = BY_NAME[comparison.metric], max(rows, key=lambda row: abs(row.change))
+    metric, largest = RANKED[comparison.metric], max(rows, key=lambda row: abs(row.change))
     if largest.change == 0:
         return "same"
     finite = [row.change for row in rows if row.layers and math.isfinite(row.change)]
@@ -71,7 +71,7 @@ def _overview_cell(comparison: Comparison) -> str:
 
 def details(out: Console, comparison: Comparison, top: int) -> None:
     """Zones, then layers, largest change first, then sites outside the layers."""
-    metric = BY_NAME[comparison.metric]
+    metric = RANKED[comparison.metric]
     spec = comparison.base_format
     if comparison.new_format != spec:
         spec = f"{spec} to {comparison.new_format}"
@@ -112,7 +112,7 @@ def _table(out: Console, title: str, metric: Metric, rows: Sequence[Difference])
 
 def drift(out: Console, table: DriftTable, reports: Sequence[str], top: int) -> None:
     """Zones, then layers, largest drift first: the values, the change from first to last, the slope a report."""
-    metric = BY_NAME[table.metric]
+    metric = RANKED[table.metric]
     places = list(range(len(reports)))
     if len(places) > _MOST_VALUES:
         places = [*places[: _MOST_VALUES - 1], places[-1]]

@@ -1,0 +1,138 @@
+"""`srdd check`: the CI gate. Exit 0 passed, 1 a regression, 2 not comparable or not readable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from srdd.gate import Verdict
+    from srdd.policy import Policy
+
+_SHOWN = 10  # failures a case; all of them are in --json and --junit
+
+
+def check(
+    new: Annotated[Path, typer.Argument(help="The new report; - reads standard input.")],
+    baseline: Annotated[Path | None, typer.Option("--baseline", help="The report to compare with.")] = None,
+    policy: Annotated[Path | None, typer.Option("--policy", help="Limits and floors from TOML.")] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", help="How much worse, e.g. sqnr_db=-0.5, relative_error=+5%.")
+    ] = None,
+    floor: Annotated[
+        list[str] | None, typer.Option("--floor", help="An absolute bound, no baseline needed, e.g. sqnr_db=15.")
+    ] = None,
+    site: Annotated[str | None, typer.Option("--site", help="--limit and --floor only for these sites.")] = None,
+    quant: Annotated[str | None, typer.Option("--quant", help="--limit and --floor only for this format.")] = None,
+    layers: Annotated[str | None, typer.Option("--layers", help="--limit and --floor only here, e.g. 0-3,29.")] = None,
+    allow_different_model: Annotated[
+        bool, typer.Option("--allow-different-model", help="Another architecture, depth or size: for format studies.")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.")] = None,
+    summary: Annotated[Path | None, typer.Option("--summary", help="Write Markdown.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace --junit and --summary when they exist.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The verdict for machines, on stdout.")] = False,
+) -> None:
+    """Gate a new checkpoint in CI: exit 0 when it holds its limits, 1 and the layer when not, 2 when not comparable.
+
+    Example: srdd check new.json --baseline base.json --limit sqnr_db=-0.5 --junit gate.xml
+    """
+    import os
+
+    from srdd.cli import console
+    from srdd.errors import OptionError
+    from srdd.exporters import gate_markdown
+    from srdd.exporters import junit as junit_xml
+    from srdd.files import check_new, write_text
+    from srdd.gate import check as hold
+    from srdd.report import load
+
+    if str(new) == "-" and str(baseline) == "-":
+        raise OptionError("the new report and the baseline cannot both be standard input")
+    if force and junit is None and summary is None:
+        raise OptionError("--force has no effect without --junit or --summary")
+    rules = _policy(policy, limit or [], floor or [], (site, quant, layers), baseline is not None)
+    for path in (junit, summary):
+        if path is not None:
+            check_new(path, force=force)
+    base = None if baseline is None else load(baseline)
+    verdict = hold(load(new), base, rules, allow_different_model=allow_different_model)
+    if junit is not None:
+        write_text(junit, junit_xml.render(verdict))
+    if summary is not None:
+        write_text(summary, gate_markdown.render(verdict))
+    page = os.environ.get("GITHUB_STEP_SUMMARY")
+    if page:
+        with Path(page).open("a", encoding="utf-8") as file:
+            file.write(gate_markdown.render(verdict))
+    if as_json:
+        console.machine(verdict.model_dump_json(indent=1))
+    else:
+        show(console.people(), verdict)
+    if not verdict.passed:
+        raise typer.Exit(1)
+
+
+def show(out: Console, verdict: Verdict) -> None:
+    """Every limit with what came closest, then each regression in a sentence."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from srdd.exporters.gate_text import implausible_text, sentence
+
+    against = f" against {verdict.baseline}" if verdict.baseline else ""
+    out.print(f"[bold]{escape(verdict.new)}[/bold]{escape(against)}{'  (built-in limits)' if verdict.defaults else ''}")
+    for note in verdict.notes:
+        out.print(f"note: {escape(note)}")
+    table = Table()
+    for heading in ("", "sites", "format:rule", "limit", "checked", "failed", "closest"):
+        table.add_column(heading, justify="right" if heading in ("checked", "failed") else "left")
+    for case in verdict.cases:
+        mark = "[green]ok[/green]" if case.passed else "[red]FAILED[/red]"
+        cells = (case.kind, case.format, case.limit, str(case.checked), str(len(case.failures)), case.worst.name)
+        table.add_row(mark, *map(escape, cells))
+    out.print(table)
+    for case in verdict.cases:
+        for finding in case.implausible[:_SHOWN]:
+            out.print(f"[yellow]flagged:[/yellow] {escape(implausible_text(case, finding))}")
+    for problem in verdict.problems:
+        out.print(f"[red]FAILED[/red] {escape(problem)}")
+    for case in verdict.cases:
+        for finding in case.failures[:_SHOWN]:
+            out.print(f"[red]FAILED[/red] {escape(sentence(case, finding))}")
+        if len(case.failures) > _SHOWN:
+            out.print(f"       and {len(case.failures) - _SHOWN} more under {case.limit}")
+    out.print("passed" if verdict.passed else "[bold red]failed[/bold red]")
+
+
+def _policy(
+    path: Path | None,
+    limits: list[str],
+    floors: list[str],
+    scope: tuple[str | None, str | None, str | None],
+    based: bool,
+) -> Policy:
+    """The policy file with the options added; the built-in limits when neither is given."""
+    from srdd.errors import OptionError
+    from srdd.policy import DEFAULTS, Policy, load, parse_floor, parse_limit, scope_of
+
+    if any(scope) and not limits and not floors:
+        raise OptionError("--site, --quant and --layers narrow --limit and --floor; give one of those")
+    where = scope_of(*scope)
+    written = Policy() if path is None else load(path)
+    policy = Policy(
+        limits=(*written.limits, *(parse_limit(text, where) for text in limits)),
+        floors=(*written.floors, *(parse_floor(text, where) for text in floors)),
+        implausible_gain=written.implausible_gain,
+    )
+    if policy.limits or policy.floors:
+        if based and not policy.limits:
+            raise OptionError("--baseline has no effect on floors; give --limit too, or leave it out")
+        return policy
+    if not based:
+        raise OptionError("nothing to check: give --baseline, with or without --limit, or --floor")
+    return Policy(limits=DEFAULTS, are_defaults=True)

@@ -1,0 +1,201 @@
+"""The gate: a report held to limits beside a baseline, and to floors without one; the verdict follows from data alone.
+
+Not here: what limits are (policy.py), whether two reports may be compared (pairing.py), printing. A limit is checked on
+every decoder layer and on every site outside the layers (lm_head), for each kind of site and format it holds for; a
+value that the baseline has and the new report lacks fails. A gain beyond a factor passes but is flagged: an error
+halved between two checkpoints is more often the wrong file than a gain.
+
+Worked number: "sqnr_db=-0.5" with 19.0 dB in the baseline of layer 7 and 16.0 dB now: bound 18.5, failed, named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from srdd.errors import OptionError
+from srdd.formats import parse
+from srdd.layer_groups import layer_numbers
+from srdd.metrics import Metric
+from srdd.pairing import Pair, comparable, pairs, within_noise
+from srdd.policy import Floor, Limit, Policy
+from srdd.report import Report
+from srdd.schema import KINDS, Kind
+from srdd.series import as_error
+from srdd.verdicts import violates
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+
+class Finding(Part):
+    """One layer, or one site outside the layers, against one limit."""
+
+    name: str  # "layer 7" or "lm_head"
+    base: float | None  # None: a floor, which has no baseline
+    new: float
+    bound: float
+    passed: bool
+    within_noise: bool = False  # the change is below twice its standard error; the verdict does not ask
+    implausible: bool = False
+
+
+class Case(Part):
+    """One limit or floor over one kind of site and format: the unit of a JUnit test case."""
+
+    kind: Kind
+    format: str
+    limit: str
+    metric: str
+    unit: str
+    checked: int
+    worst: Finding  # the one closest to its bound, or furthest beyond
+    failures: list[Finding]  # furthest beyond first
+    implausible: list[Finding] = Field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+
+class Verdict(Part):
+    """The whole check."""
+
+    schema_version: Literal[1] = 1
+    document: Literal["srdd-check"] = "srdd-check"
+    passed: bool
+    baseline: str | None
+    new: str
+    defaults: bool  # no limit was given, so the built-in ones held
+    cases: list[Case]
+    problems: list[str]  # failures that no limit names: NaN or infinite values
+    notes: list[str]
+
+
+def check(new: Report, baseline: Report | None, policy: Policy, *, allow_different_model: bool = False) -> Verdict:
+    """Hold `new` to the policy. Raises OptionError for limits that match nothing, ReportError for what differs."""
+    if policy.limits and baseline is None:
+        raise OptionError("a limit compares with a baseline: give --baseline, or use --floor for absolute bounds")
+    notes: list[str] = []
+    cases: list[Case] = []
+    for limit in policy.limits:
+        assert baseline is not None
+        kinds, specs = _chosen(limit, baseline)
+        notes += comparable(baseline, new, kinds, specs, allow_different_model=allow_different_model)
+        cases += _cases(limit, baseline, new, kinds, specs, policy, optional=policy.are_defaults)
+    for floor in policy.floors:
+        kinds, specs = _chosen(floor, new)
+        cases += _cases(floor, new, new, kinds, specs, policy, optional=False)
+    if not cases:
+        raise OptionError("nothing was checked: give --limit with --baseline, or --floor")
+    problems = [text for text in new.warnings if text.startswith("ERROR")]
+    return Verdict(
+        passed=not problems and all(case.passed for case in cases),
+        baseline=None if baseline is None else baseline.model.id,
+        new=new.model.id,
+        defaults=policy.are_defaults,
+        cases=cases,
+        problems=problems,
+        notes=list(dict.fromkeys(notes)),
+    )
+
+
+def _chosen(limit: Limit | Floor, report: Report) -> tuple[list[Kind], list[str]]:
+    """The kinds and formats of a report that a limit holds for. Raises OptionError when it has none of them."""
+    present = [kind for kind in KINDS if any(site.kind == kind for site in report.sites)]
+    kinds = [kind for kind in present if limit.site in (None, kind)]
+    if not kinds:
+        raise OptionError(f"{limit.text}: the report has {', '.join(present) or 'no sites'}")
+    known = report.settings.formats
+    if limit.quant is None:
+        return kinds, list(known)
+    spec = limit.quant if limit.quant in known else parse(limit.quant).spec
+    if spec not in known:
+        raise OptionError(f"{limit.text}: the report has {', '.join(known)}, not {spec}")
+    return kinds, [spec]
+
+
+def _cases(
+    limit: Limit | Floor,
+    base: Report,
+    new: Report,
+    kinds: Sequence[Kind],
+    specs: Sequence[str],
+    policy: Policy,
+    *,
+    optional: bool,
+) -> list[Case]:
+    """One case per kind and format in which the metric is measured. Raises OptionError when there is none."""
+    wanted = None if limit.layers is None else set(layer_numbers(limit.layers, "layers"))
+    found = []
+    for kind in kinds:
+        for spec in specs:
+            members = [p for p in pairs(base, new, kind, spec) if wanted is None or p.layer in wanted]
+            findings = [f for p in members if (f := _finding(limit, p, policy)) is not None]
+            if findings:
+                found.append(_case(limit, kind, spec, findings))
+    if not found and not optional:
+        where = f"layers {limit.layers}" if limit.layers else "any layer or site"
+        raise OptionError(f"{limit.text} matches nothing: {limit.metric} is not known for {where} of this report")
+    return found
+
+
+def _case(limit: Limit | Floor, kind: Kind, spec: str, findings: Sequence[Finding]) -> Case:
+    metric = limit.of
+    ranked = sorted(findings, key=lambda f: -_excess(metric, f))
+    return Case(
+        kind=kind,
+        format=spec,
+        limit=limit.text,
+        metric=metric.name,
+        unit=metric.unit,
+        checked=len(findings),
+        worst=ranked[0],
+        failures=[f for f in ranked if not f.passed],
+        implausible=[f for f in ranked if f.implausible],
+    )
+
+
+def _finding(limit: Limit | Floor, pair: Pair, policy: Policy) -> Finding | None:
+    """None where neither report knows the metric: nothing is measured there to hold to anything."""
+    metric = limit.of
+    base, value = pair.values(metric.name)
+    if math.isnan(base):
+        if isinstance(limit, Floor) or math.isnan(value):
+            return None
+        return Finding(name=pair.name, base=None, new=value, bound=math.nan, passed=True)
+    bound = limit.bound(base)
+    passed = not math.isnan(value) and not violates(metric, value, bound)
+    if isinstance(limit, Floor):
+        return Finding(name=pair.name, base=None, new=value, bound=bound, passed=passed)
+    return Finding(
+        name=pair.name,
+        base=base,
+        new=value,
+        bound=bound,
+        passed=passed,
+        within_noise=within_noise(pair.change(metric.name), pair.error(metric)),
+        implausible=_implausible(metric, base, value, policy.implausible_gain),
+    )
+
+
+def _implausible(metric: Metric, base: float, new: float, factor: float) -> bool:
+    """A gain by more than the factor, and by more than what the metric calls material."""
+    if math.isnan(new) or abs(base - new) <= (metric.material or 0.0):
+        return False
+    before, after = as_error(metric, base), as_error(metric, new)
+    return before > factor * after
+
+
+def _excess(metric: Metric, finding: Finding) -> float:
+    """How far beyond its bound, in the metric's unit; a missing value is infinitely far."""
+    if math.isnan(finding.new):
+        return math.inf
+    if finding.new == finding.bound or math.isnan(finding.bound):
+        return 0.0
+    distance = finding.new - finding.bound
+    return -distance if metric.better == "up" else distance
