@@ -156,8 +156,13 @@ def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -
         next_format=_next(candidates, spec) if verdict == "reconsider_format" else None,
         sigma_range=sigma_range,
         sigma_source=sigma_source,
-        notes=[text for text in report.warnings if text.startswith("version 0")],
+        notes=[text for text in report.warnings if text.startswith("version 0")] + _unjudged(layers, spec),
     )
+
+
+def _unjudged(layers: Sequence[Layer], spec: str) -> list[str]:
+    unknown = [x.layer for x in layers if not any(math.isfinite(x.formats[spec].value(name)) for name in MAIN)]
+    return [f"layer(s) {', '.join(map(str, unknown))} hold no finite metric and are not judged"] if unknown else []
 
 
 def _beyond(measured: Measurement, limits: Mapping[str, float]) -> dict[str, float]:

@@ -68,8 +68,10 @@ def choose_kinds(report: Report, site: str | None) -> list[Kind]:
     """The kinds of site a report has, or the one asked for. Raises OptionError when the report lacks it."""
     present = [kind for kind in KINDS if any(s.kind == kind for s in report.sites)]
     kinds = present if site is None else [kind for kind in present if kind == site.rstrip("s")]
+    if not present:
+        raise OptionError("the report is empty: it has no sites; scan again")
     if not kinds:
-        raise OptionError(f"--site {site}: the report has {', '.join(present) or 'no sites'}")
+        raise OptionError(f"--site {site}: the report has {', '.join(present)}")
     return kinds
 
 

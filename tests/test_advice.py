@@ -157,5 +157,7 @@ def test_version_0_has_a_verdict_and_no_invented_cause(tmp_path: Path, srdd: Run
 def test_nothing_to_judge() -> None:
     with pytest.raises(ReportError, match="scan with --sites output"):
         advise(model(1), "output", SPEC)
+    partly = advise(make_report({"weight": [[GOOD], [Tally()], [GOOD]]}), "weight", SPEC)
+    assert partly.notes == ["layer(s) 1 hold no finite metric and are not judged"]
     with pytest.raises(ReportError, match="advice needs a report of `srdd scan`"):
         advise(make_report({"weight": [[Tally()]] * 4}), "weight", SPEC)

@@ -37,7 +37,7 @@ def test_errors_are_larger_when_worse() -> None:
         (lambda: choose_metric("kurtosis"), OptionError, "cannot rank layers; expected one of: sqnr_db"),
         (lambda: choose_kind(REPORT, "input"), OptionError, "the report has weight, output"),
         (lambda: choose_specs(REPORT, "mxfp8"), OptionError, "the report has mxfp4:even, nvfp4:nvidia"),
-        (lambda: layer_series(make_report({"weight": []}, hashes=["a"])), OptionError, "no sites"),
+        (lambda: layer_series(make_report({"weight": []}, hashes=["a"])), OptionError, "the report is empty"),
         (
             lambda: layer_series(make_report({"weight": [[tally(0.1)], [Tally()]]})),
             ReportError,
