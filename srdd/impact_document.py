@@ -50,6 +50,7 @@ class LayerImpact(Part):
     predicted_kl_joint: Estimate | None = None  # its Linears' errors added before squaring
     predicted_kl_modules: Estimate | None = None  # the sum of its Linears' predictions
     swap_kl: Estimate | None = None  # measured: this layer alone quantized
+    swap_error: Estimate | None = None  # measured, the same: relative error of the last layer's output
     noise_kl: Estimate | None = None  # measured: Gaussian noise of the same norm instead of its error
     scores: dict[str, float] = Field(default_factory=dict)  # of a scan on the same tokens, larger is worse
 

@@ -12,13 +12,8 @@ each format.
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +22,13 @@ from srdd import kernels
 from srdd.calibration import Sequences
 from srdd.checkpoint import Checkpoint
 from srdd.checkpoint_sites import checkpoint_sites, matrices_from
-from srdd.errors import CalibrationError, OptionError
+from srdd.errors import OptionError
 from srdd.formats import BlockFormat, parse_list
 from srdd.identity import Identity
 from srdd.kernels import Backend
 from srdd.report import Report, in_order
-from srdd.schema import KINDS, Calibration, Coverage, Model, Settings
+from srdd.run_facts import device_name, identify, model_of, provenance, token_ids_of, used, versions
+from srdd.schema import KINDS, Coverage, Settings
 from srdd.schema import Site as SiteRow
 from srdd.seeds import generator_for
 from srdd.selection import Selection
@@ -91,7 +87,7 @@ def scan(
         )
         uncovered = tap.idle()
         rows += [activation_row(result, formats) for result in tap.results()]
-    backend_used, reason = _used(chosen)
+    backend_used, reason = used(chosen)
     report = Report(
         model=model_of(identity or identify(model, found)),
         settings=Settings(
@@ -100,7 +96,7 @@ def scan(
             selection=selection.text,
             calibration=calibration,
             seed=seed,
-            device=_device_name(device),
+            device=device_name(device),
             dtype=str(next((p.dtype for p in model.parameters()), "none")).removeprefix("torch."),
             backend=backend_used,
             backend_reason=reason,
@@ -115,7 +111,7 @@ def scan(
         ),
         sites=rows,
         warnings=[*notes, *warnings_for(rows, uncovered)],
-        provenance=_provenance(started),
+        provenance=provenance(started),
     )
     return in_order(report)
 
@@ -145,7 +141,7 @@ def scan_checkpoint(
         rows.append(weight_row(site, vectors, formats, checkpoint.tensors[site.module].shape))
         done += sizes[site.name]
         progress("weights", done, total)
-    backend_used, reason = _used(chosen)
+    backend_used, reason = used(chosen)
     report = Report(
         model=model_of(checkpoint.identity),
         settings=Settings(
@@ -167,22 +163,9 @@ def scan_checkpoint(
         ),
         sites=rows,
         warnings=[*checkpoint.notes, *warnings_for(rows, [])],
-        provenance=_provenance(started),
+        provenance=provenance(started),
     )
     return in_order(report)
-
-
-def identify(model: nn.Module, found: SiteMap) -> Identity:
-    """Who a model in memory is, as far as it can tell: no hash, since there is no file."""
-    config = getattr(model, "config", None)
-    name = str(getattr(config, "_name_or_path", "") or type(model).__name__)
-    return Identity(
-        id=name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(("/", ".")) else name,
-        architecture=type(model).__name__,
-        layer_count=found.layer_count,
-        parameter_count=found.parameters,
-        dtype=str(next((p.dtype for p in model.parameters()), "none")).removeprefix("torch."),
-    )
 
 
 def _scan_weights(
@@ -247,28 +230,6 @@ def _forward(model: nn.Module, token_ids: Tensor) -> None:
         model(token_ids)
 
 
-def token_ids_of(sequences: Tensor | Sequences | None) -> tuple[Tensor, Calibration]:
-    """Token ids [count, length] and what the report says of them. Raises CalibrationError."""
-    if sequences is None:
-        raise CalibrationError("activations need token ids: pass sequences [count, length], or sites='weight'")
-    ids = sequences if isinstance(sequences, Tensor) else sequences.token_ids
-    if ids.dim() != 2 or ids.dtype not in (torch.int64, torch.int32) or ids.numel() == 0:
-        raise CalibrationError(f"expected token ids as integers [count, length], found {ids.dtype} {tuple(ids.shape)}")
-    hashes = [hashlib.sha256(row.to(torch.int64).numpy().tobytes()).hexdigest()[:16] for row in ids.cpu()]
-    if len(set(hashes)) != len(hashes):
-        raise CalibrationError("a calibration sequence occurs twice; its weight and the standard errors would be wrong")
-    if isinstance(sequences, Tensor):
-        return ids, Calibration(source="token ids given", seq_len=ids.shape[1], sequence_hashes=hashes)
-    return ids, Calibration(
-        source=sequences.source,
-        data_sha256=sequences.data_sha256,
-        seq_len=ids.shape[1],
-        sequence_hashes=hashes,
-        dropped=sequences.dropped,
-        seed=sequences.seed,
-    )
-
-
 def _elements(model: nn.Module, found: SiteMap, tokens: int) -> int:
     """How many values will be measured, about: inputs that turn out to be shared are counted more than once."""
     modules = dict(model.named_modules())
@@ -276,36 +237,3 @@ def _elements(model: nn.Module, found: SiteMap, tokens: int) -> int:
     hidden = int(getattr(getattr(model, "config", None), "hidden_size", 0) or 0)
     features = sum(int(getattr(modules[s.module], "in_features", hidden)) for s in found.of("input"))
     return weights + tokens * (features + hidden * len(found.of("output")))
-
-
-def _used(chosen: Backend) -> tuple[str, str]:
-    """The backend that really ran: `auto` falls back to eager when compilation fails on the way."""
-    failed = kernels.fallback_reason()
-    if chosen.name == "fused" and failed:
-        return "eager", failed
-    return chosen.name, chosen.reason
-
-
-def model_of(identity: Identity) -> Model:
-    return Model(**asdict(identity))
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("srdd", "torch", "transformers", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
-
-
-def _provenance(started: float) -> dict[str, str | float | None]:
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - started, 2),
-    }

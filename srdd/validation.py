@@ -13,6 +13,7 @@ import math
 import random
 from collections.abc import Sequence
 from statistics import fmean, median
+from typing import Literal
 
 from srdd.errors import OptionError, ReportError
 from srdd.impact_document import Estimate, Impact, LayerImpact, Point
@@ -36,9 +37,13 @@ class Correlation(Part):
 
     @property
     def verdict(self) -> str:
-        if self.interval[0] > PREDICTS:
+        """predicts, weak, unclear (the interval holds 0: the layers are too few to tell, or there is nothing), misleads."""
+        low, high = self.interval
+        if low > PREDICTS:
             return "predicts"
-        return "does not predict" if self.interval[0] <= 0 else "weak"
+        if high < 0:
+            return "misleads"
+        return "unclear" if low <= 0 else "weak"
 
 
 class Validation(Part):
@@ -47,6 +52,7 @@ class Validation(Part):
     format: str
     point: Point
     tokens: int
+    measured: Literal["KL", "error of the last layer's output"]
     rows: list[Correlation]
 
 
@@ -55,19 +61,19 @@ def validate(impact: Impact) -> list[Validation]:
     tables = []
     for spec in impact.settings.formats:
         for point in impact.settings.points:
-            rows = [r for r in impact.layers if (r.format, r.point) == (spec, point) and r.swap_kl is not None]
-            if not rows or all(r.swap_kl is not None and r.swap_kl.value == 0 for r in rows):
+            rows = [r for r in impact.layers if (r.format, r.point) == (spec, point) and measured_of(r) is not None]
+            if not any(measured_of(r) for r in rows):  # none, or a format without effect
                 continue
             if len(rows) < _FEWEST:
                 raise OptionError(f"{len(rows)} layers are too few for a rank correlation; expected {_FEWEST} or more")
             tables.append(_table(impact, spec, point, rows))
     if not tables:
-        raise ReportError("no measured single-layer KL in this document; run `srdd impact --attribute both`")
+        raise ReportError("no measured single-layer cost in this document; run `srdd impact --attribute both`")
     return tables
 
 
 def _table(impact: Impact, spec: str, point: Point, rows: Sequence[LayerImpact]) -> Validation:
-    measured = [r.swap_kl.value for r in rows if r.swap_kl is not None]
+    measured = [measured_of(r) or 0.0 for r in rows]
     found = []
     for name, values in scores_of(impact, spec, point, rows).items():
         if len(set(values)) < 2:
@@ -75,7 +81,19 @@ def _table(impact: Impact, spec: str, point: Point, rows: Sequence[LayerImpact])
         is_kl = name.startswith("gradient")
         found.append(_correlate(name, values, measured, is_kl))
     found.sort(key=lambda row: -row.spearman)
-    return Validation(format=spec, point=point, tokens=impact.settings.calibration.tokens, rows=found)
+    return Validation(
+        format=spec,
+        point=point,
+        tokens=impact.settings.calibration.tokens,
+        measured="error of the last layer's output" if rows[0].swap_kl is None else "KL",
+        rows=found,
+    )
+
+
+def measured_of(row: LayerImpact) -> float | None:
+    """What quantizing this layer alone was measured to cost: KL, or without a head the last layer's relative error."""
+    cost = row.swap_kl or row.swap_error
+    return None if cost is None else cost.value
 
 
 def scores_of(impact: Impact, spec: str, point: Point, rows: Sequence[LayerImpact]) -> dict[str, list[float]]:

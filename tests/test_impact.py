@@ -227,10 +227,13 @@ def test_gpt2_runs_and_gaussian_noise_stands_beside() -> None:
 
 def test_no_head_no_kl_and_why() -> None:
     config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
-    found = impact(BertModel(config).eval(), points=("both",))
+    found = impact(BertModel(config).eval(), points=("both",), attribute=("gradient", "swap"))
     assert (found.reference, found.whole) == (None, [])
     assert "BertModel has no language-model head" in found.warnings[0]
     assert all(row.isolated.value > 0 and row.predicted_kl is None for row in found.layers)
+    assert found.layers[-1].swap_error == found.layers[-1].isolated, "of the last layer nothing lies above"
+    assert found.layers[0].swap_error is not None
+    assert found.settings.attribute == ["swap"]
 
 
 def test_mistakes(llama: LlamaForCausalLM) -> None:

@@ -107,7 +107,10 @@ def impact(
         console.machine(text)
     else:
         impact_tables.show(people, document, top)
-    people.print(f"Impact: {out}. Rank by damage with `srdd zones {out} --metric predicted_kl`.")
+    costs = {"gradient": "predicted_kl", "swap": "swap_kl"}
+    ranked = [costs[name] for name in document.settings.attribute if document.reference is not None]
+    hint = f" Rank by damage with `srdd zones {out} --metric {ranked[0]}`." if ranked else ""
+    people.print(f"Impact: {out}.{hint}")
 
 
 def _formats(quant: list[str] | None) -> list[BlockFormat | None]:

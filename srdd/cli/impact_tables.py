@@ -80,13 +80,14 @@ def _layers(out: Console, rows: list[LayerImpact]) -> None:
         "joint": [r.predicted_kl_joint for r in rows],
         "sum of Linears": [r.predicted_kl_modules for r in rows],
         "measured (swap)": [r.swap_kl for r in rows],
+        "last output %": [r.swap_error if r.swap_kl is None else None for r in rows],
         "Gaussian noise": [r.noise_kl for r in rows],
     }
     shown = [name for name, values in columns.items() if any(value is not None for value in values)]
     for heading in ("layer", "isolated %", "cumulative %", "growth", *shown):
         table.add_column(heading, justify="right", no_wrap=True)
     for index, row in enumerate(rows):
-        costs = ["-" if (value := columns[name][index]) is None else _number(value, 4) for name in shown]
+        costs = ["-" if (value := columns[name][index]) is None else _cost(name, value) for name in shown]
         growth = "-" if row.growth is None else f"{row.growth:.2f}"
         isolated, cumulative = _number(row.isolated, 1, 100), _number(row.cumulative, 1, 100)
         table.add_row(str(row.layer), isolated, cumulative, growth, *costs)
@@ -113,6 +114,10 @@ def _linears(out: Console, document: Impact, top: int) -> None:
             ]
             table.add_row(escape(row.module), *errors, f"{row.interaction:+.2f}", *kls)
         out.print(table)
+
+
+def _cost(name: str, estimate: Estimate) -> str:
+    return _number(estimate, 1, 100) if name.endswith("%") else _number(estimate, 4)
 
 
 def _number(estimate: Estimate, digits: int, times: float = 1) -> str:

@@ -48,8 +48,8 @@ def show(out: Console, model: str, table: Validation) -> None:
 
     point = {"weight": "W", "input": "A", "both": "W+A"}[table.point]
     rows = Table(
-        title=f"{escape(model)}, {table.format} {point}: scores against the measured KL of {table.rows[0].layers} "
-        f"single layers, {table.tokens} tokens",
+        title=f"{escape(model)}, {table.format} {point}: scores against the measured {table.measured} of "
+        f"{table.rows[0].layers} single layers, {table.tokens} tokens",
         title_justify="left",
     )
     rows.add_column("score (larger is worse)", no_wrap=True)
@@ -71,4 +71,4 @@ def show(out: Console, model: str, table: Validation) -> None:
     classic = [row for row in table.rows if row.score in _CLASSIC]
     failing = [row.score.removeprefix("scan: ") for row in classic if row.verdict != "predicts"]
     if failing:
-        out.print(f"classic scores that do not predict the damage reliably here: {', '.join(failing)}")
+        out.print(f"classic scores not shown to predict the damage here: {', '.join(failing)}")

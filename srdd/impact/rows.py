@@ -81,6 +81,7 @@ def rows_of_layers(
                     predicted_kl=_per_token(fisher.layers.get(key), tokens) if fisher else None,
                     predicted_kl_joint=_per_token(fisher.layer_sums.get(key), tokens) if fisher else None,
                     predicted_kl_modules=_summed(fisher, key, names[index], tokens) if fisher else None,
+                    swap_error=_swap_error(results, key),
                     swap_kl=mean([kl.double().mean().item() for kl in swaps]) if swaps else None,
                     noise_kl=mean([kl.double().mean().item() for kl in noises]) if noises else None,
                     scores=scores.get((spec, index), {}),
@@ -88,6 +89,13 @@ def rows_of_layers(
             )
             below = cumulative.value
     return rows
+
+
+def _swap_error(results: Sequence[SweepResult], key: tuple[str, str, int]) -> Estimate | None:
+    if not all(key in result.swap_errors for result in results):
+        return None
+    errors = [value for result in results for value in result.swap_errors[key]]
+    return ratio_of_sums(errors, [value for result in results for value in result.last])
 
 
 def _joined(parts: Sequence[LayerErrors]) -> LayerErrors:

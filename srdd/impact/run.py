@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Literal
 
 import torch
@@ -32,6 +31,7 @@ from srdd.impact.sweep import Mode, Sweep, SweepResult
 from srdd.impact_document import Impact, ImpactSettings
 from srdd.metrics import BY_NAME, MAIN
 from srdd.report import Report
+from srdd.run_facts import identify, model_of, provenance, token_ids_of, used, versions
 from srdd.series import as_error
 from srdd.sites import find_sites
 from srdd.weights import device_of
@@ -66,7 +66,7 @@ def measure_impact(
     started = time.monotonic()
     if label_samples < 1 or batch_size < 1 or rows < 0:
         raise OptionError("label samples and batch size: expected at least 1; rows: 0 (all) or more")
-    ids, calibration = scanner.token_ids_of(sequences)
+    ids, calibration = token_ids_of(sequences)
     if ids.shape[1] < 2:
         raise CalibrationError(f"sequences of {ids.shape[1]} token(s) predict nothing; expected at least 2 tokens")
     stack = LayerStack(model)
@@ -83,7 +83,7 @@ def measure_impact(
     names = [s.module for s in linears]
     warnings = list(notes)
 
-    scores = _scan_scores(model, ids, real, batch_size, chosen.name, seed)
+    scores = _scan_scores(model, ids, real, batch_size, backend, seed)
     batches = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
     training = model.training
     model.eval()
@@ -99,7 +99,7 @@ def measure_impact(
             stack,
             modes,
             exclude=exclude,
-            swap=has_head and "swap" in attribute,
+            swap="swap" in attribute,
             noise=has_head and noise,
             keep_changes=gradient,
             seed=seed,
@@ -133,12 +133,12 @@ def measure_impact(
     ]
     layer_rows = rows_of_layers(stack.names, modes, results, fisher if gradient else None, tokens, scores)
     return Impact(
-        model=scanner.model_of(identity or scanner.identify(model, sites)),
+        model=model_of(identity or identify(model, sites)),
         settings=ImpactSettings(
             formats=[q.name for q in quantizers],
             points=list(points),
             calibration=calibration,
-            attribute=list(attribute) if has_head else [],
+            attribute=[a for a in attribute if has_head or a == "swap"],
             label_samples=label_samples,
             rows=rows,
             exclude=list(exclude),
@@ -147,8 +147,8 @@ def measure_impact(
             seed=seed,
             device=device.type,
             dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
-            backend=chosen.name,
-            versions=scanner.versions(),
+            backend=used(chosen)[0],
+            versions=versions(),
         ),
         reference=reference_row(results) if has_head else None,
         whole=[whole_row(mode, results, layer_rows) for mode in modes] if has_head else [],
@@ -156,10 +156,7 @@ def measure_impact(
         linears=linear_rows,
         groups=group_sums(linear_rows),
         warnings=warnings,
-        provenance={
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - started, 2),
-        },
+        provenance=provenance(started),
     )
 
 

@@ -67,6 +67,9 @@ class SweepResult:
     whole: dict[tuple[str, str], dict[str, Tensor]] = field(default_factory=dict)
     swaps: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)  # KL: [sequences, length - 1]
     noises: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
+    # Squared norms by sequence at the last layer's output: clean, and of its error with one layer alone quantized.
+    last: list[float] = field(default_factory=list)
+    swap_errors: dict[tuple[str, str, int], list[float]] = field(default_factory=dict)
     changes: Changes = field(default_factory=dict)  # only when they are kept: a state per layer and mode
 
 
@@ -122,6 +125,9 @@ class Sweep:
                     swapped[key] = isolated
                 if self._noise:
                     noisy[key] = clean + self._alike(isolated - clean)
+            if call.index == len(self._stack) - 1:
+                result.last = _norms(clean)
+                result.swap_errors = {key: _norms(state - clean) for key, state in swapped.items()}
             progress()
             return output
 
