@@ -37,7 +37,7 @@ class Correlation(Part):
 
     @property
     def verdict(self) -> str:
-        """predicts, weak, unclear (the interval holds 0: the layers are too few to tell, or there is nothing), misleads."""
+        """predicts, weak, unclear (the interval holds 0: too few layers to tell, or nothing there), or misleads."""
         low, high = self.interval
         if low > PREDICTS:
             return "predicts"

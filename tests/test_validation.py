@@ -78,7 +78,7 @@ def test_the_best_score_comes_first() -> None:
     assert (worst.score, worst.spearman, worst.verdict) == (
         "scan: output sqnr_db",
         pytest.approx(-1),
-        "does not predict",
+        "misleads",
     )
     assert worst.off is None
     noise = table.rows[1]
