@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,23 +43,37 @@ class Reference:
         for row in range(len(self.logits)):
             for rows in _pieces(self.logits.shape[1]):
                 z = self.logits[row, rows].float()
-                p = (z - self.logsumexp[row, rows, None]).exp()
-                entropy[row, rows] = self.logsumexp[row, rows] - (p * z).sum(-1)
+                entropy[row, rows] = self.logsumexp[row, rows] - (self.p[row, rows] * z).sum(-1)
         return {"loss": _loss(self.logits, self.logsumexp, self.targets), "entropy": entropy}
 
     def against(self, logits: Tensor) -> dict[str, Tensor]:
         """Loss, KL and agreement of changed logits, each [sequences, length - 1]."""
         changed = logits[:, :-1]
-        lse = _logsumexp(changed)
-        kl = torch.empty_like(lse)
-        same = torch.empty_like(lse)
+        same = torch.empty_like(self.logsumexp)
         for row in range(len(changed)):
             for rows in _pieces(changed.shape[1]):
-                z, y = self.logits[row, rows].float(), changed[row, rows].float()
-                p = (z - self.logsumexp[row, rows, None]).exp()
-                kl[row, rows] = (p * (z - y)).sum(-1) + (lse[row, rows] - self.logsumexp[row, rows])
-                same[row, rows] = (z.argmax(-1) == y.argmax(-1)).float()
-        return {"loss": _loss(changed, lse, self.targets), "kl": kl, "top1": same}
+                same[row, rows] = (self.logits[row, rows].argmax(-1) == changed[row, rows].argmax(-1)).float()
+        return {"loss": _loss(changed, _logsumexp(changed), self.targets), "kl": self.kl(logits), "top1": same}
+
+    def kl(self, logits: Tensor) -> Tensor:
+        """The KL alone, [sequences, length - 1]: what a swap of every layer asks for, again and again."""
+        changed = logits[:, :-1]
+        kl = torch.empty_like(self.logsumexp)
+        for row in range(len(changed)):
+            for rows in _pieces(changed.shape[1]):
+                z, y, lse = self.logits[row, rows].float(), changed[row, rows].float(), self.logsumexp[row, rows]
+                moved = (torch.logsumexp(y, -1) - lse) + (self.p[row, rows] * (z - y)).sum(-1)
+                kl[row, rows] = moved
+        return kl
+
+    @cached_property
+    def p(self) -> Tensor:
+        """The reference's probabilities, as large as its logits; kept, because every comparison needs them."""
+        p = torch.empty(self.logits.shape, dtype=torch.float32, device=self.logits.device)
+        for row in range(len(p)):
+            for rows in _pieces(p.shape[1]):
+                p[row, rows] = (self.logits[row, rows].float() - self.logsumexp[row, rows, None]).exp()
+        return p
 
 
 def quantile(values: list[float], share: float) -> float:

@@ -139,7 +139,7 @@ class Sweep:
             result.whole[mode_key] = reference.against(self._logits(token_ids, state))
         for flight, target in ((swapped, result.swaps), (noisy, result.noises)):
             for key in list(flight):
-                target[key] = reference.against(self._logits(token_ids, flight.pop(key)))["kl"]
+                target[key] = reference.kl(self._logits(token_ids, flight.pop(key)))
                 progress()
         return result
 
