@@ -2,7 +2,8 @@
 
 Not here: what limits are (policy.py), whether two reports may be compared (pairing.py), printing. A limit is checked on
 every decoder layer and on every site outside the layers (lm_head), for each kind of site and format it holds for; a
-value that the baseline has and the new report lacks fails. A gain beyond a factor passes but is flagged: an error
+value that the baseline has and the new report lacks fails; what the baseline lacks is held to nothing, and that is
+said. A gain beyond a factor passes but is flagged: an error
 halved between two checkpoints is more often the wrong file than a gain.
 
 Worked number: "sqnr_db=-0.5" with 19.0 dB in the baseline of layer 7 and 16.0 dB now: bound 18.5, failed, named.
@@ -40,7 +41,7 @@ class Finding(Part):
     new: float
     bound: float
     passed: bool
-    within_noise: bool = False  # the change is below twice its standard error; the verdict does not ask
+    within_noise: bool = False  # failed, but by less than twice its standard error; the verdict does not ask
     implausible: bool = False
 
 
@@ -82,14 +83,16 @@ def check(new: Report, baseline: Report | None, policy: Policy, *, allow_differe
         raise OptionError("a limit compares with a baseline: give --baseline, or use --floor for absolute bounds")
     notes: list[str] = []
     cases: list[Case] = []
+    compared = _Pairs(baseline or new, new)
     for limit in policy.limits:
         assert baseline is not None
         kinds, specs = _chosen(limit, baseline)
         notes += comparable(baseline, new, kinds, specs, allow_different_model=allow_different_model)
-        cases += _cases(limit, baseline, new, kinds, specs, policy, optional=policy.are_defaults)
+        cases += _cases(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
+    alone = _Pairs(new, new)
     for floor in policy.floors:
         kinds, specs = _chosen(floor, new)
-        cases += _cases(floor, new, new, kinds, specs, policy, optional=False)
+        cases += _cases(floor, alone, kinds, specs, policy, optional=False)
     if not cases:
         raise OptionError("nothing was checked: give --limit with --baseline, or --floor")
     problems = [text for text in new.warnings if text.startswith("ERROR")]
@@ -119,29 +122,50 @@ def _chosen(limit: Limit | Floor, report: Report) -> tuple[list[Kind], list[str]
     return kinds, [spec]
 
 
+class _Pairs:
+    """The pairs of two reports by kind and format, merged once for all limits."""
+
+    def __init__(self, base: Report, new: Report) -> None:
+        self._base, self._new = base, new
+        self._made: dict[tuple[Kind, str], list[Pair]] = {}
+
+    def of(self, kind: Kind, spec: str) -> list[Pair]:
+        if (kind, spec) not in self._made:
+            self._made[kind, spec] = pairs(self._base, self._new, kind, spec)
+        return self._made[kind, spec]
+
+
 def _cases(
     limit: Limit | Floor,
-    base: Report,
-    new: Report,
+    compared: _Pairs,
     kinds: Sequence[Kind],
     specs: Sequence[str],
     policy: Policy,
     *,
     optional: bool,
 ) -> list[Case]:
-    """One case per kind and format in which the metric is measured. Raises OptionError when there is none."""
+    """One case per kind and format in which the metric is measured, and notes of where it is not.
+
+    Raises OptionError when it is measured nowhere and the limit is not `optional`.
+    """
     wanted = None if limit.layers is None else set(layer_numbers(limit.layers, "layers"))
-    found = []
+    found: list[Case] = []
+    notes: list[str] = []
+    which = "this report" if isinstance(limit, Floor) else "the baseline"
     for kind in kinds:
         for spec in specs:
-            members = [p for p in pairs(base, new, kind, spec) if wanted is None or p.layer in wanted]
+            members = [p for p in compared.of(kind, spec) if wanted is None or p.layer in wanted]
             findings = [f for p in members if (f := _finding(limit, p, policy)) is not None]
             if findings:
                 found.append(_case(limit, kind, spec, findings))
+            unknown = [p.name for p in members if math.isnan(p.values(limit.metric)[0])]
+            if unknown:
+                names = ", ".join(unknown[:8]) + (" ..." if len(unknown) > 8 else "")
+                notes.append(f"not held to {limit.text}, {which} has no {limit.metric}: {kind} {spec} {names}")
     if not found and not optional:
         where = f"layers {limit.layers}" if limit.layers else "any layer or site"
-        raise OptionError(f"{limit.text} matches nothing: {limit.metric} is not known for {where} of this report")
-    return found
+        raise OptionError(f"{limit.text} matches nothing: {limit.metric} is not known for {where} of {which}")
+    return found, notes
 
 
 def _case(limit: Limit | Floor, kind: Kind, spec: str, findings: Sequence[Finding]) -> Case:
@@ -161,13 +185,11 @@ def _case(limit: Limit | Floor, kind: Kind, spec: str, findings: Sequence[Findin
 
 
 def _finding(limit: Limit | Floor, pair: Pair, policy: Policy) -> Finding | None:
-    """None where neither report knows the metric: nothing is measured there to hold to anything."""
+    """None where the base has no value to hold the new one to; a floor's base is the report itself."""
     metric = limit.of
     base, value = pair.values(metric.name)
     if math.isnan(base):
-        if isinstance(limit, Floor) or math.isnan(value):
-            return None
-        return Finding(name=pair.name, base=None, new=value, bound=math.nan, passed=True)
+        return None
     bound = limit.bound(base)
     passed = not math.isnan(value) and not violates(metric, value, bound)
     if isinstance(limit, Floor):
@@ -178,7 +200,7 @@ def _finding(limit: Limit | Floor, pair: Pair, policy: Policy) -> Finding | None
         new=value,
         bound=bound,
         passed=passed,
-        within_noise=within_noise(pair.change(metric.name), pair.error(metric)),
+        within_noise=not passed and within_noise(pair.change(metric.name), pair.error(metric)),
         implausible=_implausible(metric, base, value, policy.implausible_gain),
     )
 

@@ -25,6 +25,12 @@ from srdd.series import choose_metric
 IMPLAUSIBLE_GAIN = 2.0  # an error halved (6 dB) between two checkpoints is more often the wrong file than a gain
 
 
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):  # pydantic would take true for 1.0
+        raise ValueError(f"{str(value).lower()} is no number, nor one with %")
+    return value
+
+
 class Scope(BaseModel):
     """What a limit holds for; None is everything."""
 
@@ -63,6 +69,8 @@ class Limit(Scope):
     metric: str
     max_worse: float | str
 
+    _no_bool = field_validator("max_worse", mode="before")(_not_bool)
+
     @model_validator(mode="after")
     def _sensible(self) -> Limit:
         chosen = choose_metric(self.metric)
@@ -98,6 +106,8 @@ class Floor(Scope):
 
     metric: str
     value: float | str
+
+    _no_bool = field_validator("value", mode="before")(_not_bool)
 
     @model_validator(mode="after")
     def _sensible(self) -> Floor:

@@ -82,6 +82,16 @@ def test_what_was_measured_and_is_no_longer_fails() -> None:
     assert "layer 5: sqnr_db not measured, baseline 20.00" in junit.render(verdict)
 
 
+def test_what_the_baseline_lacks_is_held_to_nothing_and_said() -> None:
+    gap = make_report({"output": [[tally(0.3, 0.5, 50.0)] * 2] * 5 + [[Tally(), Tally()]]})
+    verdict = check(BASE, gap, LIMIT)
+    assert [case.checked for case in verdict.cases] == [5]
+    assert "not held to sqnr_db -0.5, the baseline has no sqnr_db: output mxfp4:even layer 5" in verdict.notes
+    floored = check(gap, None, Policy(floors=(Floor(metric="sqnr_db", value=10),)))
+    assert [case.checked for case in floored.cases] == [5]
+    assert "this report has no sqnr_db: output mxfp4:even layer 5" in floored.notes[0]
+
+
 def test_values_that_are_not_finite_fail() -> None:
     bad = BASE.model_copy(update={"warnings": ["ERROR: NaN or infinite values at 1 site(s): output x"]})
     verdict = check(bad, BASE, LIMIT)
@@ -141,6 +151,8 @@ def test_limits_and_floors_by_hand() -> None:
         ('[[limit]]\nmetric = "sqnr"\nmax_worse = 1', "metric 'sqnr' cannot rank layers"),
         ('[[limit]]\nmetric = "sqnr_db"\nmax_worse = 1\nlayer = 3', "unknown key 'layer'"),
         ('[[limit]]\nmetric = "sqnr_db"', "key 'max_worse' is missing"),
+        ('[[limit]]\nmetric = "sqnr_db"\nmax_worse = true', "true is no number"),
+        ('[[floor]]\nmetric = "sqnr_db"\nvalue = true', "true is no number"),
         ("[limits]", "unknown key 'limits'; known: limit, floor"),
         ("implausible_gain = 2.0", "neither a"),
         ("implausible_gain = 1", "expected a factor above 1"),
@@ -230,6 +242,7 @@ def test_command(files: dict[str, Path], tmp_path: Path, srdd: Run, monkeypatch:
         (["base", "--baseline", "base", "--limit", "sqnr_db=-1", "--layers", "x"], "not understood"),
         (["-", "--baseline", "-"], "cannot both be standard input"),
         (["missing.json", "--baseline", "base"], "no report at"),
+        (["base", "--baseline", "base", "--junit", "out", "--summary", "out"], "are the same file"),
     ],
 )
 def test_mistakes(files: dict[str, Path], arguments: list[str], words: str, srdd: Run) -> None:
@@ -248,6 +261,23 @@ def test_version_0_is_held_to_what_it_knows(tmp_path: Path, srdd: Run) -> None:
     assert code == 1
     assert "layer 1: sqnr_db 15.00 dB, baseline 18.00" in shown
     assert "version 0" in shown
+    assert "the baseline has no saturation_ratio" in shown, "a built-in limit it cannot be held to"
+    new = make_report({"output": [[tally(0.3)] * 2] * 4}, ("mxfp4:floor",))
+    new.save(tmp_path / "new.json")
+    arguments = ("check", tmp_path / "new.json", "--baseline", paths[0], "--limit", "saturation_ratio=+0.01")
+    code, _, shown = srdd(*arguments)
+    assert code == 2, "a limit that holds nothing must not pass"
+    assert "matches nothing: saturation_ratio is not known for any layer or site of the baseline" in shown
+
+
+def test_a_summary_page_that_cannot_be_written_changes_no_verdict(
+    files: dict[str, Path], tmp_path: Path, srdd: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere" / "page.md"))
+    code, _, shown = srdd("check", files["base"], "--baseline", files["base"])
+    assert code == 0
+    assert "GITHUB_STEP_SUMMARY not written" in shown
+    assert srdd("check", files["worse"], "--baseline", files["base"])[0] == 1
 
 
 def commands_of(job: Any) -> list[str]:

@@ -55,6 +55,8 @@ def check(
         raise OptionError("the new report and the baseline cannot both be standard input")
     if force and junit is None and summary is None:
         raise OptionError("--force has no effect without --junit or --summary")
+    if junit is not None and summary is not None and junit.resolve() == summary.resolve():
+        raise OptionError(f"--junit and --summary are the same file, {junit}; give two")
     rules = _policy(policy, limit or [], floor or [], (site, quant, layers), baseline is not None)
     for path in (junit, summary):
         if path is not None:
@@ -67,8 +69,11 @@ def check(
         write_text(summary, gate_markdown.render(verdict))
     page = os.environ.get("GITHUB_STEP_SUMMARY")
     if page:
-        with Path(page).open("a", encoding="utf-8") as file:
-            file.write(gate_markdown.render(verdict))
+        try:
+            with Path(page).open("a", encoding="utf-8") as file:
+                file.write(gate_markdown.render(verdict))
+        except OSError as error:  # a traceback would exit 1 and look like a regression
+            console.problem(f"GITHUB_STEP_SUMMARY not written: {error}")
     if as_json:
         console.machine(verdict.model_dump_json(indent=1))
     else:
