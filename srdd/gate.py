@@ -88,11 +88,13 @@ def check(new: Report, baseline: Report | None, policy: Policy, *, allow_differe
         assert baseline is not None
         kinds, specs = _chosen(limit, baseline)
         notes += comparable(baseline, new, kinds, specs, allow_different_model=allow_different_model)
-        cases += _cases(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
+        made, said = _cases(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
+        cases, notes = cases + made, notes + said
     alone = _Pairs(new, new)
     for floor in policy.floors:
         kinds, specs = _chosen(floor, new)
-        cases += _cases(floor, alone, kinds, specs, policy, optional=False)
+        made, said = _cases(floor, alone, kinds, specs, policy, optional=False)
+        cases, notes = cases + made, notes + said
     if not cases:
         raise OptionError("nothing was checked: give --limit with --baseline, or --floor")
     problems = [text for text in new.warnings if text.startswith("ERROR")]
@@ -143,7 +145,7 @@ def _cases(
     policy: Policy,
     *,
     optional: bool,
-) -> list[Case]:
+) -> tuple[list[Case], list[str]]:
     """One case per kind and format in which the metric is measured, and notes of where it is not.
 
     Raises OptionError when it is measured nowhere and the limit is not `optional`.
