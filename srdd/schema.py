@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validat
 from srdd.errors import ReportError
 from srdd.metrics import BY_NAME, METRICS, RANKED, Metric
 from srdd.tally import FIELDS, Tally
-from srdd.uncertainty import leave_one_out, standard_error, total
+from srdd.uncertainty import leave_one_out, standard_error, total_vector
 
 Kind = Literal["weight", "input", "output"]
 KINDS: tuple[Kind, ...] = ("weight", "input", "output")
@@ -130,7 +130,7 @@ class Measurement(Part):
     @cached_property
     def tally(self) -> list[float] | None:
         """The sums over all sequences; None in version 0."""
-        return total(self.per_sequence()).vector() if self.sequences else self.whole
+        return total_vector(self.sequences) if self.sequences else self.whole
 
     @cached_property
     def _sums(self) -> Tally:

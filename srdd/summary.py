@@ -17,7 +17,7 @@ from srdd.formats import parse
 from srdd.metrics import METRICS, Metric
 from srdd.schema import KINDS, Kind, Layer, Measurement, Site, SummaryRow, measurement
 from srdd.tally import Tally
-from srdd.uncertainty import total
+from srdd.uncertainty import total_vector
 from srdd.verdicts import is_unusual, robust_z, violates
 
 
@@ -42,9 +42,8 @@ def merge_measurements(parts: Sequence[Measurement]) -> Measurement:
         return parts[0]
     counts = {len(part.sequences or ()) for part in parts}
     if len(counts) == 1 and counts != {0}:
-        columns = zip(*(part.per_sequence() for part in parts), strict=True)
-        sequences = [total(list(column)) for column in columns]
-        return measurement(total(sequences), sequences)
+        columns = zip(*(part.sequences or () for part in parts), strict=True)
+        return Measurement(sequences=[total_vector(column) for column in columns])
     return measurement(sum((part.merged() for part in parts), Tally()))
 
 

@@ -20,9 +20,13 @@ from srdd.tally import IS_MAX, Tally
 
 def total(sequences: Sequence[Tally]) -> Tally:
     """The tallies of all sequences merged. Sums are rounded once (fsum), so that no order changes a bit."""
-    columns = zip(*(tally.vector() for tally in sequences), strict=True)
-    merged = [max(column) if is_max else math.fsum(column) for column, is_max in zip(columns, IS_MAX, strict=False)]
-    return Tally.from_vector(merged) if merged else Tally()
+    return Tally.from_vector(total_vector([tally.vector() for tally in sequences])) if sequences else Tally()
+
+
+def total_vector(vectors: Sequence[Sequence[float]]) -> list[float]:
+    """The same for sums as lists, at least one."""
+    columns = zip(*vectors, strict=True)
+    return [max(column) if is_max else math.fsum(column) for column, is_max in zip(columns, IS_MAX, strict=True)]
 
 
 def standard_error(metric: Metric, without: Sequence[Tally]) -> float:
