@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from srdd.errors import SrddError as SrddError
     from srdd.impact.fake import fake_quantize as fake_quantize
+    from srdd.impact.run import measure_impact as measure_impact
     from srdd.kernels import measure as measure
     from srdd.kernels import quant_dequant as quant_dequant
     from srdd.merging import merge as merge
@@ -28,6 +29,7 @@ _HOME = {
     "Report": "srdd.report",
     "SrddError": "srdd.errors",
     "measure": "srdd.kernels",
+    "measure_impact": "srdd.impact.run",
     "merge": "srdd.merging",
     "quant_dequant": "srdd.kernels",
     "scan": "srdd.scanner",
@@ -39,6 +41,7 @@ __all__ = [
     "__version__",
     "fake_quantize",
     "measure",
+    "measure_impact",
     "merge",
     "quant_dequant",
     "scan",

@@ -44,8 +44,8 @@ _DB_BELOW = 1.0
 _TIMES = {"relative_error": 1.5, "deadzone_ratio": 1.5, "saturation_ratio": 1.5}
 _POINTS = {"deadzone_ratio": 0.01, "saturation_ratio": 0.01}
 
-# QeRL's two published settings start at 0.01 and 0.05, for NVFP4, whose relative error on Gaussian data is 18.4 %.
-_QERL_SIGMAS, _QERL_ERROR = (0.01, 0.05), 0.184
+# QeRL's two published settings start at 0.01 and 0.05, for NVFP4.
+_QERL_SIGMAS, _QERL_FORMAT = (0.01, 0.05), "nvfp4:nvidia"
 
 
 class WhatIf(Part):
@@ -100,10 +100,6 @@ class Advice(Part):
     sigma_range: tuple[float, float] | None = None
     sigma_source: str | None = None
     notes: list[str] = Field(default_factory=list)
-
-    @property
-    def share(self) -> float:
-        return len(self.flagged) / self.layers
 
 
 def limits_for(spec: str, against: Against, thresholds: Mapping[str, float]) -> dict[str, float]:
@@ -264,10 +260,10 @@ def _sigma(measured: Sequence[Measurement]) -> tuple[tuple[float, float] | None,
     errors = [value for m in measured if math.isfinite(value := m.value("relative_error"))]
     if not errors:
         return None, None
-    mean = fmean(errors)
-    low, high = (round(sigma * mean / _QERL_ERROR, 4) for sigma in _QERL_SIGMAS)
+    mean, usual = fmean(errors), (gaussian(_QERL_FORMAT) or {})["relative_error"]
+    low, high = (round(sigma * mean / usual, 4) for sigma in _QERL_SIGMAS)
     source = (
         f"a starting point from one study, not a finding: QeRL's {_QERL_SIGMAS[0]:g} to {_QERL_SIGMAS[1]:g} (NVFP4, "
-        f"{_QERL_ERROR:.1%} relative error on Gaussian data), in proportion to the {mean:.1%} measured here"
+        f"{usual:.1%} relative error on Gaussian data), in proportion to the {mean:.1%} measured here"
     )
     return (low, high), source

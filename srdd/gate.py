@@ -3,8 +3,8 @@
 Not here: what limits are (policy.py), whether two reports may be compared (pairing.py), printing. A limit is checked on
 every decoder layer and on every site outside the layers (lm_head), for each kind of site and format it holds for; a
 value that the baseline has and the new report lacks fails; what the baseline lacks is held to nothing, and that is
-said. A gain beyond a factor passes but is flagged: an error
-halved between two checkpoints is more often the wrong file than a gain.
+said. A gain beyond a factor passes but is flagged: an error halved between two checkpoints is more often the wrong file
+than a gain.
 
 Worked number: "sqnr_db=-0.5" with 19.0 dB in the baseline of layer 7 and 16.0 dB now: bound 18.5, failed, named.
 """
@@ -15,8 +15,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from srdd.compare import Fact
 from srdd.errors import OptionError
 from srdd.formats import parse
 from srdd.layer_groups import layer_numbers
@@ -29,11 +30,7 @@ from srdd.series import as_error
 from srdd.verdicts import violates
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class Finding(Part):
+class Finding(Fact):
     """One layer, or one site outside the layers, against one limit."""
 
     name: str  # "layer 7" or "lm_head"
@@ -45,7 +42,7 @@ class Finding(Part):
     implausible: bool = False
 
 
-class Case(Part):
+class Case(Fact):
     """One limit or floor over one kind of site and format: the unit of a JUnit test case."""
 
     kind: Kind
@@ -63,7 +60,7 @@ class Case(Part):
         return not self.failures
 
 
-class Verdict(Part):
+class Verdict(Fact):
     """The whole check."""
 
     schema_version: Literal[1] = 1
@@ -219,7 +216,7 @@ def _excess(metric: Metric, finding: Finding) -> float:
     """How far beyond its bound, in the metric's unit; a missing value is infinitely far."""
     if math.isnan(finding.new):
         return math.inf
-    if finding.new == finding.bound or math.isnan(finding.bound):
+    if finding.new == finding.bound:  # both may be infinite: exact before and now
         return 0.0
     distance = finding.new - finding.bound
     return -distance if metric.better == "up" else distance

@@ -115,10 +115,13 @@ def test_causes_stand_out_against_gaussian_data() -> None:
 
 
 def test_sigma_is_in_proportion_and_says_where_it_comes_from() -> None:
-    advice = advise(make_report({"weight": [[tally(0.368)]] * 4}), "weight", SPEC)
+    baseline = gaussian("nvfp4:nvidia")
+    assert baseline is not None
+    advice = advise(make_report({"weight": [[tally(2 * baseline["relative_error"])]] * 4}), "weight", SPEC)
     assert advice.sigma_range == (0.02, 0.1)
     assert advice.sigma_source is not None
     assert "one study, not a finding" in advice.sigma_source
+    assert "17.9% relative error on Gaussian data" in advice.sigma_source
 
 
 def test_command(tmp_path: Path, srdd: Run) -> None:

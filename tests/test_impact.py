@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, T5Config, T5Model
 
+import srdd as srdd_package
 from srdd import kernels
 from srdd.errors import CalibrationError, OptionError, SiteError
 from srdd.formats import parse
@@ -176,7 +177,7 @@ def test_products_of_gradient_and_error_are_exact(llama: LlamaForCausalLM) -> No
                 layer_sum += product
     want = (layer_sum.square().sum(1) / 2).tolist()
     assert fisher.layer_sums[quantizer.name, "both", 1].diagonal == pytest.approx(want, rel=1e-3)
-    assert not any(p.grad is not None for p in llama.parameters()) or all(p.requires_grad for p in llama.parameters())
+    assert all(p.requires_grad for p in llama.parameters())
 
 
 def test_small_errors_are_predicted(llama: LlamaForCausalLM) -> None:
@@ -217,6 +218,11 @@ def test_the_model_is_left_as_it_was(llama: LlamaForCausalLM) -> None:
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in llama.modules())
 
 
+def test_formats_by_name(llama: LlamaForCausalLM) -> None:
+    found = srdd_package.measure_impact(llama, IDS, ["mxfp4", "identity"], points=("weight",), attribute=())
+    assert [row.no_effect for row in found.whole] == [False, True]
+
+
 def test_gpt2_runs_and_gaussian_noise_stands_beside() -> None:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=64, n_layer=2, n_head=4, n_positions=32)).eval()
@@ -241,6 +247,13 @@ def test_mistakes(llama: LlamaForCausalLM) -> None:
         measure_impact(llama, IDS[:, :1], [FMT])
     with pytest.raises(OptionError, match="expected at least 1"):
         impact(llama, label_samples=0)
+    with pytest.raises(OptionError, match="no effect without the attribution gradient"):
+        impact(llama, label_samples=2, attribute=("swap",))
+    bert = BertModel(
+        BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    )
+    with pytest.raises(OptionError, match="the noise control compares KLs"):
+        impact(bert, noise=True)
     with pytest.raises(SiteError, match=r"no decoder layers found; looked for an nn\.ModuleList"):
         impact(nn.Sequential(nn.Linear(4, 4)))
     with pytest.raises(SiteError, match=r"2 stacks of layers \(decoder.block, encoder.block\)"):

@@ -102,7 +102,8 @@ def _linears(out: Console, document: Impact, top: int) -> None:
             rows, key=lambda r: -(r.predicted_kl[point].value if r.predicted_kl else r.output_error[point].value)
         )
         by = "predicted KL" if rows and rows[0].predicted_kl else "output error"
-        title = f"Linears, {spec}: the {min(top, len(rows))} costliest by {by} ({_NAMES[point]})"
+        taken = f"{document.settings.rows} tokens a sequence" if document.settings.rows else "all tokens"
+        title = f"Linears, {spec}: the {min(top, len(rows))} costliest by {by} ({_NAMES[point]}); errors on {taken}"
         table = Table(title=title, title_justify="left")
         for heading in ("module", "output error % W", "A", "W+A", "interaction", "predicted KL W", "A", "W+A"):
             table.add_column(heading, justify="left" if heading == "module" else "right")

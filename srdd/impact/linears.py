@@ -38,7 +38,6 @@ class LinearErrors:
         modules = dict(model.named_modules())
         self._modules = {name: modules[name] for name in names}
         self._quantizers, self._rows = quantizers, rows
-        self._weights: dict[tuple[str, str], Tensor] = {}
         self.skipped: set[str] = set()
         self.results: dict[tuple[str, str], OutputErrors] = {}
 
@@ -70,7 +69,7 @@ class LinearErrors:
         matrix = w if transposed else w.T
         output = _norms(some @ matrix)
         for quantizer in self._quantizers:
-            dw = self._quantized(name, quantizer, w, transposed) - w
+            dw = quantizer.weight(w, f"{name}.weight", transposed=transposed) - w
             dw = dw if transposed else dw.T
             dx = quantizer.activation(x, name)[:, kept] - some  # blocks and tensor scales of the whole sequence
             of_weight, of_input = some @ dw, dx @ matrix
@@ -79,9 +78,6 @@ class LinearErrors:
             result.errors["weight"] += _norms(of_weight)
             result.errors["input"] += _norms(of_input)
             result.errors["both"] += _norms(of_weight + of_input + dx @ dw)
-
-    def _quantized(self, name: str, quantizer: Quantizer, w: Tensor, transposed: bool) -> Tensor:
-        return quantizer.weight(w, f"{name}.weight", transposed=transposed)
 
 
 def _spaced(length: int, rows: int, device: torch.device) -> Tensor:

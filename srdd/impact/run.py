@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from srdd import kernels, scanner
 from srdd.calibration import Sequences
 from srdd.errors import CalibrationError, OptionError
-from srdd.formats import BlockFormat
+from srdd.formats import BlockFormat, parse
 from srdd.identity import Identity
 from srdd.impact.fake import EXCLUDE, POINTS, Point, Quantizer, fake_quantize
 from srdd.impact.fisher import Fisher
@@ -43,7 +43,7 @@ Progress = Callable[[str, int, int], None]
 def measure_impact(
     model: nn.Module,
     sequences: Tensor | Sequences,
-    formats: Sequence[BlockFormat | None],
+    formats: Sequence[str | BlockFormat | None],
     points: Sequence[Point] = POINTS,
     *,
     attribute: Sequence[Attribute] = ("gradient",),
@@ -58,7 +58,7 @@ def measure_impact(
     notes: Sequence[str] = (),
     progress: Progress = lambda stage, done, total: None,
 ) -> Impact:
-    """What each format costs; None among `formats` is the identity, the control.
+    """What each format costs; None or "identity" among `formats` is the control, which changes nothing.
 
     `sequences` is int64 [count, length] of at least 2 tokens. Raises SrddError subclasses: SiteError for a model whose
     layers cannot be found, OptionError, CalibrationError.
@@ -66,16 +66,19 @@ def measure_impact(
     started = time.monotonic()
     if label_samples < 1 or batch_size < 1 or rows < 0:
         raise OptionError("label samples and batch size: expected at least 1; rows: 0 (all) or more")
+    if label_samples > 1 and "gradient" not in attribute:
+        raise OptionError("label samples have no effect without the attribution gradient")
+    parsed = [None if fmt is None or fmt == "identity" else parse(fmt) for fmt in formats]
     ids, calibration = token_ids_of(sequences)
     if ids.shape[1] < 2:
         raise CalibrationError(f"sequences of {ids.shape[1]} token(s) predict nothing; expected at least 2 tokens")
     stack = LayerStack(model)
     device = device_of(model)
-    real = [f for f in formats if f is not None]
+    real = [f for f in parsed if f is not None]
     sites = find_sites(model, ("weight", "input"))
     work = sum(s.numel for s in sites.of("weight")) * len(ids)
     chosen = kernels.choose(backend, elements=work, formats=real, device=device)
-    quantizers = [Quantizer(fmt, chosen, seed, kept={}) for fmt in formats]
+    quantizers = [Quantizer(fmt, chosen, seed, kept={}) for fmt in parsed]
     modes = [Mode(q, point) for q in quantizers for point in points]
     handle = fake_quantize(model, quantizers[0], exclude=exclude)
     inside = [s for s in sites.of("input") if s.module in handle.modules and s.layer is not None]
@@ -92,6 +95,10 @@ def measure_impact(
         if not has_head:
             name = type(model).__name__
             warnings.append(f"{name} has no language-model head: errors of outputs are measured, no loss and no KL")
+            if noise:
+                raise OptionError(
+                    f"{name} has no language-model head, and the noise control compares KLs; leave it out"
+                )
         gradient = has_head and "gradient" in attribute
         fisher = Fisher(stack, names, quantizers, label_samples=label_samples, seed=seed)
         errors = LinearErrors(model, names, quantizers, rows)

@@ -92,7 +92,7 @@ def quantize(fmts: Sequence[BlockFormat], x: Tensor, scales: Tensor, noise: Tens
 
 
 def tallies(fmts: Sequence[BlockFormat], x: Tensor, scales: Tensor, noises: Sequence[Tensor | None]) -> Tensor:
-    """float32 [rows, G]: what each group of [G, K, L] leaves behind, in its own unit, in the order of `_rows`.
+    """float32 [rows, G]: what each group of [G, K, L] leaves behind, in its own unit, ordered as `_COMMON`, `_EACH`.
 
     Works on magnitudes: only sum_x and sum_e need a sign. Summing over groups is left to `totals`: here it would be a
     parallel loop for every row, dearer than the work.
@@ -145,7 +145,7 @@ def tallies(fmts: Sequence[BlockFormat], x: Tensor, scales: Tensor, noises: Sequ
     return torch.stack(rows)
 
 
-# The rows of `tallies`, and the power of the group's unit that each is in.
+# The rows of `tallies`: these, then those of each format; and the power of the group's unit that each is in.
 _COMMON = {"nonzero": 0, "nonfinite": 0, "sum_x": 1, "sum_x2": 2, "sum_x4": 4, "sum_abs_x": 1}
 _EACH = {
     "deadzone": 0,  # counts every zero of q: `totals` takes off the zeros of x
