@@ -44,3 +44,11 @@ class OptionError(SrddError):
 
 class MissingExtraError(SrddError):
     """An optional package is needed for what was asked."""
+
+
+class NoiseError(SrddError):
+    """Noise would reach nothing, reach the wrong thing, be applied twice, or break the weights."""
+
+
+class NoiseWarning(UserWarning):
+    """Noise is on but does little: part of it is rounded away by the weights' type."""

@@ -38,6 +38,7 @@ def guide(
     choices: Choices | None = None,
     schedule: Schedule,
     target: Target = "rmsnorm",
+    relative: bool = False,
 ) -> tuple[RinConfig, Series]:
     """The document and the series it was made from. Raises OptionError and ReportError."""
     if target not in CLASSES:
@@ -73,6 +74,7 @@ def guide(
         schedule=schedule,
         target=target,
         target_classes=CLASSES[target],
+        relative=relative,
         layer_multipliers=_rounded(made.layer_multipliers),
         norm_multipliers=None if norms is None else {norm: _rounded(values) for norm, values in norms.items()},
         feeds=feeds,

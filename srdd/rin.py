@@ -20,37 +20,55 @@ from srdd.errors import OptionError
 from srdd.schema import Part
 
 Target = Literal["rmsnorm", "linear", "both"]
+ScheduleKind = Literal["staged", "constant", "linear"]
 _NORMS, _LINEARS = ["*RMSNorm", "LayerNorm"], ["Linear", "Conv1D"]
 CLASSES: dict[str, list[str]] = {"rmsnorm": _NORMS, "linear": _LINEARS, "both": [*_NORMS, *_LINEARS]}
+EXCLUDE = ("*lm_head*", "*embed*")
 MIN_STAGES = 3  # the first is silent and the decay needs two points
 
 
 class Schedule(Part):
-    """QeRL's: `num_stages` equal intervals, the first silent, then a geometric decay from sigma_start to sigma_end."""
+    """sigma over the training; srdd.noise.schedule computes it.
 
-    kind: Literal["staged"] = "staged"
-    sigma_start: float
-    sigma_end: float
-    num_stages: int
+    staged: QeRL's `num_stages` equal intervals, the first silent, then a geometric decay from sigma_start to sigma_end.
+    linear: from sigma_start at the first noisy step to sigma_end at the last. constant: sigma_start, always.
+    `warmup_share` of the training is silent; None means 1 / num_stages for staged (QeRL's) and 0 for the others.
+    """
+
+    kind: ScheduleKind = "staged"
+    sigma_start: float = Field(allow_inf_nan=False)
+    sigma_end: float = Field(allow_inf_nan=False)
+    num_stages: int | None = None
+    warmup_share: float | None = Field(default=None, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _possible(self) -> Schedule:
         if not self.sigma_start > 0:
             raise OptionError(f"sigma_start {self.sigma_start:g}: expected above 0; at 0 no noise would be injected")
-        if not self.sigma_end > 0:
-            raise OptionError(
-                f"sigma_end {self.sigma_end:g}: expected above 0; a geometric decay never reaches 0 (try 0.0005)"
-            )
         if self.sigma_end > self.sigma_start:
             raise OptionError(
                 f"sigma_end {self.sigma_end:g} is above sigma_start {self.sigma_start:g}; noise must not grow"
             )
-        if self.num_stages < MIN_STAGES:
+        if self.kind == "staged":
+            self._possible_stages()
+        elif self.num_stages is not None:
+            raise OptionError(f"num_stages {self.num_stages} has no effect on a {self.kind} schedule; leave it out")
+        if self.kind == "constant" and self.sigma_end != self.sigma_start:
+            raise OptionError(f"sigma_end {self.sigma_end:g}: a constant schedule keeps {self.sigma_start:g}")
+        if self.kind == "linear" and self.sigma_end < 0:
+            raise OptionError(f"sigma_end {self.sigma_end:g}: expected 0 or above")
+        return self
+
+    def _possible_stages(self) -> None:
+        if not self.sigma_end > 0:
+            raise OptionError(
+                f"sigma_end {self.sigma_end:g}: expected above 0; a geometric decay never reaches 0 (try 0.0005)"
+            )
+        if self.num_stages is None or self.num_stages < MIN_STAGES:
             raise OptionError(
                 f"num_stages {self.num_stages}: expected {MIN_STAGES} or more; the first stage is silent and a decay "
                 "needs two"
             )
-        return self
 
 
 class Phase(Part):
@@ -94,7 +112,8 @@ class RinConfig(Part):
     schedule: Schedule
     target: Target
     target_classes: list[str]  # class names of the modules that get noise, * as in file names
-    exclude: list[str] = Field(default_factory=lambda: ["*lm_head*", "*embed*"])  # names of modules that get none
+    exclude: list[str] = Field(default_factory=lambda: list(EXCLUDE))  # names of modules that get none, as globs
+    relative: bool = False  # sigma counts in units of each weight's own root mean square
     outside_layers: float = 1.0  # multiplier of modules that belong to no layer, such as the final norm
     layer_multipliers: dict[int, float]
     norm_multipliers: dict[Literal["attention", "mlp"], dict[int, float]] | None = None  # instead, for norms
@@ -114,11 +133,16 @@ class RinConfig(Part):
             unknown = sorted(values.keys() - self.layer_multipliers.keys())
             if unknown:
                 raise ValueError(f"{name}: layer(s) {unknown} have no layer multiplier")
+            missing = sorted(self.layer_multipliers.keys() - values.keys())
+            if values and missing and not name.startswith("norm_multipliers"):
+                raise ValueError(f"{name}: layer(s) {missing} are missing; a factor of 1 must be written down")
         if not any(self.layer_multipliers.values()):
             raise ValueError("layer_multipliers: all are 0 or none is given; no noise would be injected")
         shares = [phase.from_share for phase in self.phases]
         if shares != sorted(set(shares)):
             raise ValueError(f"phases: from_share must rise, found {shares}")
+        if not 0 <= self.outside_layers < math.inf:
+            raise ValueError(f"outside_layers: expected a finite value from 0, found {self.outside_layers}")
         return self
 
 

@@ -1,8 +1,10 @@
 """Reports made by hand for tests: every number follows from a noise power a reader can see."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from srdd.report import Report, in_order
+from srdd.rin import CLASSES, RinConfig, Target
 from srdd.schema import Calibration, Coverage, Kind, Model, Settings, Site, measurement
 from srdd.tally import Tally
 from srdd.uncertainty import total
@@ -66,4 +68,26 @@ def make_report(
             coverage=Coverage(parameters=N, measured=N),
             sites=sites,
         )
+    )
+
+
+def make_rin(layers: Mapping[int, float], target: Target = "rmsnorm", **settings: Any) -> RinConfig:
+    """A noise document: QeRL's schedule from 0.05 to 0.0005 in 10 stages unless `settings` says otherwise."""
+    return RinConfig.model_validate(
+        {
+            "provenance": {
+                "srdd": "0",
+                "report_sha256": "0" * 64,
+                "model": "tiny",
+                "quant": "mxfp4:even",
+                "site": "output",
+                "metric": "relative_error",
+                "strategy": "variable",
+            },
+            "schedule": {"sigma_start": 0.05, "sigma_end": 0.0005, "num_stages": 10},
+            "target": target,
+            "target_classes": CLASSES[target],
+            "layer_multipliers": dict(layers),
+            **settings,
+        }
     )

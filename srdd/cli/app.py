@@ -15,6 +15,7 @@ from srdd.cli.formats import formats
 from srdd.cli.impact import impact
 from srdd.cli.multipliers import multipliers
 from srdd.cli.scan import scan
+from srdd.cli.schedule import schedule
 from srdd.cli.schema import schema
 from srdd.cli.show import show
 from srdd.cli.validate import validate
@@ -48,7 +49,7 @@ def options(
     """Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model."""
 
 
-for command in (scan, impact, validate, show, formats, schema, zones, multipliers, advise, compare, check):
+for command in (scan, impact, validate, show, formats, schema, zones, multipliers, schedule, advise, compare, check):
     app.command()(command)
 
 

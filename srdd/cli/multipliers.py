@@ -50,8 +50,21 @@ def multipliers(
         float | None, typer.Option("--phase-at", help="phased: share of the training (default 0.5).")
     ] = None,
     sigma_start: Annotated[float, typer.Option("--sigma-start", help="First noise level.")] = 0.05,
-    sigma_end: Annotated[float, typer.Option("--sigma-end", help="Last noise level, above 0.")] = 0.0005,
-    num_stages: Annotated[int, typer.Option("--num-stages", help="Stages; the first is silent.")] = 10,
+    sigma_end: Annotated[
+        float | None, typer.Option("--sigma-end", help="Last noise level (default 0.0005; constant: sigma-start).")
+    ] = None,
+    num_stages: Annotated[
+        int | None, typer.Option("--num-stages", help="staged: stages, the first silent (default 10).")
+    ] = None,
+    schedule_kind: Annotated[
+        str, typer.Option("--schedule", help="staged (QeRL's geometric decay), linear or constant.")
+    ] = "staged",
+    warmup: Annotated[
+        float | None, typer.Option("--warmup", help="Silent share of the training (default: the first stage, or none).")
+    ] = None,
+    relative: Annotated[
+        bool, typer.Option("--relative", help="sigma counts in units of each weight's own root mean square.")
+    ] = False,
     target: Annotated[str, typer.Option("--target", help="What gets noise: rmsnorm, linear or both.")] = "rmsnorm",
     chosen: Annotated[
         str | None, typer.Option("--format", help="yaml, json, hydra or verl-fork (default: by --out's suffix).")
@@ -73,7 +86,7 @@ def multipliers(
     form = _form(chosen, out, as_json)
     outputs.check(out, force)
     choices = Choices(normalize, _clamp(clamp), worst, above, scheme, _factors(factor), phase_at)
-    schedule = _schedule(sigma_start, sigma_end, num_stages)
+    schedule = _schedule(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
     document, sha256 = read(report)
     config, series = guide(
         document,
@@ -86,6 +99,7 @@ def multipliers(
         choices=choices,
         schedule=schedule,
         target=target,  # type: ignore[arg-type]  # guide refuses what is none
+        relative=relative,
     )
     text = _render(config, form)
     if out is not None:
@@ -125,9 +139,17 @@ def show(out: Console, series: Series, config: RinConfig) -> None:
         extra += [phase.layer_factors[layer] for phase in config.phases]
         cells = "".join(f"{'-' if value is None else f'{value:.3f}':>14}" for value in extra)
         out.print(f"{layer:5d}  {errors[layer]:>18}  [cyan]{bar:<{_BAR_WIDTH}}[/cyan] {multiplier:.3f}{cells}")
+    course = {
+        "staged": f"sigma {schedule.sigma_start:g} to {schedule.sigma_end:g} in {schedule.num_stages} stages",
+        "linear": f"sigma {schedule.sigma_start:g} to {schedule.sigma_end:g} in a straight line",
+        "constant": f"sigma {schedule.sigma_start:g} throughout",
+    }[schedule.kind]
+    silent = f", the first {schedule.warmup_share:.0%} silent" if schedule.warmup_share else ""
+    silent = " (the first silent)" if schedule.num_stages and schedule.warmup_share is None else silent
+    size = "times each weight's own rms, " if config.relative else ""
     out.print(
-        f"{config.provenance.strategy}: sigma {schedule.sigma_start:g} to {schedule.sigma_end:g} in "
-        f"{schedule.num_stages} stages (the first silent), on {config.target} weights; the layer's factor multiplies it"
+        f"{config.provenance.strategy}: {course}{silent}, {size}on {config.target} weights; the layer's factor "
+        "multiplies it"
     )
     for note in config.provenance.notes:
         out.print(f"  {escape(note)}")
@@ -158,17 +180,30 @@ def _form(form: str | None, out: Path | None, as_json: bool) -> str:
     return form
 
 
-def _schedule(sigma_start: float, sigma_end: float, num_stages: int) -> Schedule:
+def _schedule(
+    kind: str, sigma_start: float, sigma_end: float | None, num_stages: int | None, warmup: float | None
+) -> Schedule:
     from pydantic import ValidationError
 
     from srdd.errors import OptionError
     from srdd.rin import Schedule
 
+    if sigma_end is None:
+        sigma_end = sigma_start if kind == "constant" else 0.0005
+    if num_stages is None and kind == "staged":
+        num_stages = 10
     try:
-        return Schedule(sigma_start=sigma_start, sigma_end=sigma_end, num_stages=num_stages)
+        return Schedule(
+            kind=kind,  # type: ignore[arg-type]  # pydantic refuses what is none
+            sigma_start=sigma_start,
+            sigma_end=sigma_end,
+            num_stages=num_stages,
+            warmup_share=warmup,
+        )
     except ValidationError as problem:
         first = problem.errors()[0]
-        raise OptionError(f"{first['loc'][0]}: {first['msg']}") from problem
+        place = {"warmup_share": "--warmup", "kind": f"--schedule {kind}"}.get(str(first["loc"][0]), first["loc"][0])
+        raise OptionError(f"{place}: {first['msg']}") from problem
 
 
 def _clamp(text: str | None) -> tuple[float, float] | None:

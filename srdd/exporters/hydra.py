@@ -24,7 +24,7 @@ _LAYER_TYPES = {"rmsnorm": "[rmsnorm]", "linear": "[linear]", "both": "[rmsnorm,
 def render(config: RinConfig) -> str:
     """One override a line; the first line is a shell comment with the warning."""
     root = "++trainer.noise_injection"
-    schedule = config.schedule
+    schedule, tree = config.schedule, layer_sigma(config)  # refuses what the fork has no key for
     lines = [
         f"# {WARNING}",
         f"{root}.enabled=true",
@@ -36,7 +36,6 @@ def render(config: RinConfig) -> str:
         f"{root}.target_layers=[{','.join(map(str, config.layer_multipliers))}]",
         f"{root}.layer_multipliers={_dict(config.layer_multipliers)}",
     ]
-    tree = layer_sigma(config)
     zones = tree.pop("zone_schedule", None)
     for key, value in tree.items():
         lines.append(f"{root}.layer_sigma_config.{key}={_value(value)}")

@@ -23,6 +23,8 @@ def render(config: RinConfig) -> str:
 
 def layer_sigma(config: RinConfig) -> dict[str, Any]:
     """The tree of `layer_sigma_config`. Raises OptionError for what the fork has no key for."""
+    if config.schedule.kind != "staged" or config.schedule.warmup_share is not None or config.relative:
+        raise OptionError("the verl fork knows QeRL's staged schedule and absolute sigmas only; use --format yaml")
     if config.lr_multipliers is not None:
         raise OptionError("the verl fork has no keys for learning rates per zone; use --format yaml")
     tree: dict[str, Any] = {

@@ -1,0 +1,158 @@
+"""Which weights of a model get noise, by the class of their module, checked against the layers of rin.yaml.
+
+Not here: numbers. A target is the weight of a module whose class matches `target_classes` and whose name matches no
+`exclude`. Anything that would lose a multiplier without a word is an error: a layer in rin.yaml that the model has
+not, a layer of the model without a multiplier, a multiplier whose layer holds no target, a pattern without a match.
+
+Worked number: SmolLM2 has 61 RMSNorms: two in each of 30 layers, and the final norm outside them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from srdd.errors import NoiseError
+from srdd.feeds import Norm
+from srdd.noise.draw import canonical
+from srdd.rin import CLASSES, EXCLUDE, RinConfig
+from srdd.sites import decoder_layers, fused_experts
+
+# Last parts of the names of norms that stand right before attention or the MLP.
+_BEFORE_ATTENTION = {"input_layernorm", "ln_1", "attention_norm", "self_attn_layer_norm", "norm1", "layernorm_before"}
+_BEFORE_MLP = {"pre_feedforward_layernorm", "ln_2", "ffn_norm", "norm2", "layernorm_after", "final_layer_norm"}
+_SANDWICH = "pre_feedforward_layernorm"  # with it, post_attention_layernorm follows attention and feeds no Linear
+
+
+@dataclass(frozen=True)
+class Target:
+    """One weight. `name` is the parameter's as the bare model has it; `path` as this model has it."""
+
+    name: str
+    path: str
+    module: nn.Module
+    attribute: str
+    layer: int | None
+    norm: Norm | None
+
+
+def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
+    """All targets in module order. Raises NoiseError, see above; a weight that two modules share counts once."""
+    stacks = decoder_layers(model)
+    _check_layers(model, config, len(stacks))
+    _check_excludes(model, config)
+    found: dict[str, Target] = {}
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        kind = type(module).__name__
+        if not any(fnmatchcase(kind, pattern) for pattern in config.target_classes):
+            continue
+        if any(fnmatchcase(path, pattern) for pattern in config.exclude):
+            continue
+        for attribute in _weights_of(module, path):
+            weight = getattr(module, attribute, None)
+            name = canonical(f"{path}.{attribute}")
+            if name in found or id(weight) in seen:
+                continue
+            if weight is not None:
+                seen.add(id(weight))
+            layer = _layer(path, stacks)
+            found[name] = Target(name, f"{path}.{attribute}", module, attribute, layer, _norm(model, path, kind))
+    targets = tuple(found.values())
+    _check_matches(model, config, targets)
+    return targets
+
+
+def unit_offset(module: nn.Module) -> float:
+    """1.0 for norms that multiply by 1 + w (Gemma's, Qwen3-Next's), else 0.0; found by running a copy with w = 0.
+
+    Raises NoiseError when the module cannot be run alone (weights that are sharded or on meta).
+    """
+    if not any(fnmatchcase(type(module).__name__, pattern) for pattern in CLASSES["rmsnorm"]):
+        return 0.0
+    try:
+        trial = copy.deepcopy(module).float()
+        with torch.no_grad():
+            for parameter in trial.parameters():
+                parameter.zero_()
+            width = trial.weight.shape[-1]  # type: ignore[index]
+            output = trial(torch.linspace(0.5, 1.5, width, device=trial.weight.device).view(1, 1, width))  # type: ignore[arg-type]
+    except Exception as problem:
+        raise NoiseError(
+            f"relative noise: cannot run {type(module).__name__} alone to see whether it multiplies by w or by 1 + w "
+            f"({type(problem).__name__}: {problem}); set relative: false"
+        ) from problem
+    return float(bool(output.any()))
+
+
+def _weights_of(module: nn.Module, path: str) -> Sequence[str]:
+    if "weight" in module._parameters or hasattr(module, "weight"):
+        return ("weight",) if getattr(module, "weight", None) is not None else ()
+    experts = fused_experts(module)
+    if experts:
+        return experts
+    if not list(module.parameters(recurse=False)) and not list(module.children()):
+        return ()  # a norm without weights (elementwise_affine=False) has nothing to carry noise
+    raise NoiseError(f"{path}: {type(module).__name__} matches target_classes but has no weight to add noise to")
+
+
+def _layer(path: str, stacks: dict[str, int]) -> int | None:
+    parts = path.split(".")
+    return next((stacks[p] for d in range(len(parts), 0, -1) if (p := ".".join(parts[:d])) in stacks), None)
+
+
+def _norm(model: nn.Module, path: str, kind: str) -> Norm | None:
+    if "norm" not in kind.lower():
+        return None
+    last = canonical(path).rpartition(".")[2]
+    if last in _BEFORE_ATTENTION:
+        return "attention"
+    if last == "post_attention_layernorm":
+        owner = model.get_submodule(path.rpartition(".")[0])
+        return None if hasattr(owner, _SANDWICH) else "mlp"
+    return "mlp" if last in _BEFORE_MLP else None
+
+
+def _check_layers(model: nn.Module, config: RinConfig, count: int) -> None:
+    wanted = config.layer_multipliers.keys()
+    kind = type(model).__name__
+    made = f"rin.yaml was made for {config.provenance.model} with {len(wanted)} layers"
+    if not count:
+        raise NoiseError(f"{made}; no decoder layers were found in {kind} (looked for a ModuleList of alike blocks)")
+    if extra := sorted(layer for layer in wanted if layer >= count):
+        raise NoiseError(f"{made}; {kind} has {count}, so the multipliers of layer(s) {extra} would be lost")
+    if missing := sorted(set(range(count)) - wanted):
+        raise NoiseError(f"{made}; {kind} has {count}, and layer(s) {missing} have no multiplier")
+
+
+def _check_excludes(model: nn.Module, config: RinConfig) -> None:
+    names = [name for name, _ in model.named_modules()]
+    for pattern in config.exclude:
+        if pattern not in EXCLUDE and not any(fnmatchcase(name, pattern) for name in names):
+            raise NoiseError(f"exclude {pattern!r} matches no module of {type(model).__name__}; correct or remove it")
+
+
+def _check_matches(model: nn.Module, config: RinConfig, targets: Sequence[Target]) -> None:
+    kinds = {type(target.module).__name__ for target in targets}
+    families = ("rmsnorm", "linear") if config.target == "both" else (config.target,)
+    groups = [[p for p in config.target_classes if p in CLASSES[family]] for family in families]
+    groups += [[pattern] for pattern in config.target_classes if pattern not in CLASSES["both"]]
+    for patterns in groups:
+        if patterns and not any(fnmatchcase(kind, pattern) for kind in kinds for pattern in patterns):
+            held = sorted({type(m).__name__ for m in model.modules() if list(m.parameters(recurse=False))})
+            raise NoiseError(
+                f"no module of class {' or '.join(patterns)} gets noise in {type(model).__name__}, "
+                f"whose modules with weights are {', '.join(held)}; correct target, target_classes or exclude"
+            )
+    reached = {target.layer for target in targets}
+    if unused := sorted(config.layer_multipliers.keys() - reached):
+        raise NoiseError(f"the multipliers of layer(s) {unused} reach no weight: target_classes and exclude leave none")
+    for norm, values in (config.norm_multipliers or {}).items():
+        fed = {target.layer for target in targets if target.norm == norm}
+        if unused := sorted(values.keys() - fed):
+            raise NoiseError(f"norm_multipliers.{norm}: layer(s) {unused} have no {norm} norm among the targets")
