@@ -29,6 +29,7 @@ def show(out: Console, document: Impact, top: int) -> None:
         for point in document.settings.points:
             _layers(out, [r for r in document.layers if (r.format, r.point) == (spec, point)])
     _linears(out, document, top)
+    _groups(out, document, top)
 
 
 def _whole(out: Console, document: Impact) -> None:
@@ -114,6 +115,25 @@ def _linears(out: Console, document: Impact, top: int) -> None:
                 for p in ("weight", "input", "both")
             ]
             table.add_row(escape(row.module), *errors, f"{row.interaction:+.2f}", *kls)
+        out.print(table)
+
+
+def _groups(out: Console, document: Impact, top: int) -> None:
+    for spec, groups in document.group_swaps.items():
+        point = "both" if "both" in document.settings.points else document.settings.points[0]
+        ranked = sorted(groups, key=lambda name: -groups[name][point].value)
+        predicted = document.groups.get(spec, {}) | {
+            row.module: {p: e.value for p, e in row.predicted_kl.items()}
+            for row in document.linears
+            if row.format == spec and row.group is None and row.predicted_kl
+        }
+        title = f"Fusion groups, {spec} {_NAMES[point]}: the {min(top, len(groups))} costliest when quantized alone"
+        table = Table(title=title, title_justify="left")
+        for heading in ("group", "measured KL", "sum of its Linears' predictions"):
+            table.add_column(heading, justify="left" if heading == "group" else "right")
+        for name in ranked[:top]:
+            sums = predicted.get(name, {}).get(point)
+            table.add_row(escape(name), _number(groups[name][point], 4), "-" if sums is None else f"{sums:.4f}")
         out.print(table)
 
 
