@@ -20,6 +20,7 @@ from srdd import report_v0
 from srdd.errors import ReportError
 from srdd.files import write_text
 from srdd.impact_document import Impact, as_report_fields
+from srdd.probe_document import Probe
 from srdd.schema import Coverage, Layer, Model, Part, Settings, Site, SummaryRow
 from srdd.summary import layer_rows, summary_rows
 from srdd.tally import FIELDS
@@ -115,12 +116,12 @@ def read(path: Path) -> tuple[Report, str]:
     return from_document(document, str(path)), sha256
 
 
-def load_any(path: Path) -> Report | Impact:
-    """A report, or an impact document as it is. Raises ReportError."""
+def load_any(path: Path) -> Report | Impact | Probe:
+    """A report, or an impact or probe document as it is. Raises ReportError."""
     document = _parse(path)[0]
-    if isinstance(document, dict) and document.get("document") == "srdd-impact":
-        return _validated(Impact, document, str(path))
-    return from_document(document, str(path))
+    kinds: dict[str, type[Impact] | type[Probe]] = {"srdd-impact": Impact, "srdd-probe": Probe}
+    kind = kinds.get(document.get("document", "")) if isinstance(document, dict) else None
+    return from_document(document, str(path)) if kind is None else _validated(kind, document, str(path))
 
 
 def load_impact(path: Path) -> Impact:
@@ -154,6 +155,8 @@ def from_document(document: Any, name: str) -> Report:
         raise ReportError(f"{name} is no srdd report: found a JSON {type(document).__name__}, expected an object")
     if document.get("document") == "srdd-impact":
         return Report(**as_report_fields(_validated(Impact, document, name)))
+    if document.get("document") == "srdd-probe":
+        raise ReportError(f"{name} is a probe document: it has no layers; expected a report of `srdd scan`")
     version = document.get("schema_version")
     if version is None and isinstance(document.get("report"), dict):
         return Report(**report_v0.upgrade(document, name))
