@@ -75,11 +75,11 @@ def _layers(out: Console, rows: list[LayerImpact]) -> None:
     title = (
         f"Layers, {rows[0].format} {_NAMES[rows[0].point]}: relative error of the output, and KL of this layer alone"
     )
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", padding=(0, 1, 0, 0))
     columns = {
         "predicted KL": [r.predicted_kl for r in rows],
         "joint": [r.predicted_kl_joint for r in rows],
-        "sum of Linears": [r.predicted_kl_modules for r in rows],
+        "Linears": [r.predicted_kl_modules for r in rows],
         "measured (swap)": [r.swap_kl for r in rows],
         "last output %": [r.swap_error if r.swap_kl is None else None for r in rows],
         "Gaussian noise": [r.noise_kl for r in rows],
@@ -138,7 +138,7 @@ def _groups(out: Console, document: Impact, top: int) -> None:
 
 
 def _cost(name: str, estimate: Estimate) -> str:
-    if name in ("joint", "sum of Linears"):  # side results: their errors are in the document, the table stays readable
+    if name in ("joint", "Linears"):  # side results: their errors are in the document, the table stays readable
         return f"{estimate.value:.4f}"
     return _number(estimate, 1, 100) if name.endswith("%") else _number(estimate, 4)
 
