@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from srdd.errors import ReportError
 from srdd.schema import Calibration, Model, Part
 
 Criterion = Literal["loss", "entropy", "agreement"]
@@ -112,30 +110,3 @@ def over_seeds(values: Sequence[float | None]) -> tuple[float, float] | None:
     if len(known) < len(values) or not known:
         return None
     return fmean(known), stdev(known) / math.sqrt(len(known)) if len(known) > 1 else math.nan
-
-
-def parse(tree: Any, place: str) -> Probe:
-    """The document from parsed JSON. Raises ReportError in one line."""
-    from pydantic import ValidationError
-
-    try:
-        return Probe.model_validate(tree)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ReportError(f"{place}: {where}: {first['msg']}") from problem
-
-
-def load(path: Path) -> Probe:
-    """Read a probe document. Raises ReportError."""
-    import json
-
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"no file {path}; write one with `srdd probe --out {path}`") from None
-    except (OSError, ValueError) as problem:
-        raise ReportError(f"cannot read {path}: {problem}") from problem
-    if not isinstance(tree, dict) or tree.get("document") != "srdd-probe":
-        raise ReportError(f"{path} is no probe document; write one with `srdd probe --out {path}`")
-    return parse(tree, str(path))

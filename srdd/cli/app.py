@@ -11,6 +11,7 @@ from srdd.cli import console
 from srdd.cli.advise import advise
 from srdd.cli.check import check
 from srdd.cli.compare import compare
+from srdd.cli.experiment import experiment
 from srdd.cli.formats import formats
 from srdd.cli.impact import impact
 from srdd.cli.multipliers import multipliers
@@ -66,6 +67,7 @@ for command in (
     check,
 ):
     app.command()(command)
+app.add_typer(experiment, name="experiment")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -117,6 +117,10 @@ def measure_probe(
     started = time.monotonic()
     parsed = parse_format(fmt)
     chosen_modes = parse_modes(modes, parsed)
+    if criterion not in LIMITS:
+        raise OptionError(f"criterion {criterion!r}: expected {', '.join(LIMITS)}")
+    for target in targets:
+        profiles.check_target(target)
     limit = LIMITS[criterion] if limit is None else limit
     _check(seeds, sigmas, criterion, limit)
     ids, calibration = token_ids_of(sequences)
@@ -183,8 +187,6 @@ def _check(seeds: Sequence[int], sigmas: Sequence[float] | None, criterion: Crit
         raise OptionError(
             f"sigmas {list(sigmas)}: expected finite numbers above 0; the trial without noise always runs"
         )
-    if criterion not in LIMITS:
-        raise OptionError(f"criterion {criterion!r}: expected {', '.join(LIMITS)}")
     if criterion == "agreement" and not 0 < limit < 1:
         raise OptionError(f"limit {limit:g}: agreement is a share between 0 and 1")
     if criterion != "agreement" and not 1 < limit < math.inf:

@@ -48,6 +48,12 @@ def guided(config: RinConfig, target: Target, sigma: float, *, relative: bool) -
     return config.model_copy(update={"schedule": constant(sigma), "phases": [], "relative": relative})
 
 
+def check_target(target: str) -> None:
+    """Raises OptionError for a target that is none."""
+    if target not in CLASSES:
+        raise OptionError(f"--target {target}: expected one of {', '.join(CLASSES)}")
+
+
 def _config(
     values: dict[int, float], target: Target, sigma: float, relative: bool, name: str, outside: float
 ) -> RinConfig:
