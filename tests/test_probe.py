@@ -17,7 +17,8 @@ from transformers import BertConfig, BertModel, LlamaForCausalLM
 from srdd.errors import NoiseError, OptionError
 from srdd.experiments.crossing import BELOW, NOT_REACHED, crossing, geometric
 from srdd.experiments.modes import parse_modes
-from srdd.experiments.probe import SHARES, measure_probe, targets_of
+from srdd.experiments.probe import measure_probe, targets_of
+from srdd.experiments.trials import SHARES
 from srdd.formats import parse
 from srdd.impact.fake import fake_quantize
 from srdd.noise.draw import normal
