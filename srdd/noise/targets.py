@@ -52,7 +52,7 @@ def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
         kind = type(module).__name__
         if not any(fnmatchcase(kind, pattern) for pattern in config.target_classes):
             continue
-        if any(fnmatchcase(path, pattern) for pattern in config.exclude):
+        if any(fnmatchcase(path, pattern) for pattern in config.exclude) or not _in_use(model, path):
             continue
         for attribute in _weights_of(module, path):
             weight = getattr(module, attribute, None)
@@ -96,9 +96,26 @@ def _weights_of(module: nn.Module, path: str) -> Sequence[str]:
     experts = fused_experts(module)
     if experts:
         return experts
-    if not list(module.parameters(recurse=False)) and not list(module.children()):
-        return ()  # a norm without weights (elementwise_affine=False) has nothing to carry noise
+    if not list(module.parameters(recurse=False)):
+        return ()  # a norm without weights (elementwise_affine=False), or a wrapper whose child is matched itself
     raise NoiseError(f"{path}: {type(module).__name__} matches target_classes but has no weight to add noise to")
+
+
+def _in_use(model: nn.Module, path: str) -> bool:
+    """False for what PEFT keeps beside the weights in use: adapters, and the copy of a module it trains another of."""
+    parts = path.split(".")
+    if any(part.startswith("lora_") for part in parts):
+        return False
+    for depth, part in enumerate(parts):
+        if part not in ("original_module", "modules_to_save"):
+            continue
+        wrapper = model.get_submodule(".".join(parts[:depth]))
+        active = getattr(wrapper, "active_adapter", None)
+        names = [active] if isinstance(active, str) else list(active or ())
+        kept = getattr(wrapper, "modules_to_save", None) or {}
+        replaced = not getattr(wrapper, "disable_adapters", False) and any(name in kept for name in names)
+        return replaced == (part == "modules_to_save") and (part == "original_module" or parts[depth + 1] in names)
+    return True
 
 
 def _layer(path: str, stacks: dict[str, int]) -> int | None:
