@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 experiment = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,
     help="Controlled experiments: several arms, seeds, paired tests.",
     pretty_exceptions_enable=False,
 )
