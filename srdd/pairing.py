@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from srdd.errors import ReportError
 from srdd.schema import KINDS, Calibration, Kind, Measurement
@@ -27,18 +27,19 @@ if TYPE_CHECKING:
     from srdd.metrics import Metric
     from srdd.report import Report
 
+By = Literal["layer", "module"]
 WITHIN_NOISE = 2.0  # changes smaller than so many standard errors are called noise
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One decoder layer, or one site outside the layers, in both reports."""
+    """One decoder layer, or one site, in both reports."""
 
     kind: Kind
     spec: str  # in the base
     new_spec: str
     layer: int | None
-    name: str  # "layer 7" or "lm_head"
+    name: str  # "layer 7" or the module's name
     base: Measurement
     new: Measurement
     order: tuple[int, ...] | None  # where the new report holds the base's sequences; None: they are not the same
@@ -222,15 +223,23 @@ def _layers(report: Report, kind: Kind) -> set[int]:
     return {site.layer for site in report.sites if site.kind == kind and site.layer is not None}
 
 
-def pairs(base: Report, new: Report, kind: Kind, spec: str, new_spec: str | None = None) -> list[Pair]:
-    """Every layer of one kind that both have, merged over its sites, then every site outside the layers they share."""
+def pairs(
+    base: Report, new: Report, kind: Kind, spec: str, new_spec: str | None = None, *, by: By = "layer"
+) -> list[Pair]:
+    """Every layer of one kind that both have, merged over its sites, then every site outside the layers they share.
+
+    By module: every site that both have, in the order of the report, none merged.
+    """
     other = new_spec or spec
-    a, b = _measured(base, kind, spec), _measured(new, kind, other)
+    a, b = _measured(base, kind, spec, by), _measured(new, kind, other, by)
     order = _order(base.settings.calibration, new.settings.calibration)
     return [Pair(kind, spec, other, *key, measured, b[key], order) for key, measured in a.items() if key in b]
 
 
-def _measured(report: Report, kind: Kind, spec: str) -> dict[tuple[int | None, str], Measurement]:
+def _measured(report: Report, kind: Kind, spec: str, by: By) -> dict[tuple[int | None, str], Measurement]:
+    if by == "module":
+        found = [s for s in report.sites if s.kind == kind and spec in s.formats]
+        return {(site.layer, site.name): site.formats[spec] for site in found}
     sites = [
         s.model_copy(update={"formats": {spec: s.formats[spec]}})
         for s in report.sites
