@@ -14,6 +14,7 @@ from srdd.cli.compare import compare
 from srdd.cli.formats import formats
 from srdd.cli.impact import impact
 from srdd.cli.multipliers import multipliers
+from srdd.cli.report import report
 from srdd.cli.scan import scan
 from srdd.cli.schema import schema
 from srdd.cli.show import show
@@ -48,7 +49,7 @@ def options(
     """Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model."""
 
 
-for command in (scan, impact, validate, show, formats, schema, zones, multipliers, advise, compare, check):
+for command in (scan, impact, validate, show, report, formats, schema, zones, multipliers, advise, compare, check):
     app.command()(command)
 
 
