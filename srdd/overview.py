@@ -229,7 +229,7 @@ def _steps(bundle: Bundle, kind: Kind, spec: str, advice: Advice | None, worst_l
     if bundle.report.has_errors:
         steps.append(Step("Repair the tensors with NaN or infinities, then scan again."))
     if advice and advice.verdict == "reconsider_format":
-        why = f"Take {advice.next_format}: it passes." if advice.next_format else "No format of this report passes."
+        why = f"Take {_with_bits(advice)}: it passes." if advice.next_format else "No format of this report passes."
         steps.append(Step(why, None if advice.next_format else f"srdd scan --model {model} --quant {_others(bundle)}"))
     elif advice and advice.flagged:
         kept = [row.layer for row in advice.flagged if row.action == "higher precision"]
@@ -244,6 +244,12 @@ def _steps(bundle: Bundle, kind: Kind, spec: str, advice: Advice | None, worst_l
         steps.append(Step(why, f"srdd impact --model {model} --quant {quant_of_cost} --out impact.json"))
     steps.append(Step("Let no later checkpoint be worse.", f"srdd check new.json --baseline {file}"))
     return steps
+
+
+def _with_bits(advice: Advice) -> str:
+    bits = {row.format: row.bits_per_value for row in advice.formats}
+    new, old = bits[advice.next_format or ""], bits[advice.quant]
+    return f"{advice.next_format}" + (f" ({new:g} bits a value instead of {old:g})" if new and old else "")
 
 
 def _typed(text: str) -> str:

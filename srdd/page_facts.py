@@ -57,7 +57,7 @@ def warnings(bundle: Bundle, kinds: Sequence[Kind]) -> list[str]:
         texts.append(f"saturation_ratio is zero by construction under {', '.join(zero)}: their rule never clips")
     texts += _disagreements(report, kinds)
     if bundle.impact is not None:
-        texts += [f"impact: {text}" for text in bundle.impact.warnings]
+        texts += [f"impact: {text}" for text in bundle.impact.warnings if text not in report.warnings]
     return [*texts, *bundle.notes]
 
 

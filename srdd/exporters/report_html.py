@@ -24,7 +24,7 @@ from srdd.page_data import build
 
 REPORT_SUFFIXES = (".html", ".htm")
 USES = frozenset({"title", "metric", "site", "quant", "impact", "zones", "multipliers", "baseline"})
-# in the order in which they are read; main.js starts the page
+# in the order in which they are read; main.js starts the page, Plotly follows, ready.js draws
 SCRIPTS = (
     "core.js",
     "figures.js",
@@ -45,7 +45,7 @@ def render(bundle: Bundle, choices: Choices) -> str:
     from importlib.metadata import version
 
     data, sums = build(bundle, choices, version("srdd"))
-    scripts = [_plotly(), *(_part(name) for name in SCRIPTS)]
+    scripts = [*(_part(name) for name in SCRIPTS), _plotly(), _part("ready.js")]
     pieces = {
         "policy": _policy(scripts),
         "title": html.escape(data["title"]),

@@ -52,10 +52,14 @@ function answers() {
       el("h2", {}, found.headline), el("p", { class: "name" }, found.sentence),
       found.limits.length ? el("p", { class: "soft" }, `A layer is beyond a limit when ${found.limits.join(", ")}.`) : null),
     el("div", { class: "cards" },
-      el("div", { class: "card" }, el("h3", {}, whichTitle(found)), worstTable(found)),
+      el("div", { class: "card" }, el("h3", {}, whichTitle(found)), worstTable(found), el("p", { class: "soft" }, order(found))),
       el("div", { class: "stack" },
         el("div", { class: "card" }, el("h3", {}, "What next"), steps(found)),
         el("div", { class: "card" }, el("h3", {}, "How sure"), list(found.sure)))));
+}
+
+function order(found) {
+  return found.flagged ? "Worst first, by how far beyond a limit. Red: beyond it." : "Worst first, by relative error.";
 }
 
 function whichTitle(found) {
@@ -66,15 +70,16 @@ function whichTitle(found) {
 
 function worstTable(found) {
   const shown = ["relative_error", "sqnr_db", "deadzone_ratio"];
-  const titles = { relative_error: "rel. error %", sqnr_db: "SQNR dB", deadzone_ratio: "zeroed %" };
   const rows = found.worst.map((row) => [
     { text: el("button", { class: "link", type: "button", click: () => openLayer(state.kind, row.layer) }, row.layer), number: true },
     ...shown.map((name) => ({
-      text: withError(name, ...row.values[name]), number: true, class: row.beyond.includes(name) ? "beyond" : "",
+      text: withError(name, ...row.values[name]), number: true,
+      class: `${row.beyond.includes(name) ? "beyond" : ""} ${name === "deadzone_ratio" ? "zeroed" : ""}`,
     })),
     { text: row.cause, class: "wide" },
   ]);
-  const headings = [{ text: "layer", number: true }, ...shown.map((name) => ({ text: titles[name], number: true })), "why (its noise)"];
+  const headings = [{ text: "layer", number: true }, ...shown.map((name) => ({ text: titleOf(name), number: true, class: name === "deadzone_ratio" ? "zeroed" : "" })),
+    { text: "why (its noise)", class: "wide" }];
   return table(headings, rows, { id: "worst" });
 }
 
@@ -121,12 +126,12 @@ function background(section) {
 function formatsTable(rows) {
   const gaussian = (spec) => page.formats.find((row) => row.spec === spec).gaussian.sqnr_db;
   const headings = ["format:rule", { text: "bits a value", number: true }, { text: "mean SQNR dB", number: true },
-    { text: "on Gaussian data", number: true }, { text: "layers beyond its limits", number: true }, "verdict"];
+    { text: "on Gaussian data", number: true, class: "gaussian" }, { text: "layers beyond its limits", number: true }, "verdict"];
   return table(headings, rows.map((row) => [
     el("span", { class: "name" }, row.format),
     { text: row.bits_per_value === null ? "?" : row.bits_per_value, number: true },
     { text: show("sqnr_db", row.sqnr_db), number: true },
-    { text: show("sqnr_db", gaussian(row.format)), number: true },
+    { text: show("sqnr_db", gaussian(row.format)), number: true, class: "gaussian" },
     { text: `${row.flagged} of ${row.layers}`, number: true },
     { text: row.passes ? "passes" : "too many", class: row.passes ? "good" : "beyond" },
   ]), { id: "formats" });

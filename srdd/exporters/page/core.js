@@ -66,6 +66,14 @@ function metricOf(name) {
   return page.metrics.find((metric) => metric.name === name);
 }
 
+const TITLES = { sqnr_db: "SQNR dB", relative_error: "rel. error %", deadzone_ratio: "zeroed %", saturation_ratio: "clipped %" };
+
+/** A heading for a column: short for the main metrics, else the name with its unit. */
+function titleOf(name) {
+  const unit = metricOf(name).unit;
+  return TITLES[name] || (unit ? `${name} (${unit})` : name);
+}
+
 function unitOf(name) {
   const unit = metricOf(name).unit;
   return unit ? ` ${unit}` : "";

@@ -15,7 +15,7 @@ function openLayer(kind, layer) {
   if (at < 0) return;
   const specs = page.formats.map((row) => row.spec).filter((spec) => rows.values[spec]);
   const metrics = page.metrics.filter((m) => specs.some((spec) => rows.values[spec][m.name]));
-  const body = metrics.map((m) => [m.unit ? `${m.name} (${m.unit})` : m.name, ...specs.map((spec) => ({
+  const body = metrics.map((m) => [titleOf(m.name), ...specs.map((spec) => ({
     text: withError(m.name, (rows.values[spec][m.name] || [])[at], (rows.errors[spec][m.name] || [])[at]), number: true,
   }))]);
   const inside = page.sites.name.map((_, i) => i).filter((i) => page.sites.layer[i] === layer);
@@ -61,7 +61,7 @@ function numbersOf(row) {
   const specs = page.formats.map((f) => f.spec).filter((spec) => Object.values(page.values[spec]).some((column) => column[row] !== null));
   const headings = (first) => [first, ...specs.map((text) => ({ text, number: true, class: "name" }))];
   const metrics = page.metrics.filter((m) => specs.some((spec) => page.values[spec][m.name])).map((m) => [
-    m.unit ? `${m.name} (${m.unit})` : m.name,
+    titleOf(m.name),
     ...specs.map((spec) => ({
       text: withError(m.name, (page.values[spec][m.name] || [])[row], (page.errors[spec][m.name] || [])[row]), number: true,
     })),

@@ -52,6 +52,7 @@ function baseLayout() {
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
     hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--text") }, align: "left" },
     hovermode: "closest",
+    dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",  // a finger scrolls the page
     xaxis: axis,
     yaxis: axis,
   };
@@ -80,7 +81,7 @@ const watcher = new IntersectionObserver((seen) => {
 }, { rootMargin: "400px" });
 
 function draw(entry) {
-  if (!entry.stale) return;
+  if (!entry.stale || !window.Plotly) return;  // Plotly comes last in the file, so that the answers show at once
   entry.stale = false;
   const made = entry.build();
   entry.made = made;
@@ -98,9 +99,7 @@ function draw(entry) {
   if (entry.details.open) fillNumbers(entry);
   Plotly.react(entry.plot, made.traces, merged(baseLayout(), made.layout), {
     responsive: true,
-    displaylogo: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toImage"],
-    showEditInChartStudio: false,
+    displayModeBar: false,
   });
   entry.plot.removeAllListeners("plotly_click");
   if (made.click) entry.plot.on("plotly_click", (event) => made.click(event.points[0]));
@@ -119,6 +118,12 @@ function redraw() {
 }
 
 listeners.push(redraw);
+
+/** Called when Plotly is there. */
+function drawVisible() {
+  figures.filter((entry) => entry.visible).forEach(draw);
+  document.documentElement.dataset.ready = "yes";
+}
 
 // On paper: light, as wide as the sheet, and nothing missing because it was never scrolled to.
 let themeOnScreen = null;

@@ -23,7 +23,7 @@ function heatmap(kind) {
   return {
     traces: [{
       type: "heatmap",
-      x: layers.map((layer) => (layer === null ? "outside" : String(layer))),
+      x: layers.map((layer) => (layer === null ? "out" : String(layer))),
       y: roles.map((role) => plain(short(role, 24))),
       z: grid((i) => drawn(name, value(i))),
       hovertext: grid((i, role, layer) => hoverText(i, role, layer, name, spec, value(i))),
@@ -43,6 +43,7 @@ function heatmap(kind) {
       margin: { t: 12 },
     },
     caption: `${name} by layer and role, ${titleOfKind(kind)}, ${spec}. ${metric.better ? "The worst cells stand out from the page. " : ""}`
+      + `${layers.includes(null) ? "out: outside the layers. " : ""}`
       + "Click a cell for its full tally; by keyboard, the table of all sites does the same.",
     table: {
       headings: [{ text: "layer", number: true }, ...roles.map((role) => ({ text: role, number: true, class: "name" }))],

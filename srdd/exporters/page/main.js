@@ -44,7 +44,6 @@ function start() {
   document.getElementById("answers").after(node);
   background(node);
   put(document.getElementById("foot"), el("p", { class: "soft" }, `Made by srdd ${page.srdd}. This file holds its data and loads nothing.`));
-  document.documentElement.dataset.ready = "yes";
 }
 
 start();

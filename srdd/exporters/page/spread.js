@@ -2,6 +2,8 @@
 // The figures that put two things side by side: SQNR against relative error, causes of the noise, sigma multipliers,
 // bits against error, and what an impact run measured.
 
+const CRESTS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
+
 function scatter() {
   const { kind, format: spec } = state;
   const column = page.values[spec] || {};
@@ -29,7 +31,7 @@ function scatter() {
       colorscale: "Cividis",
       reversescale: !isDark(),
       line: { width: 0.6, color: css("--soft") },
-      colorbar: { title: { text: "crest", side: narrow ? "top" : "right" }, tickvals: [0, 1, 2, 3, 4], ticktext: ["1", "10", "100", "1000", "10000"], thickness: 12,
+      colorbar: { title: { text: "crest", side: narrow ? "top" : "right" }, tickvals: CRESTS.map(decades), ticktext: CRESTS.map(String), thickness: 12,
         ...(narrow ? { orientation: "h", y: -0.28, yanchor: "top" } : {}) },
     },
     showlegend: false,
@@ -77,7 +79,7 @@ function noise() {
       y: parts[part].map((share) => (typeof share === "number" ? 100 * share : null)),
       customdata: parts[part].map((share) => show("noise_clipped", share)),
       hovertemplate: `${part} %{customdata} %<extra></extra>`,
-      marker: { color: colours[[1, 0, 2][place]], pattern: { shape: PATTERNS[place], size: 6, solidity: 0.25, fgcolor: css("--page") } },
+      marker: { color: colours[[1, 0, 2][place]], pattern: { shape: PATTERNS[place], size: 6, solidity: 0.3, fillmode: "overlay", fgcolor: css("--page") } },
     })),
     layout: {
       barmode: "stack",

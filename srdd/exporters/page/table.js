@@ -79,10 +79,10 @@ function fillTable(body, count, pager, fill) {
   shown.at = Math.min(shown.at, pages - 1);
   const names = tableColumns();
   const headings = [...TEXT_COLUMNS.map(([key, title]) => heading(key, title, false, fill)),
-    ...names.map((name) => heading(name, `${name}${unitOf(name)}`, true, fill))];
+    ...names.map((name) => heading(name, titleOf(name), true, fill))];
   const rows = found.slice(shown.at * ROWS_A_PAGE, (shown.at + 1) * ROWS_A_PAGE).map((i) => [
-    page.sites.kind[i], { text: page.sites.layer[i], number: true }, el("span", { class: "name" }, page.sites.role[i]),
-    el("button", { class: "link name", type: "button", click: () => openSite(i) }, page.sites.name[i]),
+    page.sites.kind[i], { text: page.sites.layer[i], number: true }, { text: page.sites.role[i], class: "name role" },
+    { text: el("button", { class: "link name", type: "button", click: () => openSite(i) }, page.sites.name[i]), class: "module" },
     ...names.map((name) => ({
       text: withError(name, page.values[state.format][name][i], ((page.errors[state.format] || {})[name] || [])[i]), number: true,
     })),
