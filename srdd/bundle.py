@@ -30,6 +30,7 @@ from srdd.zones import ZoneMap
 class Choices:
     """What a reader asked to see; None: the default. An exporter that does not use one is not given it."""
 
+    suffix: str = ""
     title: str | None = None
     figure: str | None = None
     metric: str | None = None

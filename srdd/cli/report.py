@@ -63,7 +63,7 @@ def report(
             raise OptionError(f"--{name} has no effect on {out.suffix} (only on {users}); leave it out")
     check_new(out, force=force)
     bundle = gather(report, impact=impact, zones=zones, multipliers=multipliers, baseline=baseline)
-    content = exporter.render(bundle, Choices(title, figure, metric, site, quant))
+    content = exporter.render(bundle, Choices(out.suffix.lower(), title, figure, metric, site, quant))
     data = content.encode() if isinstance(content, str) else content
     write_bytes(out, data)
     console.people().print(f"{out}: {len(data) / 1e6:.2f} MB", markup=False)
