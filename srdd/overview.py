@@ -33,7 +33,7 @@ WORDS = {
     "no_action": "No action needed",
     "higher_precision": "A few layers need higher precision",
     "mixed_approach": "Some layers need higher precision or training with noise",
-    "reconsider_format": "This format does not fit this model",
+    "reconsider_format": "Reconsider this format: most layers are beyond its limits",
 }
 
 
@@ -254,7 +254,7 @@ def _with_bits(advice: Advice) -> str:
 
 def _typed(text: str) -> str:
     """Text that may be typed into a shell; what a stranger wrote otherwise becomes a placeholder."""
-    return text if re.fullmatch(r"[A-Za-z0-9_./][\w./:-]*", text, re.ASCII) else "MODEL"
+    return text if re.fullmatch(r"[A-Za-z0-9_./][\w./:-]{0,200}", text, re.ASCII) else "MODEL"
 
 
 def _others(bundle: Bundle) -> str:

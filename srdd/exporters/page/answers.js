@@ -3,15 +3,15 @@
 // Not here: any judgement; sentences come with the data.
 
 function head() {
-  const theme = el("button", { id: "theme", type: "button", click: switchTheme });
   const about = page.facts.find(([label]) => label === "Architecture");
   put(document.getElementById("top"),
-    el("div", {}, el("h1", {}, page.title), el("p", { class: "soft name" }, about ? about[1] : "")), theme);
-  nameTheme();
+    el("div", {}, el("h1", {}, page.title), el("p", { class: "soft name" }, about ? about[1] : "")));
 }
 
 function nameTheme() {
-  document.getElementById("theme").textContent = isDark() ? "Light theme" : "Dark theme";
+  const button = document.getElementById("theme");
+  button.setAttribute("aria-label", isDark() ? "Light theme" : "Dark theme");
+  button.textContent = isDark() ? "Light" : "Dark";
 }
 
 function switchTheme() {
@@ -26,7 +26,9 @@ function controls() {
   put(document.getElementById("controls"), el("div", {},
     labelled("Site", select("kind", kinds, state.kind, (kind) => choose({ kind }))),
     labelled("Format", select("format", formats, state.format, (format) => choose({ format }))),
-    labelled("Metric", select("metric", metricsAtHand(), state.metric, (metric) => choose({ metric })))));
+    labelled("Metric", select("metric", metricsAtHand(), state.metric, (metric) => choose({ metric }))),
+    el("button", { id: "theme", type: "button", click: switchTheme })));
+  nameTheme();
 }
 
 /** Metrics for which the report has numbers at all. */
@@ -93,7 +95,8 @@ function steps(found) {
 
 function command(text) {
   const copy = el("button", { type: "button", "aria-label": `Copy: ${text}`, click: () => copyText(text, copy) }, "Copy");
-  return el("div", { class: "command" }, el("code", {}, text), navigator.clipboard ? copy : null);
+  const words = text.split(" ").flatMap((word, i) => [i ? " " : "", el("span", { class: "word" }, word)]);
+  return el("div", { class: "command" }, el("code", {}, words), navigator.clipboard ? copy : null);
 }
 
 async function copyText(text, button) {
