@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from browser import Browser, chromium, missing, required
 from builders import make_report, tally
-from hostile import hostile_report
+from hostile import NAMES, hostile_report
 
 from srdd.bundle import Bundle, Choices, gather
 from srdd.exporters.report_html import render
@@ -120,7 +120,7 @@ def test_filter_sort_theme_and_keys(browser: Browser, smollm2_page: tuple[Path, 
     heading = "document.querySelector('#sites th[aria-sort=\"descending\"]')"
     assert browser.js(f"return {heading}.textContent") == "rel. error % ▼"
     shown = (
-        "return [...document.querySelectorAll('#sites tbody tr td:nth-child(6)')].map(c => parseFloat(c.textContent))"
+        "return [...document.querySelectorAll('#sites tbody tr td:nth-child(5)')].map(c => parseFloat(c.textContent))"
     )
     worst = browser.js(shown)
     values = [s.formats["mxfp4:even"].value("relative_error") for s in report.sites if s.kind == "weight"]
@@ -181,6 +181,8 @@ def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
         assert browser.js("return document.documentElement.scrollWidth") == width, "a long name does not widen the page"
         assert browser.complaints() == []
     assert browser.js("return document.title") == "</title><script>window.pwned=4</script>"
+    browser.show_figure("heatmap")
+    assert browser.js("return document.getElementById('figure-heatmap').data[0].z.length") == len(set(NAMES))
     assert browser.js("return page.sites.name") == [site.name for site in report.sites]
 
 

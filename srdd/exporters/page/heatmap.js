@@ -24,7 +24,7 @@ function heatmap(kind) {
     traces: [{
       type: "heatmap",
       x: layers.map((layer) => (layer === null ? "out" : String(layer))),
-      y: roles.map((role) => plain(short(role, 24))),
+      y: roles.map((_, i) => i),  // places, not names: two names may look alike
       z: grid((i) => drawn(name, value(i))),
       hovertext: grid((i, role, layer) => hoverText(i, role, layer, name, spec, value(i))),
       customdata: grid((i) => (i === undefined ? null : i)),
@@ -38,7 +38,7 @@ function heatmap(kind) {
     }],
     layout: {
       xaxis: { type: "category", title: { text: "decoder layer" }, showgrid: false, nticks: narrow ? 8 : 32, tickangle: 0 },
-      yaxis: { type: "category", autorange: "reversed", showgrid: false },
+      yaxis: { autorange: "reversed", showgrid: false, tickvals: roles.map((_, i) => i), ticktext: roles.map((role) => plain(short(role, 24))) },
       height: 130 + 34 * roles.length + (narrow ? 110 : 40),
       margin: { t: 12 },
     },

@@ -9,7 +9,8 @@ const shown = { text: "", kind: "", sort: null, down: true, at: 0 };
 function tableColumns() {
   const known = NUMBER_COLUMNS.filter((name) => name === state.metric || name !== "relative_rms");
   if (!known.includes(state.metric) && (page.values[state.format] || {})[state.metric]) known.push(state.metric);
-  return known.filter((name) => (page.values[state.format] || {})[name]);
+  const first = (name) => (name === state.metric ? 0 : 1);  // a narrow screen shows few columns
+  return known.filter((name) => (page.values[state.format] || {})[name]).sort((a, b) => first(a) - first(b));
 }
 
 /** Sites that pass the filter, sorted. Words are looked for in name, role, site and "layer 7". */
@@ -78,10 +79,10 @@ function fillTable(body, count, pager, fill) {
   const pages = Math.max(1, Math.ceil(found.length / ROWS_A_PAGE));
   shown.at = Math.min(shown.at, pages - 1);
   const names = tableColumns();
-  const headings = [...TEXT_COLUMNS.map(([key, title]) => heading(key, title, false, fill)),
+  const headings = [...TEXT_COLUMNS.map(([key, title]) => heading(key, title, key === "layer", fill)),
     ...names.map((name) => heading(name, titleOf(name), true, fill))];
   const rows = found.slice(shown.at * ROWS_A_PAGE, (shown.at + 1) * ROWS_A_PAGE).map((i) => [
-    page.sites.kind[i], { text: page.sites.layer[i], number: true }, { text: page.sites.role[i], class: "name role" },
+    { text: page.sites.kind[i], class: "site" }, { text: page.sites.layer[i], number: true }, { text: page.sites.role[i], class: "name role" },
     { text: el("button", { class: "link name", type: "button", click: () => openSite(i) }, page.sites.name[i]), class: "module" },
     ...names.map((name) => ({
       text: withError(name, page.values[state.format][name][i], ((page.errors[state.format] || {})[name] || [])[i]), number: true,
@@ -110,6 +111,7 @@ function heading(key, title, number, fill) {
   return {
     text: el("button", { type: "button", "data-key": key, click: press }, title + mark),
     number,
+    class: key === "kind" ? "site" : key,
     "aria-sort": active ? (shown.down ? "descending" : "ascending") : "none",
   };
 }
