@@ -19,7 +19,7 @@ from srdd.baselines import gaussian
 from srdd.bundle import Bundle, Choices
 from srdd.causes import noise_shares
 from srdd.errors import OptionError, ReportError
-from srdd.metrics import BY_NAME, MAIN, METRICS, RANKED
+from srdd.metrics import BY_NAME, MAIN, RANKED
 from srdd.multipliers import Choices as StrategyChoices
 from srdd.multipliers import plan
 from srdd.overview import KIND_TITLES, FoundZones, bits_of, main_metric, overview, zones_of
@@ -245,7 +245,7 @@ def _outliers(
 
 
 def _columns(measured: Sequence[dict[str, Measurement]], spec: str) -> dict[str, list[Number]]:
-    columns = {name: [_value(formats.get(spec), name) for formats in measured] for name in (m.name for m in METRICS)}
+    columns = {name: [_value(formats.get(spec), name) for formats in measured] for name in RANKED}
     return {name: column for name, column in columns.items() if any(value is not None for value in column)}
 
 

@@ -21,6 +21,7 @@ from srdd.metrics import METRICS
 from srdd.overview import overview, zones_of
 from srdd.page_data import build
 from srdd.report import Report
+from srdd.schema import Measurement
 from srdd.tally import Tally
 
 Run = Callable[..., tuple[int, str, str]]
@@ -331,3 +332,15 @@ def test_a_format_nobody_knows_still_makes_a_page() -> None:
     page = build(Bundle(hostile_report()), Choices(quant=SPEC), "0")[0]
     assert page["start"]["format"] == SPEC
     assert page["overview"]["output"][SPEC]["verdict"] == "broken"
+
+
+def test_an_impact_document_in_place_of_a_report() -> None:
+    """Its layers hold costs only: they are what is looked at, and no verdict is made up."""
+    report = toy()
+    given = {"predicted_kl": 0.25, "relative_rms": 0.1}
+    sites = [s.model_copy(update={"formats": {MXFP4: Measurement(given=given)}}) for s in report.sites]
+    settings = report.settings.model_copy(update={"formats": [MXFP4]})
+    page = build(Bundle(report.model_copy(update={"sites": sites, "settings": settings})), Choices(), "0")[0]
+    assert page["start"]["metric"] == "predicted_kl"
+    assert set(page["values"][MXFP4]["predicted_kl"]) == {0.25}
+    assert page["overview"]["output"][MXFP4]["verdict"] == "unknown"
