@@ -26,8 +26,10 @@ from srdd.zones import span
 if TYPE_CHECKING:
     from srdd.metrics import Metric
     from srdd.report import Report
+    from srdd.schema import Model
 
 By = Literal["layer", "module"]
+_MODEL_FIELDS = ("architecture", "layer_count", "parameter_count")
 WITHIN_NOISE = 2.0  # changes smaller than so many standard errors are called noise
 
 
@@ -119,19 +121,21 @@ def _kinds(report: Report) -> set[Kind]:
     return {site.kind for site in report.sites}
 
 
+def other_model(base: Model, new: Model) -> list[tuple[str, object, object]]:
+    """The fields by which two models are not the same, with both values; what one does not know cannot differ."""
+    fields = [(name, getattr(base, name), getattr(new, name)) for name in _MODEL_FIELDS]
+    return [(name, a, b) for name, a, b in fields if a and b and a != b]  # version 0 does not know
+
+
 def _models(base: Report, new: Report, allow: bool) -> list[str]:
     notes = []
-    for field in ("architecture", "layer_count", "parameter_count"):
-        a, b = getattr(base.model, field), getattr(new.model, field)
-        if not a or not b:  # version 0 does not know
-            continue
-        if a != b and not allow:
+    for field, a, b in other_model(base.model, new.model):
+        if not allow:
             raise ReportError(
                 f"another model: {field} differs (base {base.model.id}: {a}, new {new.model.id}: {b}); "
                 "--allow-different-model compares them anyway"
             )
-        if a != b:
-            notes.append(f"{field} differs: {a} and {b}")
+        notes.append(f"{field} differs: {a} and {b}")
     if base.model.id != new.model.id:
         notes.append(f"model ids differ: {base.model.id} and {new.model.id}")
     for which, report in (("base", base), ("new", new)):
