@@ -135,6 +135,10 @@ def test_readme_commands_run(
         words = [str(tiny_llama) if word.startswith("path/to/") else word for word in words]
         if words[0] == "impact":
             words += ["--seq-len", "32", "--samples", "2"]
+        elif words[0] in ("probe", "experiment"):
+            words += ["--seq-len", "16", "--samples", "1"]
+            words[words.index("--seeds") + 1] = "2"
+            words += ["--sigmas", "0.01", "--modes", "w4a4"] if words[0] == "probe" else []
         elif words[0] == "scan" and "weight" not in words and "--samples" not in words:
             words += ["--seq-len", "64", "--samples", "2"]
         elif "--samples" in words:
