@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -319,6 +320,36 @@ def test_each_norm_gets_its_own_multiplier() -> None:
             "norm": 1,
         }
     )
+
+
+class Wrapped(nn.Module):
+    """What PEFT puts in the place of a module that `modules_to_save` names."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.original_module = module
+        self.modules_to_save = nn.ModuleDict({"default": copy.deepcopy(module)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.modules_to_save["default"](x)
+
+
+def test_noise_reaches_the_copies_that_peft_trains() -> None:
+    model, bare = llama(), llama()
+    for layer in model.model.layers:
+        layer.input_layernorm = Wrapped(layer.input_layernorm)
+    config = make_rin({0: 1.0, 1: 1.0}, norm_multipliers={"attention": {0: 0.5, 1: 2.0}}, **CONSTANT)
+    tokens = torch.arange(8)[None]
+    with Injector(model, config).applied(0, 3) as injection, Injector(bare, config).applied(0, 3):
+        assert sorted(row.sigma for row in injection.touched) == pytest.approx([0.025, 0.05, 0.05, 0.05, 0.1])
+        assert torch.equal(model(tokens).logits, bare(tokens).logits)
+
+
+def test_relative_noise_of_a_model_without_values() -> None:
+    with torch.device("meta"):
+        model = llama()
+    targets = find_targets(model, make_rin({0: 1.0, 1: 1.0}, relative=True))
+    assert {unit_offset(target.module) for target in targets} == {0.0}
 
 
 def test_sandwich_norms_after_attention_feed_nothing() -> None:

@@ -44,7 +44,7 @@ class Target:
 def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
     """All targets in module order. Raises NoiseError, see above; a weight that two modules share counts once."""
     stacks = decoder_layers(model)
-    _check_layers(model, config, len(stacks))
+    check_layers(model, config, len(stacks))
     _check_excludes(model, config)
     found: dict[str, Target] = {}
     seen: set[int] = set()
@@ -54,6 +54,8 @@ def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
             continue
         if any(fnmatchcase(path, pattern) for pattern in config.exclude):
             continue
+        if _replaced(model, path):
+            continue
         for attribute in _weights_of(module, path):
             weight = getattr(module, attribute, None)
             name = canonical(f"{path}.{attribute}")
@@ -61,7 +63,7 @@ def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
                 continue
             if weight is not None:
                 seen.add(id(weight))
-            layer = _layer(path, stacks)
+            layer = layer_of(path, stacks)
             found[name] = Target(name, f"{path}.{attribute}", module, attribute, layer, _norm(model, path, kind))
     targets = tuple(found.values())
     _check_matches(model, config, targets)
@@ -71,12 +73,13 @@ def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
 def unit_offset(module: nn.Module) -> float:
     """1.0 for norms that multiply by 1 + w (Gemma's, Qwen3-Next's), else 0.0; found by running a copy with w = 0.
 
-    Raises NoiseError when the module cannot be run alone (weights that are sharded or on meta).
+    Raises NoiseError when the module cannot be run alone (sharded weights).
     """
     if not any(fnmatchcase(type(module).__name__, pattern) for pattern in CLASSES["rmsnorm"]):
         return 0.0
     try:
-        trial = copy.deepcopy(module).float()
+        trial = copy.deepcopy(module)
+        trial = (trial.to_empty(device="cpu") if any(p.is_meta for p in trial.parameters()) else trial).float()
         with torch.no_grad():
             for parameter in trial.parameters():
                 parameter.zero_()
@@ -90,6 +93,12 @@ def unit_offset(module: nn.Module) -> float:
     return float(bool(output.any()))
 
 
+def _replaced(model: nn.Module, path: str) -> bool:
+    """True for PEFT's `original_module` beside `modules_to_save`: the copy runs, and noise on this one would be lost."""
+    owner, found, _ = path.rpartition(".original_module")
+    return bool(found) and hasattr(model.get_submodule(owner), "modules_to_save")
+
+
 def _weights_of(module: nn.Module, path: str) -> Sequence[str]:
     if "weight" in module._parameters or hasattr(module, "weight"):
         return ("weight",) if getattr(module, "weight", None) is not None else ()
@@ -101,7 +110,8 @@ def _weights_of(module: nn.Module, path: str) -> Sequence[str]:
     raise NoiseError(f"{path}: {type(module).__name__} matches target_classes but has no weight to add noise to")
 
 
-def _layer(path: str, stacks: dict[str, int]) -> int | None:
+def layer_of(path: str, stacks: dict[str, int]) -> int | None:
+    """The layer that a module or parameter stands in; None outside all layers."""
     parts = path.split(".")
     return next((stacks[p] for d in range(len(parts), 0, -1) if (p := ".".join(parts[:d])) in stacks), None)
 
@@ -109,7 +119,8 @@ def _layer(path: str, stacks: dict[str, int]) -> int | None:
 def _norm(model: nn.Module, path: str, kind: str) -> Norm | None:
     if "norm" not in kind.lower():
         return None
-    last = canonical(path).rpartition(".")[2]
+    path = path.partition(".modules_to_save.")[0]  # PEFT's wrapper stands where the norm was
+    last = path.rpartition(".")[2]
     if last in _BEFORE_ATTENTION:
         return "attention"
     if last == "post_attention_layernorm":
@@ -118,7 +129,8 @@ def _norm(model: nn.Module, path: str, kind: str) -> Norm | None:
     return "mlp" if last in _BEFORE_MLP else None
 
 
-def _check_layers(model: nn.Module, config: RinConfig, count: int) -> None:
+def check_layers(model: nn.Module, config: RinConfig, count: int) -> None:
+    """Raise NoiseError when the document's layers are not exactly 0 .. count - 1."""
     wanted = config.layer_multipliers.keys()
     kind = type(model).__name__
     made = f"rin.yaml was made for {config.provenance.model} with {len(wanted)} layers"
