@@ -23,6 +23,7 @@ from srdd.noise import RinCallback, schedule
 from srdd.rin import RinConfig
 
 MULTIPLIERS = {0: 1.0, 1: 1.6}
+SCHEDULE = {"sigma_start": 0.05, "sigma_end": 0.001, "num_stages": 10}
 CONSTANT = {"schedule": {"kind": "constant", "sigma_start": 0.05, "sigma_end": 0.05}}
 
 
@@ -61,10 +62,8 @@ def make_trainer(
 
 def test_a_training_gets_the_noise_of_the_document(tmp_path: Path, rin_yaml: Path) -> None:
     seen, noise = Observer(), RinCallback(str(rin_yaml), seed=11)
-    trainer = make_trainer(
-        tmp_path, [seen, noise], gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=4, save_strategy="steps",
-        save_steps=5,
-    )  # fmt: skip
+    settings = {"eval_strategy": "steps", "eval_steps": 4, "save_strategy": "steps", "save_steps": 5}
+    trainer = make_trainer(tmp_path, [seen, noise], gradient_accumulation_steps=2, **settings)
     trainer.train()
 
     plan = make_rin(MULTIPLIERS).schedule
@@ -233,12 +232,11 @@ def test_data_that_end_inside_a_step(tmp_path: Path) -> None:
             {},
             "its noise overflows at step 0",
         ),
-        (make_rin(MULTIPLIERS, schedule={"sigma_start": 0.05, "sigma_end": 0.001, "num_stages": 10, "warmup_share": 0.95}),
-         {}, "no noise in steps 0 to 9 of 10"),
+        (make_rin(MULTIPLIERS, schedule={**SCHEDULE, "warmup_share": 0.95}), {}, "no noise in steps 0 to 9 of 10"),
         (make_rin(MULTIPLIERS, lr_multipliers={0: 1.0, 1: 1.2}), {}, "lr_multipliers and the optimizer's parameter"),
         (make_rin(MULTIPLIERS), {"dtype": torch.bfloat16}, None),
     ],
-)  # fmt: skip
+)
 def test_what_would_be_lost_stops_the_training(
     tmp_path: Path, config: RinConfig, model: dict[str, Any], words: str | None
 ) -> None:

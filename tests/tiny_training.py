@@ -46,9 +46,13 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 @dataclass(frozen=True)
 class Forward:
-    """One forward pass: the optimizer step it came in, its mode, its weights and those without noise."""
+    """One forward pass: the optimizer step it came in, its mode, its weights and those without noise.
+
+    kind: "rollout" with a cache, "loss" with gradients, "score" without either.
+    """
 
     step: int
+    kind: str
     training: bool
     seen: dict[str, Tensor]
     clean: dict[str, Tensor]
@@ -63,7 +67,7 @@ class Forward:
 
 
 class Observer(TrainerCallback):
-    """Records the weights of every forward pass. It comes before the noise, so what it keeps at a step's end is clean."""
+    """Records the weights of every forward pass. Noise is off at a step's end, so what it keeps there is clean."""
 
     def __init__(self) -> None:
         self.forwards: list[Forward] = []
@@ -74,15 +78,16 @@ class Observer(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self._state, self._clean = state, norms(model)
         self.after[state.global_step] = self._clean
-        model.register_forward_pre_hook(
-            lambda module, given: self.forwards.append(
-                Forward(self._state.global_step, module.training, norms(module), self._clean)
-            )
-        )
+        model.register_forward_pre_hook(self._watch, with_kwargs=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self._clean = norms(model)
         self.after[state.global_step] = self._clean
 
-    def of(self, *, training: bool) -> Iterator[Forward]:
-        return (f for f in self.forwards if f.training is training)
+    def of(self, *, training: bool, kind: str | None = None) -> Iterator[Forward]:
+        return (f for f in self.forwards if f.training is training and kind in (None, f.kind))
+
+    def _watch(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        cached = named.get("past_key_values") is not None
+        kind = "rollout" if cached else "loss" if torch.is_grad_enabled() else "score"
+        self.forwards.append(Forward(self._state.global_step, kind, module.training, norms(module), self._clean))

@@ -26,11 +26,10 @@ from srdd.noise.targets import check_layers, layer_of
 from srdd.rin import RinConfig
 from srdd.sites import decoder_layers
 
-RATIO, ORIGIN = (
-    "srdd_ratio",
-    "srdd_origin",
-)  # keys in a parameter group: its multiplier, and the group it was split from
+# Keys in a parameter group: its multiplier, the group it was split from, and that one's rate at the time.
+RATIO, ORIGIN, START = "srdd_ratio", "srdd_origin", "srdd_start"
 _SAME = 1e-6  # relative difference of rates that counts as none
+_ENDED = 0.01  # below this share of where they began, rates may differ: ReduceLROnPlateau stops at an absolute step
 
 
 def parameter_groups(
@@ -80,7 +79,8 @@ def split_groups(
                 )
             by_ratio.setdefault(ratios[id(parameter)], []).append(parameter)
         for ratio, parameters in sorted(by_ratio.items()):
-            split.append({**group, "params": parameters, "lr": group["lr"] * ratio, RATIO: ratio, ORIGIN: origin})
+            marks = {RATIO: ratio, ORIGIN: origin, START: float(group["lr"])}
+            split.append({**group, "params": parameters, "lr": group["lr"] * ratio, **marks})
     return split
 
 
@@ -145,7 +145,7 @@ def check_rates(optimizer: Any) -> None:
             continue
         base = float(group["lr"]) / group[RATIO]
         first = bases.setdefault(group[ORIGIN], base)
-        if abs(base - first) > _SAME * max(abs(base), abs(first)):
+        if max(base, first) > _ENDED * group[START] and abs(base - first) > _SAME * max(base, first):
             raise NoiseError(
                 f"learning rate {float(group['lr']):g} is no longer {group[RATIO]:g} times {first:g}: a scheduler sets "
                 "the rates instead of multiplying them; use one that keeps the ratios of groups (LambdaLR)"

@@ -94,7 +94,7 @@ def unit_offset(module: nn.Module) -> float:
 
 
 def _replaced(model: nn.Module, path: str) -> bool:
-    """True for PEFT's `original_module` beside `modules_to_save`: the copy runs, and noise on this one would be lost."""
+    """True for PEFT's `original_module` beside `modules_to_save`: only the copy runs, so noise here would be lost."""
     owner, found, _ = path.rpartition(".original_module")
     return bool(found) and hasattr(model.get_submodule(owner), "modules_to_save")
 
