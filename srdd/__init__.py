@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from srdd.errors import SrddError as SrddError
+    from srdd.experiments.aqn import run_aqn as run_aqn
+    from srdd.experiments.probe import measure_probe as measure_probe
     from srdd.impact.fake import fake_quantize as fake_quantize
     from srdd.impact.run import measure_impact as measure_impact
     from srdd.kernels import measure as measure
@@ -30,8 +32,10 @@ _HOME = {
     "SrddError": "srdd.errors",
     "measure": "srdd.kernels",
     "measure_impact": "srdd.impact.run",
+    "measure_probe": "srdd.experiments.probe",
     "merge": "srdd.merging",
     "quant_dequant": "srdd.kernels",
+    "run_aqn": "srdd.experiments.aqn",
     "scan": "srdd.scanner",
     "scan_checkpoint": "srdd.scanner",
 }
@@ -42,8 +46,10 @@ __all__ = [
     "fake_quantize",
     "measure",
     "measure_impact",
+    "measure_probe",
     "merge",
     "quant_dequant",
+    "run_aqn",
     "scan",
     "scan_checkpoint",
 ]

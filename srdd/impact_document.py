@@ -88,7 +88,7 @@ class ImpactSettings(Part):
     formats: list[str]
     points: list[Point]
     calibration: Calibration
-    attribute: list[Literal["gradient", "swap"]]
+    attribute: list[Literal["gradient", "swap", "swap-groups"]]
     label_samples: int
     rows: int  # tokens per sequence for the errors of Linears; 0: all
     exclude: list[str]
@@ -113,6 +113,7 @@ class Impact(Part):
     layers: list[LayerImpact]
     linears: list[LinearImpact]
     groups: dict[str, dict[str, dict[Point, float]]] = Field(default_factory=dict)  # format -> group -> predicted KL
+    group_swaps: dict[str, dict[str, dict[Point, Estimate]]] = Field(default_factory=dict)  # the same, measured
     warnings: list[str] = Field(default_factory=list)
     provenance: dict[str, str | float | None] = Field(default_factory=dict)
 

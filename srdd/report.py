@@ -11,7 +11,7 @@ import json
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, computed_field, model_validator
 from pydantic_core import from_json
@@ -23,6 +23,10 @@ from srdd.impact_document import Impact, as_report_fields
 from srdd.schema import Coverage, Layer, Model, Part, Settings, Site, SummaryRow
 from srdd.summary import layer_rows, summary_rows
 from srdd.tally import FIELDS
+
+if TYPE_CHECKING:
+    from srdd.experiment_document import Experiment
+    from srdd.probe_document import Probe
 
 # 0: the per-layer JSON of the first SRDD scripts: metrics without tallies (srdd.report_v0)
 # 1: the first document of this package
@@ -115,12 +119,19 @@ def read(path: Path) -> tuple[Report, str]:
     return from_document(document, str(path)), sha256
 
 
-def load_any(path: Path) -> Report | Impact:
-    """A report, or an impact document as it is. Raises ReportError."""
+def load_any(path: Path) -> Report | Impact | Probe | Experiment:
+    """A report, or an impact, probe or experiment document as it is. Raises ReportError."""
+    from srdd.experiment_document import Experiment
+    from srdd.probe_document import Probe
+
     document = _parse(path)[0]
-    if isinstance(document, dict) and document.get("document") == "srdd-impact":
-        return _validated(Impact, document, str(path))
-    return from_document(document, str(path))
+    kinds: dict[str, type[Impact] | type[Probe] | type[Experiment]] = {
+        "srdd-impact": Impact,
+        "srdd-probe": Probe,
+        "srdd-experiment": Experiment,
+    }
+    kind = kinds.get(document.get("document", "")) if isinstance(document, dict) else None
+    return from_document(document, str(path)) if kind is None else _validated(kind, document, str(path))
 
 
 def load_impact(path: Path) -> Impact:
@@ -154,6 +165,9 @@ def from_document(document: Any, name: str) -> Report:
         raise ReportError(f"{name} is no srdd report: found a JSON {type(document).__name__}, expected an object")
     if document.get("document") == "srdd-impact":
         return Report(**as_report_fields(_validated(Impact, document, name)))
+    if document.get("document") in ("srdd-probe", "srdd-experiment"):
+        what = document["document"].removeprefix("srdd-")
+        raise ReportError(f"{name} is the document of a {what}: it has no layers; expected a report of `srdd scan`")
     version = document.get("schema_version")
     if version is None and isinstance(document.get("report"), dict):
         return Report(**report_v0.upgrade(document, name))

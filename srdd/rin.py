@@ -21,7 +21,7 @@ from srdd.schema import Part
 
 Target = Literal["rmsnorm", "linear", "both"]
 ScheduleKind = Literal["staged", "constant", "linear"]
-_NORMS, _LINEARS = ["*RMSNorm", "LayerNorm"], ["Linear", "Conv1D"]
+_NORMS, _LINEARS = ["*RMSNorm*", "*LayerNorm*"], ["Linear", "Conv1D"]
 CLASSES: dict[str, list[str]] = {"rmsnorm": _NORMS, "linear": _LINEARS, "both": [*_NORMS, *_LINEARS]}
 EXCLUDE = ("*lm_head*", "*embed*")
 MIN_STAGES = 3  # the first is silent and the decay needs two points

@@ -16,7 +16,12 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", [c.callback.__name__ for c in app.registered_commands])
+GROUPED = [
+    f"{g.name} {c.callback.__name__}" for g in app.registered_groups for c in g.typer_instance.registered_commands
+]
+
+
+@pytest.mark.parametrize("command", [*(c.callback.__name__ for c in app.registered_commands), *GROUPED])
 def test_every_command_is_in_the_readme(command: str) -> None:
     assert f"srdd {command}" in README
 

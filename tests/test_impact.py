@@ -116,6 +116,31 @@ def test_layers_and_the_whole_against_brute_force(llama: LlamaForCausalLM) -> No
     assert found.layers[1].growth == found.layers[1].cumulative.value / found.layers[0].cumulative.value
 
 
+def test_fusion_groups_one_at_a_time_against_brute_force(llama: LlamaForCausalLM) -> None:
+    found = impact(llama, points=["both", "weight"], attribute=("gradient", "swap-groups"))
+    swaps = found.group_swaps["mxfp4:even"]
+    layers = len(llama.model.layers)
+    names = [f"model.layers.{i}.{n}" for i in range(layers) for n in GROUPS]
+    assert list(swaps) == names
+    with torch.no_grad():
+        clean = torch.log_softmax(llama(IDS).logits[:, :-1].double(), -1)
+        for name, members in ((n, GROUPS[n.split(".", 3)[3]]) for n in names):
+            parent = name.rpartition(".")[0]
+            for point in ("both", "weight"):
+                with fake_quantize(llama, FMT, point, modules=[f"{parent}.{m}" for m in members]):
+                    changed = torch.log_softmax(llama(IDS).logits[:, :-1].double(), -1)
+                kl = (clean.exp() * (clean - changed)).sum(-1).mean().item()
+                assert swaps[name][point].value == pytest.approx(kl, rel=1e-3, abs=1e-7)
+
+
+GROUPS = {
+    "self_attn.qkv": ("q_proj", "k_proj", "v_proj"),
+    "self_attn.o_proj": ("o_proj",),
+    "mlp.gate_up": ("gate_proj", "up_proj"),
+    "mlp.down_proj": ("down_proj",),
+}
+
+
 def test_output_errors_of_linears_against_float64(llama: LlamaForCausalLM) -> None:
     found = {row.module: row for row in impact(llama, rows=0).linears}
     inputs: dict[str, Tensor] = {}
@@ -242,6 +267,12 @@ def test_no_head_no_kl_and_why() -> None:
     assert found.settings.attribute == ["swap"]
 
 
+def test_swaps_of_groups_need_a_head_too() -> None:
+    config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    with pytest.raises(OptionError, match="no language-model head to measure swaps of groups"):
+        impact(BertModel(config).eval(), attribute=("swap-groups",))
+
+
 def test_mistakes(llama: LlamaForCausalLM) -> None:
     with pytest.raises(CalibrationError, match="at least 2 tokens"):
         measure_impact(llama, IDS[:, :1], [FMT])
@@ -265,9 +296,16 @@ def test_mistakes(llama: LlamaForCausalLM) -> None:
 def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> None:
     out = tmp_path / "impact.json"
     arguments = ("--model", tiny_llama, "--data", text, "--samples", "3", "--seq-len", "16", "--out", out)
-    code, printed, shown = srdd("impact", *arguments, "--quant", "mxfp4,identity", "--attribute", "both")
+    code, printed, shown = srdd(
+        "impact", *arguments, "--quant", "mxfp4,identity", "--attribute", "gradient,swap,swap-groups"
+    )
     assert (code, printed) == (0, ""), shown
-    for words in ("left as they are: lm_head", "no effect: identity, W+A changed nothing", "measured (swap)"):
+    for words in (
+        "left as they are: lm_head",
+        "no effect: identity, W+A changed nothing",
+        "measured (swap)",
+        "Fusion groups",
+    ):
         assert words in shown
     document = Impact.model_validate_json(out.read_text())
     assert document.settings.formats == ["mxfp4:even", "identity"]
@@ -297,7 +335,7 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> Non
     [
         ([], "no format given"),
         (["--quant", "mxfp4", "--modes", "w,b"], "expected each of w, a, wa at most once"),
-        (["--quant", "mxfp4", "--attribute", "magic"], "expected gradient, swap, or both"),
+        (["--quant", "mxfp4", "--attribute", "magic"], "expected gradient, swap, swap-groups, or both"),
         (["--quant", "mxfp4,mxfp4"], "mxfp4"),
         (["--quant", "mxfp4", "--seq-len", "1"], ""),
         (["--quant", "mxfp4", "--exclude", "*"], "left out by exclude"),

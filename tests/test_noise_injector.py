@@ -202,17 +202,17 @@ def test_evaluation_is_refused_unless_asked_for() -> None:
     [
         ({0: 1.0, 1: 1.0, 2: 1.0}, {}, r"has 2, so the multipliers of layer\(s\) \[2\] would be lost"),
         ({0: 1.0}, {}, r"has 2, and layer\(s\) \[1\] have no multiplier"),
-        ({0: 1.0, 1: 1.0}, {"target_classes": ["LayerNorm"]}, "no module of class LayerNorm gets noise"),
-        ({0: 1.0, 1: 1.0}, {"target_classes": ["*RMSNorm", "RmsNorm"]}, "no module of class RmsNorm"),
+        ({0: 1.0, 1: 1.0}, {"target_classes": ["*LayerNorm*"]}, r"no module of class \*LayerNorm\* gets noise"),
+        ({0: 1.0, 1: 1.0}, {"target_classes": ["*RMSNorm*", "RmsNorm"]}, "no module of class RmsNorm"),
         ({0: 1.0, 1: 1.0}, {"exclude": ["*layers.1.*norm"]}, r"layer\(s\) \[1\] reach no weight"),
         ({0: 1.0, 1: 1.0}, {"exclude": ["*q_norm*"]}, r"exclude '\*q_norm\*' matches no module"),
-        ({0: 1.0, 1: 1.0}, {"exclude": ["*"]}, r"no module of class \*RMSNorm or LayerNorm"),
+        ({0: 1.0, 1: 1.0}, {"exclude": ["*"]}, r"no module of class \*RMSNorm\* or \*LayerNorm\*"),
         (
             {0: 1.0, 1: 1.0},
             {"norm_multipliers": {"mlp": {0: 1.0, 1: 2.0}}, "exclude": ["*layers.1.post*"]},
             r"norm_multipliers.mlp: layer\(s\) \[1\] have no mlp norm",
         ),
-        ({0: 1.0, 1: 1.0}, {"target": "both", "target_classes": ["*RMSNorm"]}, None),
+        ({0: 1.0, 1: 1.0}, {"target": "both", "target_classes": ["*RMSNorm*"]}, None),
     ],
 )
 def test_what_would_be_lost_is_an_error(layers: dict[int, float], settings: Any, words: str | None) -> None:
@@ -322,29 +322,6 @@ def test_each_norm_gets_its_own_multiplier() -> None:
     )
 
 
-class Wrapped(nn.Module):
-    """What PEFT puts in the place of a module that `modules_to_save` names."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.original_module = module
-        self.modules_to_save = nn.ModuleDict({"default": copy.deepcopy(module)})
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.modules_to_save["default"](x)
-
-
-def test_noise_reaches_the_copies_that_peft_trains() -> None:
-    model, bare = llama(), llama()
-    for layer in model.model.layers:
-        layer.input_layernorm = Wrapped(layer.input_layernorm)
-    config = make_rin({0: 1.0, 1: 1.0}, norm_multipliers={"attention": {0: 0.5, 1: 2.0}}, **CONSTANT)
-    tokens = torch.arange(8)[None]
-    with Injector(model, config).applied(0, 3) as injection, Injector(bare, config).applied(0, 3):
-        assert sorted(row.sigma for row in injection.touched) == pytest.approx([0.025, 0.05, 0.05, 0.05, 0.1])
-        assert torch.equal(model(tokens).logits, bare(tokens).logits)
-
-
 def test_relative_noise_of_a_model_without_values() -> None:
     with torch.device("meta"):
         model = llama()
@@ -392,3 +369,43 @@ def test_a_stream_without_the_targets_is_an_error() -> None:
     adapters = [("model.layers.0.self_attn.q_proj.lora_A.weight", torch.ones(2, 2))]
     with pytest.raises(NoiseError, match="5 of 5 weights that should carry noise were not in the stream"):
         list(stream.wrap(adapters, 3, 9))
+
+
+class Saved(nn.Module):
+    """As PEFT wraps a module of `modules_to_save`: the adapter's copy computes, the original is kept beside it."""
+
+    def __init__(self, original: nn.Module) -> None:
+        super().__init__()
+        self.original_module = original
+        self.modules_to_save = nn.ModuleDict({"default": copy.deepcopy(original), "other": copy.deepcopy(original)})
+        self.active_adapter, self.disable_adapters = ["default"], False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.modules_to_save["default"](x)
+
+
+def test_of_pefts_copies_the_one_in_use_gets_the_noise() -> None:
+    model = llama()
+    layer = model.model.layers[0]
+    layer.input_layernorm = Saved(layer.input_layernorm)
+    layer.self_attn.q_proj.lora_A = nn.ModuleDict({"default": nn.Linear(512, 4)})
+    config = make_rin({0: 1.0, 1: 1.0}, target="both", **CONSTANT)
+    paths = [target.path for target in find_targets(model, config)]
+    assert "model.layers.0.input_layernorm.modules_to_save.default.weight" in paths
+    assert not [path for path in paths if "original_module" in path or "other" in path or "lora" in path]
+    plain = {target.name for target in find_targets(llama(), config)}
+    assert {target.name for target in find_targets(model, config)} == plain
+    layer.input_layernorm.disable_adapters = True
+    paths = [target.path for target in find_targets(model, config)]
+    assert "model.layers.0.input_layernorm.original_module.weight" in paths
+
+
+def test_the_copies_that_peft_trains_keep_their_own_multipliers() -> None:
+    model, bare = llama(), llama()
+    for layer in model.model.layers:
+        layer.input_layernorm = Saved(layer.input_layernorm)
+    config = make_rin({0: 1.0, 1: 1.0}, norm_multipliers={"attention": {0: 0.5, 1: 2.0}}, **CONSTANT)
+    tokens = torch.arange(8)[None]
+    with Injector(model, config).applied(0, 3) as injection, Injector(bare, config).applied(0, 3):
+        assert sorted(row.sigma for row in injection.touched) == pytest.approx([0.025, 0.05, 0.05, 0.05, 0.1])
+        assert torch.equal(model(tokens).logits, bare(tokens).logits)

@@ -5,15 +5,19 @@ Not here: work. Each command is one file that imports what it needs when it runs
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from srdd.cli import console
 from srdd.cli.advise import advise
 from srdd.cli.check import check
 from srdd.cli.compare import compare
+from srdd.cli.experiment import experiment
 from srdd.cli.formats import formats
 from srdd.cli.impact import impact
 from srdd.cli.multipliers import multipliers
+from srdd.cli.probe import probe
 from srdd.cli.scan import scan
 from srdd.cli.schedule import schedule
 from srdd.cli.schema import schema
@@ -28,6 +32,7 @@ app = typer.Typer(
     name="srdd",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # help by rich would double the time of --help
     pretty_exceptions_enable=False,
     help="Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model.",
     epilog="Start with: srdd scan --model smollm2 --quant mxfp4",
@@ -49,8 +54,25 @@ def options(
     """Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model."""
 
 
-for command in (scan, impact, validate, show, formats, schema, zones, multipliers, schedule, advise, compare, check):
-    app.command()(command)
+# One line each in `srdd --help`; a command's own --help has the rest.
+COMMANDS: dict[Callable[..., None], str] = {
+    scan: "Measure weights, inputs and outputs; write a report.",
+    show: "Show a report, or what impact, probe or experiment wrote.",
+    formats: "List formats: values, blocks, scale rules, Gaussian baselines.",
+    schema: "Print the JSON Schema of the report.",
+    zones: "Find contiguous zones of layers with similar error.",
+    multipliers: "Turn a report into relative noise per layer (rin.yaml).",
+    schedule: "Print and plot the noise of a rin.yaml over a training.",
+    advise: "Say what to do about which layers, and why.",
+    compare: "Compare checkpoints, formats or rules layer by layer.",
+    check: "Gate a checkpoint in CI: 0 held, 1 worse, 2 not comparable.",
+    impact: "Measure what quantization costs, down to KL.",
+    validate: "Say which cheap scores predict the measured cost.",
+    probe: "Measure how much noise each quantization mode bears.",
+}
+for command, summary in COMMANDS.items():
+    app.command(short_help=summary)(command)
+app.add_typer(experiment, name="experiment")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,7 +23,11 @@ def impact(
         str, typer.Option("--modes", help="w: weights (W4A16), a: inputs (W16A4), wa: both (W4A4).")
     ] = "w,a,wa",
     attribute: Annotated[
-        str, typer.Option("--attribute", help="gradient: predicted KL; swap: measured, layer by layer; or both.")
+        str,
+        typer.Option(
+            "--attribute",
+            help="gradient: predicted KL; swap: measured, a layer at a time; swap-groups: a fusion group at a time.",
+        ),
     ] = "gradient",
     rows: Annotated[int, typer.Option("--rows", help="Tokens per sequence for errors of Linears; 0: all.")] = 64,
     label_samples: Annotated[int, typer.Option("--label-samples", help="Labels drawn per token for gradient.")] = 1,
@@ -42,8 +46,15 @@ def impact(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="For the order of the text, labels and noise.")] = 0,
     out: Annotated[Path, typer.Option("--out", help="Where the document goes.")] = Path("srdd-impact.json"),
+    revision: Annotated[str | None, typer.Option("--revision", help="Of a Hugging Face id.")] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device_map: Annotated[
+        str | None, typer.Option("--device-map", help="auto: spread a large model over devices (needs srdd[big]).")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
     backend: Annotated[str, typer.Option("--backend", help="Kernel: auto, fused, eager or reference.")] = "auto",
     top: Annotated[int, typer.Option("--top", min=1, help="How many Linears to list.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="The document for machines on stdout.")] = False,
@@ -69,7 +80,14 @@ def impact(
 
     people = console.people()
     people.print(f"Opening {escape(model)}")
-    opened = open_model(model, dtype=dtype, device=device)
+    opened = open_model(
+        model,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        trust_remote_code=trust_remote_code,
+    )
     config = opened.model.config
     sequences = calibration.load(
         data,
@@ -108,7 +126,8 @@ def impact(
     else:
         impact_tables.show(people, document, top)
     costs = {"gradient": "predicted_kl", "swap": "swap_kl"}
-    ranked = [costs[name] for name in document.settings.attribute if document.reference is not None]
+    given = document.settings.attribute if document.reference is not None else []
+    ranked = [cost for name, cost in costs.items() if name in given]
     hint = f" Rank by damage with `srdd zones {out} --metric {ranked[0]}`." if ranked else ""
     people.print(f"Impact: {out}.{hint}")
 
@@ -139,6 +158,7 @@ def _attributes(text: str) -> list[str]:
     from srdd.errors import OptionError
 
     names = ["gradient", "swap"] if text == "both" else [name.strip() for name in text.split(",")]
-    if not set(names) <= {"gradient", "swap"}:
-        raise OptionError(f"--attribute {text!r}: expected gradient, swap, or both")
+    known = ("gradient", "swap", "swap-groups")
+    if not set(names) <= set(known):
+        raise OptionError(f"--attribute {text!r}: expected {', '.join(known)}, or both (the first two)")
     return list(dict.fromkeys(names))

@@ -29,6 +29,7 @@ def show(out: Console, document: Impact, top: int) -> None:
         for point in document.settings.points:
             _layers(out, [r for r in document.layers if (r.format, r.point) == (spec, point)])
     _linears(out, document, top)
+    _groups(out, document, top)
 
 
 def _whole(out: Console, document: Impact) -> None:
@@ -74,11 +75,11 @@ def _layers(out: Console, rows: list[LayerImpact]) -> None:
     title = (
         f"Layers, {rows[0].format} {_NAMES[rows[0].point]}: relative error of the output, and KL of this layer alone"
     )
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", padding=(0, 1, 0, 0))
     columns = {
         "predicted KL": [r.predicted_kl for r in rows],
         "joint": [r.predicted_kl_joint for r in rows],
-        "sum of Linears": [r.predicted_kl_modules for r in rows],
+        "Linears": [r.predicted_kl_modules for r in rows],
         "measured (swap)": [r.swap_kl for r in rows],
         "last output %": [r.swap_error if r.swap_kl is None else None for r in rows],
         "Gaussian noise": [r.noise_kl for r in rows],
@@ -117,7 +118,28 @@ def _linears(out: Console, document: Impact, top: int) -> None:
         out.print(table)
 
 
+def _groups(out: Console, document: Impact, top: int) -> None:
+    for spec, groups in document.group_swaps.items():
+        point = "both" if "both" in document.settings.points else document.settings.points[0]
+        ranked = sorted(groups, key=lambda name: -groups[name][point].value)
+        predicted = document.groups.get(spec, {}) | {
+            row.module: {p: e.value for p, e in row.predicted_kl.items()}
+            for row in document.linears
+            if row.format == spec and row.group is None and row.predicted_kl
+        }
+        title = f"Fusion groups, {spec} {_NAMES[point]}: the {min(top, len(groups))} costliest when quantized alone"
+        table = Table(title=title, title_justify="left")
+        for heading in ("group", "measured KL", "sum of its Linears' predictions"):
+            table.add_column(heading, justify="left" if heading == "group" else "right")
+        for name in ranked[:top]:
+            sums = predicted.get(name, {}).get(point)
+            table.add_row(escape(name), _number(groups[name][point], 4), "-" if sums is None else f"{sums:.4f}")
+        out.print(table)
+
+
 def _cost(name: str, estimate: Estimate) -> str:
+    if name in ("joint", "Linears"):  # side results: their errors are in the document, the table stays readable
+        return f"{estimate.value:.4f}"
     return _number(estimate, 1, 100) if name.endswith("%") else _number(estimate, 4)
 
 

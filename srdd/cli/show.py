@@ -10,7 +10,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from srdd.experiment_document import Experiment
     from srdd.impact_document import Impact
+    from srdd.probe_document import Probe
     from srdd.report import Report
     from srdd.schema import Kind
 
@@ -27,7 +29,7 @@ def show(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The summary for machines, on stdout.")] = False,
 ) -> None:
-    """Show a report: summary, worst layers, bars; or one layer's modules. Impact documents too.
+    """Show a report: summary, worst layers, bars, or one layer's modules; or what impact, probe or experiment wrote.
 
     Example: srdd show srdd-report.json --site output --quant mxfp4 --top 5
     """
@@ -36,7 +38,7 @@ def show(
 
     document = load_any(report)
     if not isinstance(document, Report):
-        _show_impact(document, top, as_json, unused={"--site": site, "--quant": quant, "--layer": layer})
+        _show_other(document, top, as_json, unused={"--site": site, "--quant": quant, "--layer": layer})
         return
     kinds, specs = choose_kinds(document, site), choose_specs(document, quant)
     if as_json:
@@ -62,17 +64,23 @@ def show(
     out.print("More: --site, --quant, --top N, --layer N for the modules inside a layer.")
 
 
-def _show_impact(document: Impact, top: int, as_json: bool, unused: dict[str, object]) -> None:
-    from srdd.cli import console, impact_tables
+def _show_other(document: Impact | Probe | Experiment, top: int, as_json: bool, unused: dict[str, object]) -> None:
+    from srdd.cli import console, experiment_tables, impact_tables, probe_tables
     from srdd.errors import OptionError
+    from srdd.impact_document import Impact
+    from srdd.probe_document import Probe
 
     given = [name for name, value in unused.items() if value is not None]
     if given:
-        raise OptionError(f"{', '.join(given)} has no effect on an impact document; leave it out")
+        raise OptionError(f"{', '.join(given)} has no effect on an {document.document} document; leave it out")
     if as_json:
         console.machine(document.model_dump_json(indent=1))
-    else:
+    elif isinstance(document, Impact):
         impact_tables.show(console.people(), document, top)
+    elif isinstance(document, Probe):
+        probe_tables.show(console.people(), document)
+    else:
+        experiment_tables.show(console.people(), document)
 
 
 def _print_json(document: Report, kinds: Sequence[Kind], specs: Sequence[str], layer: int | None) -> None:

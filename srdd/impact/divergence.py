@@ -57,7 +57,13 @@ class Reference:
 
     def kl(self, logits: Tensor) -> Tensor:
         """The KL alone, [sequences, length - 1]: what a swap of every layer asks for, again and again."""
-        changed = logits[:, :-1]
+        return self._kl(logits[:, :-1])
+
+    def kl_to(self, other: Reference) -> Tensor:
+        """KL(this || another) of the same tokens, [sequences, length - 1]."""
+        return self._kl(other.logits)
+
+    def _kl(self, changed: Tensor) -> Tensor:
         kl = torch.empty_like(self.logsumexp)
         for row in range(len(changed)):
             for rows in _pieces(changed.shape[1]):

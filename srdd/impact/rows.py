@@ -172,3 +172,13 @@ def group_sums(rows: Sequence[LinearImpact]) -> dict[str, dict[str, dict[Point, 
         for point, estimate in row.predicted_kl.items():
             sums[point] = sums.get(point, 0.0) + estimate.value
     return groups
+
+
+def group_swaps(results: Sequence[SweepResult]) -> dict[str, dict[str, dict[Point, Estimate]]]:
+    """Measured KL of each group quantized alone, by format, group and point."""
+    found: dict[str, dict[str, dict[Point, Estimate]]] = {}
+    for key in results[0].unit_swaps if results else ():
+        spec, point, name = key
+        kls = [row.double().mean().item() for result in results for row in result.unit_swaps[key]]
+        found.setdefault(spec, {}).setdefault(name, {})[point] = mean(kls)  # type: ignore[index]
+    return found

@@ -25,18 +25,18 @@ from srdd.identity import Identity
 from srdd.impact.fake import EXCLUDE, POINTS, Point, Quantizer, fake_quantize
 from srdd.impact.fisher import Fisher
 from srdd.impact.linears import LinearErrors
-from srdd.impact.rows import group_sums, linear_row, reference_row, rows_of_layers, whole_row
+from srdd.impact.rows import group_sums, group_swaps, linear_row, reference_row, rows_of_layers, whole_row
 from srdd.impact.stack import LayerStack, logits_of
-from srdd.impact.sweep import Mode, Sweep, SweepResult
+from srdd.impact.sweep import Mode, Sweep, SweepResult, Unit
 from srdd.impact_document import Impact, ImpactSettings
 from srdd.metrics import BY_NAME, MAIN
 from srdd.report import Report
 from srdd.run_facts import identify, model_of, provenance, token_ids_of, used, versions
 from srdd.series import as_error
-from srdd.sites import find_sites
+from srdd.sites import Site, find_sites
 from srdd.weights import device_of
 
-Attribute = Literal["gradient", "swap"]
+Attribute = Literal["gradient", "swap", "swap-groups"]
 Progress = Callable[[str, int, int], None]
 
 
@@ -86,7 +86,6 @@ def measure_impact(
     names = [s.module for s in linears]
     warnings = list(notes)
 
-    scores = _scan_scores(model, ids, real, batch_size, backend, seed)
     batches = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
     training = model.training
     model.eval()
@@ -99,6 +98,9 @@ def measure_impact(
                 raise OptionError(
                     f"{name} has no language-model head, and the noise control compares KLs; leave it out"
                 )
+        if "swap-groups" in attribute and not has_head:
+            raise OptionError(f"{type(model).__name__} has no language-model head to measure swaps of groups at")
+        scores = _scan_scores(model, ids, real, batch_size, backend, seed)
         gradient = has_head and "gradient" in attribute
         fisher = Fisher(stack, names, quantizers, label_samples=label_samples, seed=seed)
         errors = LinearErrors(model, names, quantizers, rows)
@@ -107,6 +109,7 @@ def measure_impact(
             modes,
             exclude=exclude,
             swap="swap" in attribute,
+            units=_units(stack, inside) if "swap-groups" in attribute else (),
             noise=has_head and noise,
             keep_changes=gradient,
             seed=seed,
@@ -162,9 +165,20 @@ def measure_impact(
         layers=layer_rows,
         linears=linear_rows,
         groups=group_sums(linear_rows),
+        group_swaps=group_swaps(results),
         warnings=warnings,
         provenance=provenance(started),
     )
+
+
+def _units(stack: LayerStack, sites: Sequence[Site]) -> list[Unit]:
+    """The fusion groups of every layer, in order; a Linear that is fused with nothing stands alone."""
+    members: dict[tuple[str, int], list[str]] = {}
+    for site in sites:
+        layer = next((i for i, name in enumerate(stack.names) if site.module.startswith(f"{name}.")), None)
+        if layer is not None:
+            members.setdefault((site.group or site.module, layer), []).append(site.module)
+    return [Unit(name, layer, tuple(modules)) for (name, layer), modules in members.items()]
 
 
 def _has_head(stack: LayerStack, ids: Tensor, device: torch.device) -> bool:

@@ -9,6 +9,7 @@ Worked number: `normal(7, 3, "model.norm.weight", (4,))` is one fixed vector; wi
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,7 @@ _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 def canonical(name: str) -> str:
     """A parameter's name as the bare model has it, so that every wrapper of it draws the same."""
     name = name.removeprefix("base_model.model.") if name.startswith("base_model.model.") else name
-    name = name.replace(".original_module.", ".").replace(".modules_to_save.default.", ".")
+    name = re.sub(r"\.(original_module|modules_to_save\.[^.]+)\.", ".", name)
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 

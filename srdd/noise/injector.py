@@ -79,7 +79,9 @@ class Injector:
     """Adds noise to the weights of `model` as `config` (a RinConfig or the path of rin.yaml) says.
 
     Numbers depend on (seed, step, parameter name) alone. `evaluation="refuse"` makes noise on a model in evaluation
-    mode an error; "allow" is for rollouts and probes. Raises NoiseError when anything of the document would be lost.
+    mode an error; "allow" is for rollouts and probes. `rounding="refuse"` makes noise that the weights' type rounds
+    away an error or a warning; "allow" leaves it to `Injection.changed_share`. Raises NoiseError when anything of the
+    document would be lost.
     """
 
     def __init__(
@@ -89,15 +91,18 @@ class Injector:
         *,
         seed: int = 0,
         evaluation: Literal["refuse", "allow"] = "refuse",
+        rounding: Literal["refuse", "allow"] = "refuse",
     ) -> None:
-        if evaluation not in ("refuse", "allow"):
-            raise OptionError(f"evaluation {evaluation!r}: expected refuse or allow")
+        for name, value in (("evaluation", evaluation), ("rounding", rounding)):
+            if value not in ("refuse", "allow"):
+                raise OptionError(f"{name} {value!r}: expected refuse or allow")
         self.model = model
         self.plan = NoisePlan(model, config, seed)
         self._evaluation = evaluation
         self._clean: list[_Kept] = []
         self._active = False
-        self.plan.warn_of_rounding({t.name: _parameter(t) for t in self.plan.targets})
+        if rounding == "refuse":
+            self.plan.warn_of_rounding({t.name: _parameter(t) for t in self.plan.targets})
 
     @property
     def targets(self) -> tuple[Target, ...]:

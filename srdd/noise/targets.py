@@ -52,9 +52,7 @@ def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
         kind = type(module).__name__
         if not any(fnmatchcase(kind, pattern) for pattern in config.target_classes):
             continue
-        if any(fnmatchcase(path, pattern) for pattern in config.exclude):
-            continue
-        if _replaced(model, path):
+        if any(fnmatchcase(path, pattern) for pattern in config.exclude) or not _in_use(model, path):
             continue
         for attribute in _weights_of(module, path):
             weight = getattr(module, attribute, None)
@@ -93,21 +91,32 @@ def unit_offset(module: nn.Module) -> float:
     return float(bool(output.any()))
 
 
-def _replaced(model: nn.Module, path: str) -> bool:
-    """True for PEFT's `original_module` beside `modules_to_save`: only the copy runs, so noise here would be lost."""
-    owner, found, _ = path.rpartition(".original_module")
-    return bool(found) and hasattr(model.get_submodule(owner), "modules_to_save")
-
-
 def _weights_of(module: nn.Module, path: str) -> Sequence[str]:
     if "weight" in module._parameters or hasattr(module, "weight"):
         return ("weight",) if getattr(module, "weight", None) is not None else ()
     experts = fused_experts(module)
     if experts:
         return experts
-    if not list(module.parameters(recurse=False)) and not list(module.children()):
-        return ()  # a norm without weights (elementwise_affine=False) has nothing to carry noise
+    if not list(module.parameters(recurse=False)):
+        return ()  # a norm without weights (elementwise_affine=False), or a wrapper whose child is matched itself
     raise NoiseError(f"{path}: {type(module).__name__} matches target_classes but has no weight to add noise to")
+
+
+def _in_use(model: nn.Module, path: str) -> bool:
+    """False for what PEFT keeps beside the weights in use: adapters, and the copy of a module it trains another of."""
+    parts = path.split(".")
+    if any(part.startswith("lora_") for part in parts):
+        return False
+    for depth, part in enumerate(parts):
+        if part not in ("original_module", "modules_to_save"):
+            continue
+        wrapper = model.get_submodule(".".join(parts[:depth]))
+        active = getattr(wrapper, "active_adapter", None)
+        names = [active] if isinstance(active, str) else list(active or ())
+        kept = getattr(wrapper, "modules_to_save", None) or {}
+        replaced = not getattr(wrapper, "disable_adapters", False) and any(name in kept for name in names)
+        return replaced == (part == "modules_to_save") and (part == "original_module" or parts[depth + 1] in names)
+    return True
 
 
 def layer_of(path: str, stacks: dict[str, int]) -> int | None:

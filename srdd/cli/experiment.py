@@ -1,0 +1,198 @@
+"""`srdd experiment aqn`: does noise help, and does guidance help it? Arms, controls, seeds, tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from srdd.rin import Schedule
+
+experiment = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Controlled experiments: several arms, seeds, paired tests.",
+    pretty_exceptions_enable=False,
+)
+
+
+@experiment.callback()
+def about() -> None:
+    """Controlled experiments: several arms, seeds, paired tests.
+
+    Example: srdd experiment aqn --model smollm2 --quant mxfp4 --report srdd-report.json
+    """
+
+
+@experiment.command()
+def aqn(
+    model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2.")],
+    quant: Annotated[str, typer.Option("--quant", help="One format, e.g. mxfp4.")],
+    report: Annotated[
+        Path, typer.Option("--report", help="Scan report, or impact document, that ranks the layers.")
+    ] = Path("srdd-report.json"),
+    kind: Annotated[
+        str, typer.Option("--kind", help="inference: loss under noise; train: quantized loss after a fine-tuning.")
+    ] = "inference",
+    mode: Annotated[str | None, typer.Option("--mode", help="Default: weights and inputs, e.g. w4a4.")] = None,
+    site: Annotated[str | None, typer.Option("--site", help="Of the report: weight, input or output.")] = None,
+    metric: Annotated[str, typer.Option("--metric", help="Of the report; ranks the layers.")] = "relative_error",
+    worst: Annotated[
+        int | None, typer.Option("--worst", help="Layers in targeted, healthy, random (a quarter).")
+    ] = None,
+    target: Annotated[str, typer.Option("--target", help="What gets noise: rmsnorm, linear or both.")] = "rmsnorm",
+    sigma_start: Annotated[float, typer.Option("--sigma-start", help="Noise; in inference the only sigma.")] = 0.01,
+    sigma_end: Annotated[
+        float | None, typer.Option("--sigma-end", help="train: last sigma (default: a hundredth of the first).")
+    ] = None,
+    relative: Annotated[
+        bool, typer.Option("--relative", help="sigma counts in units of each weight's own root mean square.")
+    ] = False,
+    fault: Annotated[
+        str | None, typer.Option("--fault", help="Plant a deadzone, e.g. layer=10,deadzone=0.01; adds a dither arm.")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", help="Pairs; 5 or more.")] = 5,
+    steps: Annotated[int | None, typer.Option("--steps", help="train: optimizer steps (default 20).")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="train: AdamW's (default 2e-5).")
+    ] = None,
+    train_batch: Annotated[
+        int | None, typer.Option("--train-batch", help="train: sequences a step (default 2).")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="Leave Linears unquantized by glob, besides head, embeddings.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Text or token ids, as for scan. Default: own text.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option("--text-column", help="Column of the text in --data.")] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="Sequences per seed (2); train: held out for all seeds (16).")
+    ] = None,
+    seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens a sequence.")] = 128,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once in evaluation.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="The first seed, and order of the text.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="Where the document goes.")] = Path("srdd-experiment.json"),
+    dtype: Annotated[str, typer.Option("--dtype", help="auto (train: float32), float32, bfloat16, float16.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    backend: Annotated[str, typer.Option("--backend", help="Kernel: auto, fused, eager or reference.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="The document for machines on stdout.")] = False,
+) -> None:
+    """Compare noise on all, on the worst, on the best and on random layers, paired by seed, with corrected tests.
+
+    Example: srdd experiment aqn --model smollm2 --quant mxfp4 --report srdd-report.json --seeds 8
+    """
+    from srdd.cli import console
+    from srdd.files import check_writable, write_text
+    from srdd.formats import parse
+    from srdd.report import read
+    from srdd.series import layer_series
+
+    _check(kind, steps, learning_rate, train_batch, sigma_end)
+    fmt, training = parse(quant), kind == "train"
+    check_writable(out)
+    document, sha256 = read(report)
+    spec = fmt.spec if fmt.spec in document.settings.formats else None
+    if spec is None:
+        listed = ", ".join(document.settings.formats)
+        console.problem(f"warning: {report} does not hold {fmt.spec}; its first format ranks the layers ({listed})")
+    series = layer_series(document, site, spec, metric)
+
+    from rich.markup import escape
+
+    from srdd import calibration
+    from srdd.cli import experiment_tables
+    from srdd.cli.scan_steps import bars_on
+    from srdd.experiments.aqn import run_aqn
+    from srdd.experiments.fault import parse_fault
+    from srdd.experiments.trial import Training
+    from srdd.impact.fake import EXCLUDE
+    from srdd.source import open_model
+
+    planted = None if fault is None else parse_fault(fault)
+    schedule = _schedule(kind, sigma_start, sigma_end)
+    per_seed = samples or (16 if training else 2)
+    plan = Training(steps or 20, learning_rate or 2e-5, train_batch or 2) if training else None
+    needed = per_seed + plan.steps * plan.batch_size if plan else per_seed * seeds
+    people = console.people()
+    people.print(f"Opening {escape(model)}")
+    opened = open_model(model, dtype="float32" if training and dtype == "auto" else dtype, device=device)
+    config = opened.model.config
+    sequences = calibration.load(
+        data,
+        opened.tokenizer,
+        text_column=text_column,
+        samples=needed,
+        seq_len=seq_len,
+        seed=seed,
+        vocab_size=getattr(config, "vocab_size", None),
+        max_seq_len=getattr(config, "max_position_embeddings", None),
+    )
+    people.print(
+        f"AQN, {kind}: {fmt.spec}, noise on {target}, sigma {sigma_start:g}, {seeds} seeds, layers ranked by "
+        f"{series.kind} {metric} under {series.spec}"
+    )
+    with bars_on(people) as progress:
+        result = run_aqn(
+            opened.model,
+            sequences,
+            fmt,
+            series.errors,
+            ranked_by=f"{series.kind} {metric} under {series.spec}",
+            report_sha256=sha256,
+            kind=kind,  # type: ignore[arg-type]  # checked above
+            mode=mode,
+            target=target,  # type: ignore[arg-type]  # the profile refuses what is none
+            schedule=schedule,
+            relative=relative,
+            seeds=range(seed, seed + seeds),
+            worst=worst,
+            samples=per_seed,
+            training=plan,
+            fault=planted,
+            batch_size=batch_size,
+            exclude=(*EXCLUDE, *(exclude or ())),
+            backend=backend,
+            identity=opened.identity,
+            notes=opened.notes,
+            progress=lambda arm, done, total: progress("arms and seeds", done, total),
+        )
+    text = result.model_dump_json(indent=1)
+    write_text(out, text + "\n")
+    if as_json:
+        console.machine(text)
+    else:
+        experiment_tables.show(people, result)
+    people.print(f"Experiment: {out}. See it again with `srdd show {out}`.")
+
+
+def _check(
+    kind: str,
+    steps: int | None,
+    learning_rate: float | None,
+    train_batch: int | None,
+    sigma_end: float | None,
+) -> None:
+    from srdd.errors import OptionError
+
+    if kind not in ("inference", "train"):
+        raise OptionError(f"--kind {kind}: expected inference or train")
+    given = {
+        "--steps": steps,
+        "--learning-rate": learning_rate,
+        "--train-batch": train_batch,
+        "--sigma-end": sigma_end,
+    }
+    unused = [name for name, value in given.items() if value is not None]
+    if kind == "inference" and unused:
+        raise OptionError(f"{', '.join(unused)} has no effect on --kind inference; leave it out")
+
+
+def _schedule(kind: str, sigma_start: float, sigma_end: float | None) -> Schedule:
+    from srdd.cli.multipliers import _schedule as make
+
+    if kind == "inference":
+        return make("constant", sigma_start, None, None, None)
+    return make("staged", sigma_start, sigma_start / 100 if sigma_end is None else sigma_end, 10, None)

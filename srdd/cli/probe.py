@@ -1,0 +1,128 @@
+"""`srdd probe`: how much noise each quantization mode bears; writes srdd-probe.json and shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def probe(
+    model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2.")],
+    quant: Annotated[str, typer.Option("--quant", help="One format, e.g. mxfp4.")],
+    modes: Annotated[str, typer.Option("--modes", help="With the format's bits.")] = "w16a16,w4a16,w16a4,w4a4",
+    target: Annotated[str, typer.Option("--target", help="rmsnorm, linear or both, comma separated.")] = "rmsnorm",
+    sigmas: Annotated[
+        str | None, typer.Option("--sigmas", help="Grid, e.g. 0.01,0.02,0.05 (default: 0.025-0.8 of the weights' rms).")
+    ] = None,
+    relative: Annotated[
+        bool, typer.Option("--relative", help="sigma counts in units of each weight's own root mean square.")
+    ] = False,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Noise draws at every sigma.")] = 3,
+    criterion: Annotated[
+        str, typer.Option("--criterion", help="What may not move further than --limit: loss, entropy or agreement.")
+    ] = "loss",
+    limit: Annotated[
+        float | None, typer.Option("--limit", help="Ratio to the mode without noise (1.1); agreement: a share (0.8).")
+    ] = None,
+    multipliers: Annotated[
+        Path | None, typer.Option("--multipliers", help="rin.yaml: its profile beside the global one.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="Leave Linears unquantized by glob, besides head, embeddings.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Text or token ids, as for scan. Default: own text.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option("--text-column", help="Column of the text in --data.")] = None,
+    samples: Annotated[int, typer.Option("--samples", help="Sequences to run.")] = 4,
+    seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens a sequence.")] = 256,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="First noise seed, and order of the text.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="Where the document goes.")] = Path("srdd-probe.json"),
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    backend: Annotated[str, typer.Option("--backend", help="Kernel: auto, fused, eager or reference.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="The document for machines on stdout.")] = False,
+) -> None:
+    """Measure how much sigma each quantization mode bears, and where it breaks; write srdd-probe.json.
+
+    Example: srdd probe --model smollm2 --quant mxfp4 --modes w16a16,w4a4 --seeds 5
+    """
+    from srdd import rin
+    from srdd.cli import console
+    from srdd.files import check_writable, write_text
+    from srdd.formats import parse
+
+    fmt, grid = parse(quant), _numbers(sigmas)
+    check_writable(out)
+    guide = rin.load(multipliers) if multipliers is not None else None
+
+    from rich.markup import escape
+
+    from srdd import calibration
+    from srdd.cli import probe_tables
+    from srdd.cli.scan_steps import bars_on
+    from srdd.experiments.modes import parse_modes
+    from srdd.experiments.probe import measure_probe, targets_of
+    from srdd.impact.fake import EXCLUDE
+    from srdd.source import open_model
+
+    names, targets = [mode.name for mode in parse_modes(modes, fmt)], targets_of(target)
+    people = console.people()
+    people.print(f"Opening {escape(model)}")
+    opened = open_model(model, dtype=dtype, device=device)
+    config = opened.model.config
+    sequences = calibration.load(
+        data,
+        opened.tokenizer,
+        text_column=text_column,
+        samples=samples,
+        seq_len=seq_len,
+        seed=seed,
+        vocab_size=getattr(config, "vocab_size", None),
+        max_seq_len=getattr(config, "max_position_embeddings", None),
+    )
+    people.print(
+        f"Noise on {', '.join(targets)} weights in {', '.join(names)} ({fmt.spec}), {seeds} seeds, {samples} sequences "
+        f"of {seq_len} tokens, {opened.device}"
+    )
+    with bars_on(people) as progress:
+        document = measure_probe(
+            opened.model,
+            sequences,
+            fmt,
+            modes,
+            targets,
+            sigmas=grid,
+            relative=relative,
+            seeds=range(seed, seed + seeds),
+            criterion=criterion,  # type: ignore[arg-type]  # measure_probe refuses what is none
+            limit=limit,
+            multipliers=guide,
+            batch_size=batch_size,
+            exclude=(*EXCLUDE, *(exclude or ())),
+            backend=backend,
+            identity=opened.identity,
+            notes=opened.notes,
+            progress=progress,
+        )
+    text = document.model_dump_json(indent=1)
+    write_text(out, text + "\n")
+    if as_json:
+        console.machine(text)
+    else:
+        probe_tables.show(people, document)
+    people.print(f"Probe: {out}. See it again with `srdd show {out}`.")
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    from srdd.errors import OptionError
+
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise OptionError(f"--sigmas {text!r}: expected numbers, e.g. 0.01,0.02,0.05") from None

@@ -1,0 +1,79 @@
+"""The arms of the AQN experiment: treatments and controls, and which layers get noise in each.
+
+Not here: running them. `targeted` takes the report's worst layers, `healthy` its best (the control that a targeted gain
+must beat), `random` as many at random, drawn anew for every seed. All three get sigma as `global` does, so they inject
+less noise in all; each arm's noise stands in the document.
+
+Worked number: 30 layers, a quarter: 8 worst, 8 best, 8 random.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from srdd.errors import OptionError
+
+# Compared in this order; the first name is expected to have the lower loss if guided noise helps.
+PAIRS = (
+    ("quantized", "clean"),
+    ("global", "quantized"),
+    ("targeted", "quantized"),
+    ("healthy", "quantized"),
+    ("random", "quantized"),
+    ("targeted", "global"),
+    ("targeted", "random"),
+    ("targeted", "healthy"),
+)
+DITHER = "dither"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A treatment. `layers(seed)` are those with noise; None for none."""
+
+    name: str
+    meaning: str
+    quantized: bool
+    layers: Callable[[int], Sequence[int]] | None
+    dither: bool = False  # Gaussian noise on the hidden state right before the planted fault
+
+    def noisy_layers(self, seed: int) -> list[int]:
+        return [] if self.layers is None else list(self.layers(seed))
+
+
+def make_arms(errors: Sequence[float], worst: int, *, fault: bool) -> list[Arm]:
+    """Arms for layers 0 .. len(errors) - 1 with those errors, larger is worse. Raises OptionError."""
+    count = len(errors)
+    if not 1 <= worst <= count // 2:
+        raise OptionError(
+            f"--worst {worst}: expected 1 to {count // 2} of {count} layers, so that targeted and healthy stay apart"
+        )
+    ranked = sorted(range(count), key=lambda layer: (-errors[layer], layer))
+    bad, good = sorted(ranked[:worst]), sorted(ranked[-worst:])
+    arms = [
+        Arm("clean", "no quantization, no noise, no fault", False, None),
+        Arm("quantized", "no noise", True, None),
+        Arm("global", "noise on every layer and outside them", True, lambda seed: range(count)),
+        Arm("targeted", f"noise on the {worst} layers with the largest error", True, lambda seed: bad),
+        Arm("healthy", f"noise on the {worst} layers with the smallest error (control)", True, lambda seed: good),
+        Arm(
+            "random",
+            f"noise on {worst} random layers, new for each seed (control)",
+            True,
+            lambda s: _drawn(s, count, worst),
+        ),
+    ]
+    if fault:
+        arms.append(Arm(DITHER, "noise on the hidden state right before the fault", True, None, dither=True))
+    return arms
+
+
+def pairs_of(arms: Sequence[Arm]) -> list[tuple[str, str]]:
+    """The comparisons that these arms allow."""
+    return [*PAIRS, (DITHER, "quantized")] if any(arm.dither for arm in arms) else list(PAIRS)
+
+
+def _drawn(seed: int, count: int, number: int) -> list[int]:
+    return sorted(random.Random(f"srdd random layers {seed}").sample(range(count), number))
