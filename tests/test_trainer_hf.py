@@ -338,6 +338,11 @@ def test_pausing() -> None:
     with callback.paused():
         assert same(norms(model), clean)
     assert same(norms(model), noisy)
+    with pytest.raises(ZeroDivisionError), callback.paused():
+        raise ZeroDivisionError
+    assert same(norms(model), clean)
+    with pytest.raises(NoiseError, match="an exception was raised inside step 0, so its noise was taken off"):
+        drive(callback, model, "on_pre_optimizer_step")
     callback.restore()
     with callback.paused():
         assert same(norms(model), clean)

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 
-from srdd.errors import NoiseError, OptionError
+from srdd.errors import NoiseError, NoiseWarning, OptionError
 from srdd.noise import attach, schedule
 
 # TRL 1.16 calls what transformers 5.23 has renamed.
@@ -261,7 +261,24 @@ def test_a_trainer_that_pushes_some_other_way(tmp_path: Path) -> None:
 def test_noise_that_vllms_type_rounds_away(tmp_path: Path) -> None:
     trainer, _ = with_engine(tmp_path)
     attach(trainer, make_rin(MULTIPLIERS, schedule={"kind": "constant", "sigma_start": 1e-6, "sigma_end": 1e-6}))
-    with pytest.raises(NoiseError, match=r"changed no weight of the push, because torch.bfloat16 rounds it away"):
+    with pytest.raises(NoiseError, match="of the bfloat16 weights: rounding removes it, and this is"):
+        trainer.train()
+
+
+def test_rounding_in_vllms_type_is_told_at_the_first_push_and_stops_nothing(tmp_path: Path) -> None:
+    trainer, engine = with_engine(tmp_path)
+    noise = attach(trainer, make_rin(MULTIPLIERS, schedule={"sigma_start": 0.05, "sigma_end": 1e-6, "num_stages": 6}))
+    with pytest.warns(NoiseWarning, match="of the bfloat16 weights: rounding removes it"):
+        trainer.train()
+    assert engine.used
+    assert noise.rollouts is not None
+    assert noise.rollouts.noisy == 2
+
+
+def test_rollouts_in_silent_steps_only_are_an_error(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, Observer(), max_steps=4, steps_per_generation=4)
+    attach(trainer, CONFIG)
+    with pytest.raises(NoiseError, match="all 1 applications fell on silent ones; generate more often"):
         trainer.train()
 
 

@@ -27,7 +27,9 @@ from srdd.rin import RinConfig
 if find_spec("verl") is None:
     pytest.skip("no verl: pip install --no-deps verl==0.9.1", allow_module_level=True)
 
-CONFIG = make_rin({0: 1.0, 1: 1.6}, outside_layers=0.5)
+CONFIG = make_rin(
+    {0: 1.0, 1: 1.6}, outside_layers=0.5, schedule={"sigma_start": 0.05, "sigma_end": 0.01, "num_stages": 5}
+)
 WORKERS, FSDP = "workers/engine_workers.py", "workers/engine/fsdp/transformer_impl.py"
 ENGINES, OLDER = "checkpoint_engine/base.py", "trainer/ppo/ray_trainer.py"
 TRAINER, SYNC = "trainer/ppo/v1/trainer_base.py", "trainer/ppo/v1/trainer_sync.py"
@@ -75,7 +77,7 @@ def test_rollouts_get_the_noise_and_validation_does_not(tmp_path: Path) -> None:
     assert "srdd: verl plugin loaded" in printed
     assert "srdd: wrapped ActorRolloutRefWorker.update_weights" in printed
     assert "srdd: wrapped PPOTrainer.fit, _validate" in printed
-    assert "srdd: sent to the rollout engine: step 3 of 10: sigma 0.01581, 5 weights in 2 layers" in printed
+    assert "srdd: sent to the rollout engine: step 3 of 10: sigma 0.05, 5 weights in 2 layers" in printed
     training = [row for row in log if row["what"] == "train"]
     assert [row["step"] for row in training] == list(range(1, STEPS + 1))
     for row in training:
@@ -117,7 +119,7 @@ HUGE = make_rin({0: 1.0, 1: 1.0}, schedule={"kind": "constant", "sigma_start": 1
         (make_rin({0: 1.0}), [], {}, "layer(s) [1] have no multiplier"),
         (make_rin({0: 1.0, 1: 1.0}, target_classes=["BatchNorm2d"]), [], {}, "no module of class BatchNorm2d"),
         (LR, [], {}, "rin.yaml has lr_multipliers, which verl cannot take"),
-        (SLIGHT, [], {}, "changed no weight of the push, because torch.bfloat16 rounds it away"),
+        (SLIGHT, [], {}, "of the bfloat16 weights: rounding removes it, and this is"),
         (HUGE, [], {}, "its noise overflows"),
         (CONFIG, [], {"peft": True}, "with unmerged LoRA verl sends adapters only"),
         (CONFIG, [], {"optim_steps": -1}, "total_steps -1: expected 1 or more"),

@@ -86,8 +86,10 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
         self._injector.restore()
         try:
             yield
-        finally:  # after an exception too: the trainer may catch it, and the step is still the same
-            self._injector.apply(was.step, was.total_steps)
+        except BaseException:
+            self._cut_short = "an exception was raised"  # clean weights stay, and a trainer that goes on is stopped
+            raise
+        self._injector.apply(was.step, was.total_steps)
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: nn.Module, optimizer: Any = None, **kwargs: Any
@@ -105,6 +107,7 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
         if self._injector is None:
             raise NoiseError("RinCallback: a step began before on_train_begin; add the callback before train()")
         self._clean("the next step began")
+        self._still_whole(state)
         injection = self._injector.apply(state.global_step, state.max_steps)
         self._in_step = True
         self.record.add(injection)
@@ -128,6 +131,7 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.restore()  # a step that the end of the data cut off has no optimizer step
+        self._cut_short = ""
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._clean("an evaluation ran")
@@ -151,7 +155,8 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
         if logs is not None and "loss" in logs:
             facts["srdd_sigma"] = self.record.last.sigma
         elif logs is not None and "train_runtime" in logs:
-            facts = {"srdd_noisy_steps": self.record.noisy, "srdd_std_ratio": self.record.std_ratio}
+            facts = {"srdd_noisy_steps": self.record.noisy}
+            facts |= {"srdd_std_ratio": self.record.std_ratio} if self.record.noisy else {}
         if facts and logs is not None:
             logs.update(facts)
             if state.log_history:  # written before this event

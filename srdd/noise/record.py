@@ -41,10 +41,15 @@ class Record:
         """Measured standard deviation over the one asked for, over everything touched; nan before any noise."""
         return math.sqrt(self._measured / self._asked) if self._asked else math.nan
 
-    def verify(self, who: str) -> None:
-        """Raise NoiseError when `who` saw no step at all, or none of its noise reached a weight."""
+    def verify(self, who: str, due: bool = False) -> None:
+        """Raise NoiseError when `who` saw no step at all, or noise was `due` and none reached a weight."""
         if self.last is None:
             raise NoiseError(f"{who} saw no step of the training, so no noise was injected; is it really attached?")
+        if due and not self.noisy:
+            raise NoiseError(
+                f"{who}: the training reached noisy steps, and all {self.silent} applications fell on silent ones; "
+                "generate more often, or lower warmup_share"
+            )
         if self.noisy and not self._measured:
             raise NoiseError(f"{who}: {self.noisy} applications of noise changed no weight at all")
 

@@ -27,6 +27,7 @@ from transformers import TrainerCallback
 
 from srdd import rin
 from srdd.errors import NoiseError, OptionError
+from srdd.noise import schedule
 from srdd.noise.hf import RinCallback, refuse_sharding
 from srdd.noise.injector import Injector
 from srdd.noise.learning_rates import require_rates
@@ -120,9 +121,9 @@ class GrpoNoise(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.rollouts is None or self._first >= state.max_steps:
             return
-        self.rollouts.verify(f"noise attached to {type(self._trainer).__name__}")
-        if not self.rollouts.noisy:
-            log.warning("srdd: the training ended before its first rollout with noise")
+        reached = max(0, state.global_step - 1)
+        due = schedule.sigma(self.config.schedule, reached, state.max_steps) > 0
+        self.rollouts.verify(f"noise attached to {type(self._trainer).__name__}", due)
         log.info("srdd: rollouts: %s", self.rollouts)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:

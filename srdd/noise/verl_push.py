@@ -68,8 +68,7 @@ def update_weights(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awa
 
     @wraps(original)  # verl's dispatch mode is an attribute of the function, which this copies
     async def wrapped(self: Any, global_steps: int | None = None, mode: str = "auto") -> Any:
-        chosen = settings(self.config)
-        if chosen is None:
+        if self.config.get("srdd", None) is None:
             return await original(self, global_steps=global_steps, mode=mode)
         if global_steps is None:
             raise NoiseError("verl sent weights without global_steps, so the step of the schedule is not known")
@@ -80,10 +79,13 @@ def update_weights(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awa
             raise NoiseError(
                 "checkpoint engine delta_sharded sends pieces of changes, which cannot carry noise; use naive"
             )
-        if not hasattr(self, "_srdd_stream"):
-            self._srdd_stream = _stream(self.actor.engine, self.config, chosen)
+        if not hasattr(self, "_srdd"):  # read once, so that a file changed later does not change the training
+            chosen = settings(self.config)
+            assert chosen is not None
+            self._srdd = chosen, _stream(self.actor.engine, self.config, chosen)
+        chosen, stream = self._srdd
         total = chosen.total_steps or self.config.actor.optim.total_training_steps
-        push = self._srdd_stream.begin(global_steps, int(total or 0))
+        push = stream.begin(global_steps, int(total or 0))
         with _noisy(self.actor.engine, push.tensor):
             result = await original(self, global_steps=global_steps, mode=mode)
         log.info("srdd: sent to the rollout engine: %s", push.finish())
@@ -112,7 +114,7 @@ def validate(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(original)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if settings(self.config.actor_rollout_ref) is None:
+        if self.config.actor_rollout_ref.get("srdd", None) is None:
             return original(self, *args, **kwargs)
         manager = self.checkpoint_manager
         with _clean_pushes(self):
