@@ -126,6 +126,7 @@ HUGE = make_rin({0: 1.0, 1: 1.0}, schedule={"kind": "constant", "sigma_start": 1
         (CONFIG, ["++actor_rollout_ref.srdd.total_steps=30"], {}, "total_steps 30: this training has 10 steps"),
         (CONFIG, [], {"mode": "colocate_async"}, "trainer.v1.trainer_mode colocate_async"),
         (CONFIG, [], {"required": ""}, "a worker in whose environment srdd is missing"),
+        (CONFIG, ["actor_rollout_ref.rollout.checkpoint_engine.backend=nccl"], {}, "engine nccl: srdd sends"),
         (CONFIG, ["actor_rollout_ref.rollout.dtype=half4"], {}, "rollout.dtype half4: expected a type"),
     ],
 )  # fmt: skip

@@ -164,7 +164,8 @@ class Manager:
         self.log: list[dict[str, Any]] = []
 
     def update_weights(self, global_steps: int | None = None) -> None:
-        asyncio.run(self.worker.update_weights(global_steps=global_steps, mode="naive"))
+        backend = self.worker.config.rollout.checkpoint_engine.backend
+        asyncio.run(self.worker.update_weights(global_steps=global_steps, mode=backend))
 
     def sleep_replicas(self) -> None:
         self.worker.rollout.held = {}

@@ -72,13 +72,13 @@ def update_weights(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awa
             return await original(self, global_steps=global_steps, mode=mode)
         if global_steps is None:
             raise NoiseError("verl sent weights without global_steps, so the step of the schedule is not known")
+        backend = self.config.rollout.checkpoint_engine.backend if mode == "auto" else mode
+        if backend != "naive":
+            raise NoiseError(
+                f"checkpoint engine {backend}: srdd sends noise and clean weights through naive only; use it"
+            )
         if global_steps < 0:
             return await original(self, global_steps=-1 - global_steps, mode=mode)
-        backend = self.config.rollout.checkpoint_engine.backend if mode == "auto" else mode
-        if backend == "delta_sharded":
-            raise NoiseError(
-                "checkpoint engine delta_sharded sends pieces of changes, which cannot carry noise; use naive"
-            )
         if not hasattr(self, "_srdd"):  # read once, so that a file changed later does not change the training
             chosen = settings(self.config)
             assert chosen is not None
