@@ -409,3 +409,19 @@ def test_the_copies_that_peft_trains_keep_their_own_multipliers() -> None:
     with Injector(model, config).applied(0, 3) as injection, Injector(bare, config).applied(0, 3):
         assert sorted(row.sigma for row in injection.touched) == pytest.approx([0.025, 0.05, 0.05, 0.05, 0.1])
         assert torch.equal(model(tokens).logits, bare(tokens).logits)
+
+
+def test_norms_inside_wrappers_are_known_by_their_place() -> None:
+    class Fsdp(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self._fsdp_wrapped_module = module
+
+    model = llama()
+    first, second = model.model.layers
+    first.input_layernorm = Fsdp(first.input_layernorm)
+    second.post_attention_layernorm = Saved(second.post_attention_layernorm)
+    found = {t.name: t.norm for t in find_targets(model, make_rin({0: 1.0, 1: 1.0}))}
+    assert found == {t.name: t.norm for t in find_targets(llama(), make_rin({0: 1.0, 1: 1.0}))}
+    assert found["model.layers.0.input_layernorm.weight"] == "attention"
+    assert found["model.layers.1.post_attention_layernorm.weight"] == "mlp"

@@ -128,8 +128,8 @@ def layer_of(path: str, stacks: dict[str, int]) -> int | None:
 def _norm(model: nn.Module, path: str, kind: str) -> Norm | None:
     if "norm" not in kind.lower():
         return None
-    path = path.partition(".modules_to_save.")[0]  # PEFT's wrapper stands where the norm was
-    last = path.rpartition(".")[2]
+    last = canonical(f"{path}.weight").split(".")[-2]
+    path = path.partition(".modules_to_save.")[0].removesuffix(".original_module")  # PEFT's wrapper stands for the norm
     if last in _BEFORE_ATTENTION:
         return "attention"
     if last == "post_attention_layernorm":
