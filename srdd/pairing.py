@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from srdd.errors import ReportError
 from srdd.schema import KINDS, Calibration, Kind, Measurement
@@ -26,19 +26,22 @@ from srdd.zones import span
 if TYPE_CHECKING:
     from srdd.metrics import Metric
     from srdd.report import Report
+    from srdd.schema import Model
 
+By = Literal["layer", "module"]
+_MODEL_FIELDS = ("architecture", "layer_count", "parameter_count")
 WITHIN_NOISE = 2.0  # changes smaller than so many standard errors are called noise
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One decoder layer, or one site outside the layers, in both reports."""
+    """One decoder layer, or one site, in both reports."""
 
     kind: Kind
     spec: str  # in the base
     new_spec: str
     layer: int | None
-    name: str  # "layer 7" or "lm_head"
+    name: str  # "layer 7" or the module's name
     base: Measurement
     new: Measurement
     order: tuple[int, ...] | None  # where the new report holds the base's sequences; None: they are not the same
@@ -118,19 +121,21 @@ def _kinds(report: Report) -> set[Kind]:
     return {site.kind for site in report.sites}
 
 
+def other_model(base: Model, new: Model) -> list[tuple[str, object, object]]:
+    """The fields by which two models are not the same, with both values; what one does not know cannot differ."""
+    fields = [(name, getattr(base, name), getattr(new, name)) for name in _MODEL_FIELDS]
+    return [(name, a, b) for name, a, b in fields if a and b and a != b]  # version 0 does not know
+
+
 def _models(base: Report, new: Report, allow: bool) -> list[str]:
     notes = []
-    for field in ("architecture", "layer_count", "parameter_count"):
-        a, b = getattr(base.model, field), getattr(new.model, field)
-        if not a or not b:  # version 0 does not know
-            continue
-        if a != b and not allow:
+    for field, a, b in other_model(base.model, new.model):
+        if not allow:
             raise ReportError(
                 f"another model: {field} differs (base {base.model.id}: {a}, new {new.model.id}: {b}); "
                 "--allow-different-model compares them anyway"
             )
-        if a != b:
-            notes.append(f"{field} differs: {a} and {b}")
+        notes.append(f"{field} differs: {a} and {b}")
     if base.model.id != new.model.id:
         notes.append(f"model ids differ: {base.model.id} and {new.model.id}")
     for which, report in (("base", base), ("new", new)):
@@ -222,15 +227,23 @@ def _layers(report: Report, kind: Kind) -> set[int]:
     return {site.layer for site in report.sites if site.kind == kind and site.layer is not None}
 
 
-def pairs(base: Report, new: Report, kind: Kind, spec: str, new_spec: str | None = None) -> list[Pair]:
-    """Every layer of one kind that both have, merged over its sites, then every site outside the layers they share."""
+def pairs(
+    base: Report, new: Report, kind: Kind, spec: str, new_spec: str | None = None, *, by: By = "layer"
+) -> list[Pair]:
+    """Every layer of one kind that both have, merged over its sites, then every site outside the layers they share.
+
+    By module: every site that both have, in the order of the report, none merged.
+    """
     other = new_spec or spec
-    a, b = _measured(base, kind, spec), _measured(new, kind, other)
+    a, b = _measured(base, kind, spec, by), _measured(new, kind, other, by)
     order = _order(base.settings.calibration, new.settings.calibration)
     return [Pair(kind, spec, other, *key, measured, b[key], order) for key, measured in a.items() if key in b]
 
 
-def _measured(report: Report, kind: Kind, spec: str) -> dict[tuple[int | None, str], Measurement]:
+def _measured(report: Report, kind: Kind, spec: str, by: By) -> dict[tuple[int | None, str], Measurement]:
+    if by == "module":
+        found = [s for s in report.sites if s.kind == kind and spec in s.formats]
+        return {(site.layer, site.name): site.formats[spec] for site in found}
     sites = [
         s.model_copy(update={"formats": {spec: s.formats[spec]}})
         for s in report.sites

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
@@ -138,11 +138,12 @@ class Policy:
     limits: tuple[Limit, ...] = ()
     floors: tuple[Floor, ...] = ()
     implausible_gain: float = IMPLAUSIBLE_GAIN
+    by: Literal["layer", "module"] = "layer"  # what a limit is checked on; modules do not hide in their layer
     are_defaults: bool = field(default=False, compare=False)
 
 
 def load(path: Path) -> Policy:
-    """A policy from TOML: [[limit]] and [[floor]] tables, implausible_gain. Raises OptionError in one line."""
+    """A policy from TOML: [[limit]] and [[floor]] tables, implausible_gain, by. Raises OptionError in one line."""
     import tomllib
 
     try:
@@ -151,7 +152,7 @@ def load(path: Path) -> Policy:
         raise OptionError(f"no policy at {path}") from None
     except (OSError, ValueError) as problem:
         raise OptionError(f"cannot read the policy {path}: {problem}") from problem
-    known = ("limit", "floor", "implausible_gain")
+    known = ("limit", "floor", "implausible_gain", "by")
     unknown = [key for key in document if key not in known]
     if unknown:
         raise OptionError(f"{path}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
@@ -159,10 +160,18 @@ def load(path: Path) -> Policy:
         limits=tuple(_tables(document, "limit", Limit, path)),
         floors=tuple(_tables(document, "floor", Floor, path)),
         implausible_gain=check_gain(document.get("implausible_gain", IMPLAUSIBLE_GAIN), f"{path}: implausible_gain"),
+        by=check_by(document.get("by", "layer"), f"{path}: by"),
     )
     if not policy.limits and not policy.floors:
         raise OptionError(f"{path} holds neither a [[limit]] nor a [[floor]]")
     return policy
+
+
+def check_by(value: object, place: str) -> Literal["layer", "module"]:
+    """Raises OptionError for anything but layer and module."""
+    if value == "layer" or value == "module":
+        return value
+    raise OptionError(f"{place} {value!r}: expected layer or module")
 
 
 def parse_limit(text: str, scope: Scope) -> Limit:

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,8 +20,10 @@ from srdd.errors import OptionError, ReportError
 from srdd.exporters import gate_markdown, junit
 from srdd.gate import check
 from srdd.policy import DEFAULTS, Floor, Limit, Policy, Scope, load, parse_floor, parse_limit
-from srdd.report import Report
+from srdd.report import Report, in_order
+from srdd.schema import measurement
 from srdd.tally import Tally
+from srdd.uncertainty import total
 
 Run = Callable[..., tuple[int, str, str]]
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -48,6 +51,33 @@ def test_a_planted_loss_is_named() -> None:
     assert case.worst == failure
     assert check(BASE, BASE, LIMIT).passed
     assert check(BASE, BASE, Policy(limits=DEFAULTS, are_defaults=True)).passed
+
+
+def with_a_quiet_module(noise: float) -> Report:
+    """Layer 2 holds a second, much weaker module of that noise: in the layer's sums it hardly counts."""
+    report = model([1.0] * 6)
+    site = report.sites[2]
+    weak = [tally(0.3, noise / 200, 0.5)] * 2
+    measured = measurement(total(weak), weak)
+    extra = site.model_copy(update={"name": "model.layers.2.weak", "index": 9, "formats": {SPEC: measured}})
+    return in_order(report.model_copy(update={"sites": [*report.sites, extra]}))
+
+
+def test_a_module_does_not_hide_in_its_layer(tmp_path: Path, srdd: Run) -> None:
+    base, new = with_a_quiet_module(1.0), with_a_quiet_module(2.0)
+    assert check(new, base, LIMIT).passed  # 3 dB worse, and the layer's SQNR falls by 0.04 dB
+    verdict = check(new, base, replace(LIMIT, by="module"))
+    (case,) = verdict.cases
+    assert case.checked == 7
+    assert [failure.name for failure in case.failures] == ["model.layers.2.weak"]
+    base.save(tmp_path / "base.json")
+    new.save(tmp_path / "new.json")
+    arguments = ("check", tmp_path / "new.json", "--baseline", tmp_path / "base.json", "--limit", "sqnr_db=-0.5")
+    assert srdd(*arguments)[0] == 0
+    code, _, shown = srdd(*arguments, "--by", "module")
+    assert code == 1
+    assert "model.layers.2.weak" in shown
+    assert srdd(*arguments, "--by", "head")[0] == 2
 
 
 def test_percent_and_scope() -> None:

@@ -18,6 +18,7 @@ from srdd.cli.formats import formats
 from srdd.cli.impact import impact
 from srdd.cli.multipliers import multipliers
 from srdd.cli.probe import probe
+from srdd.cli.report import report
 from srdd.cli.scan import scan
 from srdd.cli.schedule import schedule
 from srdd.cli.schema import schema
@@ -58,6 +59,7 @@ def options(
 COMMANDS: dict[Callable[..., None], str] = {
     scan: "Measure weights, inputs and outputs; write a report.",
     show: "Show a report, or what impact, probe or experiment wrote.",
+    report: "Write a page to look at (.html), pictures, Markdown or CSV.",
     formats: "List formats: values, blocks, scale rules, Gaussian baselines.",
     schema: "Print the JSON Schema of the report.",
     zones: "Find contiguous zones of layers with similar error.",

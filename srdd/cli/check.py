@@ -29,6 +29,9 @@ def check(
     site: Annotated[str | None, typer.Option("--site", help="--limit and --floor only for these sites.")] = None,
     quant: Annotated[str | None, typer.Option("--quant", help="--limit and --floor only for this format.")] = None,
     layers: Annotated[str | None, typer.Option("--layers", help="--limit and --floor only here, e.g. 0-3,29.")] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Check each layer (default) or each module, which may hide in its layer.")
+    ] = None,
     allow_different_model: Annotated[
         bool, typer.Option("--allow-different-model", help="Another architecture, depth or size: for format studies.")
     ] = False,
@@ -42,6 +45,7 @@ def check(
     Example: srdd check new.json --baseline base.json --limit sqnr_db=-0.5 --junit gate.xml
     """
     import os
+    from dataclasses import replace
 
     from srdd.cli import console
     from srdd.errors import OptionError
@@ -49,6 +53,7 @@ def check(
     from srdd.exporters import junit as junit_xml
     from srdd.files import check_new, write_text
     from srdd.gate import check as hold
+    from srdd.policy import check_by
     from srdd.report import load
 
     if str(new) == "-" and str(baseline) == "-":
@@ -58,6 +63,7 @@ def check(
     if junit is not None and summary is not None and junit.resolve() == summary.resolve():
         raise OptionError(f"--junit and --summary are the same file, {junit}; give two")
     rules = _policy(policy, limit or [], floor or [], (site, quant, layers), baseline is not None)
+    rules = rules if by is None else replace(rules, by=check_by(by, "--by"))
     for path in (junit, summary):
         if path is not None:
             check_new(path, force=force)
@@ -133,6 +139,7 @@ def _policy(
         limits=(*written.limits, *(parse_limit(text, where) for text in limits)),
         floors=(*written.floors, *(parse_floor(text, where) for text in floors)),
         implausible_gain=written.implausible_gain,
+        by=written.by,
     )
     if policy.limits or policy.floors:
         if based and not policy.limits:

@@ -1,0 +1,3 @@
+"use strict";
+// The last script, after Plotly.
+drawVisible();

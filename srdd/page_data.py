@@ -1,0 +1,267 @@
+"""What the page holds: every number of a report in columns, ready to be shown and never computed again in the browser.
+
+Not here: markup and figures (exporters/). A column has one entry per row; rows are the sites in the report's order,
+then, for places in the heatmap that hold several sites (experts), their merged sums. None: no number; "exact":
+infinite. Provenance is left out, so that two scans of the same thing make the same page.
+
+Worked number: a report with 362 sites of which none share a place has 362 rows; values["mxfp4:even"]["sqnr_db"][7] is
+the metric of site 7, to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from srdd.baselines import gaussian
+from srdd.bundle import Bundle, Choices
+from srdd.causes import noise_shares
+from srdd.errors import OptionError, ReportError
+from srdd.metrics import BY_NAME, MAIN, RANKED
+from srdd.multipliers import Choices as StrategyChoices
+from srdd.multipliers import plan
+from srdd.overview import KIND_TITLES, FoundZones, bits_of, main_metric, overview, zones_of
+from srdd.page_facts import facts, warnings
+from srdd.report import Report
+from srdd.schema import Kind, Layer, Measurement, Site
+from srdd.series import choose_kind, choose_kinds, choose_metric, choose_specs, series_of
+from srdd.summary import merge_measurements
+from srdd.tally import FIELDS
+from srdd.verdicts import Z_LIMIT, robust_z
+
+Number = float | int | str | None
+_MOST_OUTLIERS = 8  # more names than these hide each other
+
+
+def build(bundle: Bundle, choices: Choices, srdd_version: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The page's data, and the sums behind it, which a page needs only when somebody asks for them."""
+    report = bundle.report
+    kind, spec = choose_kind(report, choices.site), choose_specs(report, choices.quant)[0]
+    kinds = choose_kinds(report, None)
+    metric = choose_metric(choices.metric).name if choices.metric else None
+    rows = {k: [layer for layer in report.layers if layer.kind == k] for k in kinds}
+    metric = metric or main_metric([x for x in rows[kind] if spec in x.formats], spec)
+    zones = zones_of(bundle, kind, spec, metric)
+    cells, merged = _cells(report.sites)
+    measured = [site.formats for site in report.sites] + merged
+    formats = report.settings.formats
+    data = {
+        "document": "srdd-page",
+        "schema_version": 1,
+        "srdd": srdd_version,
+        "title": choices.title or f"srdd: {report.model.id}",
+        "model": report.model.model_dump(),
+        "facts": facts(report),
+        "warnings": warnings(bundle, kinds),
+        "start": {"kind": kind, "format": spec, "metric": metric},
+        "kinds": [{"name": k, "title": KIND_TITLES[k]} for k in kinds],
+        "formats": [
+            {"spec": s, "bits": bits_of(s), "gaussian": {n: number(v) for n, v in (gaussian(s) or {}).items()}}
+            for s in formats
+        ],
+        "metrics": [
+            {"name": m.name, "unit": m.unit, "better": m.better, "meaning": m.meaning, "main": m.name in MAIN}
+            for m in RANKED.values()
+        ],
+        "overview": {k: {s: _overview(bundle, k, s, zones if k == kind and s == spec else None) for s in formats}
+                     for k in kinds},
+        "summary": [row.model_dump() for row in report.summary],
+        "layers": {k: _layers(rows[k], formats) for k in kinds},
+        "baseline": _baseline(bundle.baseline, kinds, formats),
+        "zones": _zones(zones),
+        "multipliers": _multipliers(bundle, kind, spec, metric),
+        "impact": _impact(bundle),
+        "sites": _sites(report.sites),
+        "cells": cells,
+        "outliers": {k: {s: _outliers(cells, measured, k, s) for s in formats} for k in kinds},
+        "values": {s: _columns(measured, s) for s in formats},
+        "errors": {s: _error_columns(measured, s) for s in formats},
+    }  # fmt: skip
+    sums = {"fields": list(FIELDS), "tallies": {s: _tallies(measured, s) for s in formats}}
+    return data, sums
+
+
+def number(value: float) -> Number:
+    """A number as JSON holds it: None for none, a word for an infinite one, whole numbers without a fraction."""
+    if math.isnan(value):
+        return None
+    if math.isinf(value):
+        return "exact" if value > 0 else "-inf"
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+def _overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None) -> dict[str, Any] | None:
+    if not any(layer.kind == kind and spec in layer.formats for layer in bundle.report.layers):
+        return None
+    found = overview(bundle, kind, spec, zones)
+    rows = [
+        {
+            "layer": row.layer,
+            "values": {name: [number(value), number(error)] for name, (value, error) in row.values.items()},
+            "beyond": row.beyond,
+            "firm": row.firm,
+            "cause": row.cause,
+            "action": row.action,
+        }
+        for row in found.worst
+    ]
+    candidates = [row.model_dump() for row in found.advice.formats] if found.advice else []
+    return {
+        "verdict": found.verdict,
+        "headline": found.headline,
+        "sentence": found.sentence,
+        "limits": found.limits,
+        "worst": rows,
+        "flagged": len(found.advice.flagged) if found.advice else 0,
+        "sure": found.sure,
+        "steps": [asdict(step) for step in found.steps],
+        "formats": candidates,
+    }
+
+
+def _layers(rows: Sequence[Layer], formats: Sequence[str]) -> dict[str, Any]:
+    """Metrics with standard errors and the split of the noise, one entry per layer."""
+    values: dict[str, Any] = {}
+    errors: dict[str, Any] = {}
+    noise: dict[str, Any] = {}
+    for spec in formats:
+        measured = [row.formats.get(spec) for row in rows]
+        values[spec] = {name: [_value(m, name) for m in measured] for name in RANKED}
+        values[spec] = {name: column for name, column in values[spec].items() if any(v is not None for v in column)}
+        errors[spec] = {name: [_error(m, name) for m in measured] for name in BY_NAME}
+        errors[spec] = {name: column for name, column in errors[spec].items() if any(v is not None for v in column)}
+        shares = [noise_shares(m) if m is not None and m.tally is not None else {} for m in measured]
+        noise[spec] = {part: [share.get(part) for share in shares] for part in ("clipping", "underflow", "rounding")}
+    return {"layers": [row.layer for row in rows], "values": values, "errors": errors, "noise": noise}
+
+
+def _baseline(base: Report | None, kinds: Sequence[Kind], formats: Sequence[str]) -> dict[str, Any] | None:
+    if base is None:
+        return None
+    rows = {kind: [row for row in base.layers if row.kind == kind] for kind in kinds}
+    shared = [spec for spec in formats if spec in base.settings.formats]
+    return {"model": base.model.id, "layers": {k: _layers(rows[k], shared) for k in kinds if rows[k]}}
+
+
+def _zones(found: FoundZones | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    zones = [
+        {"name": z.name, "layers": z.layers, "span": z.span, "label": z.label, "ratio": z.ratio, "worst": z.worst_layer}
+        for z in found.zones
+    ]
+    return {"source": found.source, "zones": zones, "cuts": [cut.model_dump() for cut in found.cuts]}
+
+
+def _multipliers(bundle: Bundle, kind: Kind, spec: str, metric: str) -> dict[str, Any] | None:
+    """Those given, else those of `srdd multipliers` without options."""
+    given = bundle.multipliers
+    if given is not None:
+        made = given.provenance
+        source = f"given: strategy {made.strategy}, {made.metric} of {made.site} sites under {made.quant}"
+        start, end = given.schedule.sigma_start, given.schedule.sigma_end
+        source += f"; sigma {start:g} to {end:g} in {given.schedule.num_stages} stages"
+        return {
+            "source": source,
+            "layers": list(given.layer_multipliers),
+            "values": list(given.layer_multipliers.values()),
+        }
+    sites = [site for site in bundle.report.sites if site.kind == kind]
+    try:
+        found = plan(series_of(sites, bundle.report, kind, spec, RANKED[metric]), "variable", StrategyChoices())
+    except (OptionError, ReportError):
+        return None
+    source = f"strategy variable: {metric} of {kind} sites under {spec}, each layer's over the mean"
+    return {
+        "source": source,
+        "layers": list(found.layer_multipliers),
+        "values": list(found.layer_multipliers.values()),
+    }
+
+
+def _impact(bundle: Bundle) -> dict[str, Any] | None:
+    """The costs as the document has them, without the Linears (they have a table of their own in `srdd show`)."""
+    if bundle.impact is None:
+        return None
+    keep = {"reference": True, "whole": True, "layers": True, "warnings": True}
+    return bundle.impact.model_dump(mode="json", include=keep)
+
+
+def _sites(sites: Sequence[Site]) -> dict[str, list[Any]]:
+    return {
+        "kind": [site.kind for site in sites],
+        "layer": [site.layer for site in sites],
+        "role": [site.role for site in sites],
+        "name": [site.name for site in sites],
+        "group": [site.group for site in sites],
+        "members": [site.members for site in sites],
+        "shape": [site.shape for site in sites],
+        "notes": [site.notes for site in sites],
+    }
+
+
+def _cells(sites: Sequence[Site]) -> tuple[dict[str, list[Any]], list[dict[str, Measurement]]]:
+    """The places of the heatmap: kind, layer and role with the row that holds their numbers and the sites inside."""
+    places: dict[tuple[Kind, int | None, str], list[int]] = {}
+    for index, site in enumerate(sites):
+        places.setdefault((site.kind, site.layer, site.role), []).append(index)
+    cells: dict[str, list[Any]] = {"kind": [], "layer": [], "role": [], "row": [], "sites": []}
+    merged: list[dict[str, Measurement]] = []
+    for (kind, layer, role), inside in places.items():
+        row = inside[0]
+        if len(inside) > 1:
+            row = len(sites) + len(merged)
+            merged.append(_merge([sites[index] for index in inside]))
+        for name, value in (("kind", kind), ("layer", layer), ("role", role), ("row", row), ("sites", inside)):
+            cells[name].append(value)
+    return cells, merged
+
+
+def _merge(sites: Sequence[Site]) -> dict[str, Measurement]:
+    specs = [spec for spec in sites[0].formats if all(spec in site.formats for site in sites)]
+    with_sums = [spec for spec in specs if all(site.formats[spec].tally is not None for site in sites)]
+    return {spec: merge_measurements([site.formats[spec] for site in sites]) for spec in with_sums}
+
+
+def _outliers(
+    cells: dict[str, list[Any]], measured: Sequence[dict[str, Measurement]], kind: Kind, spec: str
+) -> list[int]:
+    """Cells that get a name: far from the others by SQNR, relative error or crest, and the ends of each."""
+    rows = {i: m for i, row in enumerate(cells["row"]) if cells["kind"][i] == kind and (m := measured[row].get(spec))}
+    farthest: dict[int, float] = {}
+    ends: list[int] = []
+    for name in ("sqnr_db", "relative_error", "crest"):
+        series = {i: value for i, m in rows.items() if math.isfinite(value := m.value(name))}
+        if series:
+            up = BY_NAME[name].better == "up"
+            ends.append(min(series, key=series.__getitem__) if up else max(series, key=series.__getitem__))
+        for cell, z in robust_z(BY_NAME[name], {str(i): value for i, value in series.items()}).items():
+            farthest[int(cell)] = max(farthest.get(int(cell), 0.0), abs(z))
+    ranked = sorted(farthest, key=lambda cell: (-farthest[cell], cell))
+    beyond = [cell for cell in ranked if farthest[cell] > Z_LIMIT][:_MOST_OUTLIERS]
+    return list(dict.fromkeys([*beyond, *ends]))
+
+
+def _columns(measured: Sequence[dict[str, Measurement]], spec: str) -> dict[str, list[Number]]:
+    columns = {name: [_value(formats.get(spec), name) for formats in measured] for name in RANKED}
+    return {name: column for name, column in columns.items() if any(value is not None for value in column)}
+
+
+def _error_columns(measured: Sequence[dict[str, Measurement]], spec: str) -> dict[str, list[Number]]:
+    columns = {name: [_error(formats.get(spec), name) for formats in measured] for name in MAIN}
+    return {name: column for name, column in columns.items() if any(value is not None for value in column)}
+
+
+def _tallies(measured: Sequence[dict[str, Measurement]], spec: str) -> list[list[Number] | None]:
+    rows = [m.tally if (m := formats.get(spec)) is not None else None for formats in measured]
+    return [[number(value) for value in row] if row is not None else None for row in rows]
+
+
+def _value(measured: Measurement | None, name: str) -> Number:
+    return None if measured is None else number(measured.value(name))
+
+
+def _error(measured: Measurement | None, name: str) -> Number:
+    return None if measured is None or not measured.sequences else number(measured.error(name))
