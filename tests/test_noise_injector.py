@@ -322,6 +322,13 @@ def test_each_norm_gets_its_own_multiplier() -> None:
     )
 
 
+def test_relative_noise_of_a_model_without_values() -> None:
+    with torch.device("meta"):
+        model = llama()
+    targets = find_targets(model, make_rin({0: 1.0, 1: 1.0}, relative=True))
+    assert {unit_offset(target.module) for target in targets} == {0.0}
+
+
 def test_sandwich_norms_after_attention_feed_nothing() -> None:
     model = AutoModelForCausalLM.from_config(Gemma2Config(**SMALL))
     norms = {t.path.split(".")[-2]: t.norm for t in find_targets(model, make_rin({0: 1.0, 1: 1.0}))}
@@ -391,3 +398,30 @@ def test_of_pefts_copies_the_one_in_use_gets_the_noise() -> None:
     layer.input_layernorm.disable_adapters = True
     paths = [target.path for target in find_targets(model, config)]
     assert "model.layers.0.input_layernorm.original_module.weight" in paths
+
+
+def test_the_copies_that_peft_trains_keep_their_own_multipliers() -> None:
+    model, bare = llama(), llama()
+    for layer in model.model.layers:
+        layer.input_layernorm = Saved(layer.input_layernorm)
+    config = make_rin({0: 1.0, 1: 1.0}, norm_multipliers={"attention": {0: 0.5, 1: 2.0}}, **CONSTANT)
+    tokens = torch.arange(8)[None]
+    with Injector(model, config).applied(0, 3) as injection, Injector(bare, config).applied(0, 3):
+        assert sorted(row.sigma for row in injection.touched) == pytest.approx([0.025, 0.05, 0.05, 0.05, 0.1])
+        assert torch.equal(model(tokens).logits, bare(tokens).logits)
+
+
+def test_norms_inside_wrappers_are_known_by_their_place() -> None:
+    class Fsdp(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self._fsdp_wrapped_module = module
+
+    model = llama()
+    first, second = model.model.layers
+    first.input_layernorm = Fsdp(first.input_layernorm)
+    second.post_attention_layernorm = Saved(second.post_attention_layernorm)
+    found = {t.name: t.norm for t in find_targets(model, make_rin({0: 1.0, 1: 1.0}))}
+    assert found == {t.name: t.norm for t in find_targets(llama(), make_rin({0: 1.0, 1: 1.0}))}
+    assert found["model.layers.0.input_layernorm.weight"] == "attention"
+    assert found["model.layers.1.post_attention_layernorm.weight"] == "mlp"

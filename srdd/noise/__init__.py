@@ -12,17 +12,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from srdd.noise.hf import RinCallback as RinCallback
     from srdd.noise.injector import Injection as Injection
     from srdd.noise.injector import Injector as Injector
+    from srdd.noise.learning_rates import parameter_groups as parameter_groups
+    from srdd.noise.learning_rates import set_layer_rates as set_layer_rates
     from srdd.noise.stream import NoisyStream as NoisyStream
+    from srdd.noise.trl import attach as attach
 
 # Resolved when first used (PEP 562): the schedule needs no torch.
 _HOME = {
     "Injection": "srdd.noise.injector",
     "Injector": "srdd.noise.injector",
     "NoisyStream": "srdd.noise.stream",
+    "RinCallback": "srdd.noise.hf",
+    "attach": "srdd.noise.trl",
+    "parameter_groups": "srdd.noise.learning_rates",
+    "set_layer_rates": "srdd.noise.learning_rates",
 }
-__all__ = ["Injection", "Injector", "NoisyStream"]
+__all__ = ["Injection", "Injector", "NoisyStream", "RinCallback", "attach", "parameter_groups", "set_layer_rates"]
 
 
 def __getattr__(name: str) -> Any:

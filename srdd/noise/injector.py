@@ -64,6 +64,17 @@ class Injection:
         return f"{head}, {len(self.touched)} weights in {len(self.layers)} layers, {self.changed_share:.1%} changed"
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A weight that carries noise: its clean copy, and two marks by which a change is noticed."""
+
+    target: Target
+    parameter: Tensor
+    clean: Tensor
+    version: int
+    total: Tensor  # writes through .data, as some optimizers make, leave the version as it is
+
+
 class Injector:
     """Adds noise to the weights of `model` as `config` (a RinConfig or the path of rin.yaml) says.
 
@@ -88,7 +99,7 @@ class Injector:
         self.model = model
         self.plan = NoisePlan(model, config, seed)
         self._evaluation = evaluation
-        self._clean: list[tuple[Target, Tensor, Tensor, int]] = []  # target, parameter, its clean copy, version
+        self._clean: list[_Kept] = []
         self._active = False
         if rounding == "refuse":
             self.plan.warn_of_rounding({t.name: _parameter(t) for t in self.plan.targets})
@@ -164,7 +175,7 @@ class Injector:
         with torch.no_grad():
             parameter.copy_(noisy)
         setattr(parameter, _MARK, True)
-        self._clean.append((target, parameter, clean, parameter._version))
+        self._clean.append(_Kept(target, parameter, clean, parameter._version, _sum(parameter)))
         moved = noisy.float() - clean.float()
         facts = torch.stack((moved.double().square().sum(), (moved != 0).sum().double()))
         rows.append((target, size, facts))
@@ -172,12 +183,12 @@ class Injector:
     def _put_back(self) -> list[str]:
         """Restore what was touched; the names of the weights that somebody else changed."""
         changed = []
-        for target, parameter, clean, version in self._clean:
-            if parameter._version != version:
-                changed.append(target.name)
+        for kept in self._clean:
+            if kept.parameter._version != kept.version or not torch.equal(_sum(kept.parameter), kept.total):
+                changed.append(kept.target.name)
             with torch.no_grad():
-                parameter.copy_(clean)
-            delattr(parameter, _MARK)
+                kept.parameter.copy_(kept.clean)
+            delattr(kept.parameter, _MARK)
         self._clean.clear()
         self._active = False
         return changed
@@ -188,6 +199,10 @@ def _parameter(target: Target) -> Tensor:
     if not isinstance(weight, Tensor):
         raise NoiseError(f"{target.name} is no tensor but {type(weight).__name__}")
     return weight
+
+
+def _sum(weight: Tensor) -> Tensor:
+    return weight.detach().sum(dtype=torch.float64)
 
 
 def _touched(rows: list[tuple[Target, float, Tensor]]) -> Iterator[Touched]:

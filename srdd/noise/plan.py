@@ -65,7 +65,7 @@ class NoisePlan:
         A type's steps grow with the weight: bfloat16 near 1 cannot hold a change below 0.004.
         """
         levels = sorted({s.sigma for s in schedule.stretches(self.config.schedule, 1000) if s.sigma > 0}, reverse=True)
-        sample = {name: _some(weight) for name, weight in weights.items()}
+        sample = {name: some(weight) for name, weight in weights.items()}
         place = bisect_left(levels, True, key=lambda level: self._moved(sample, level) < _FEW)  # it falls with sigma
         if place == len(levels):
             return
@@ -92,7 +92,7 @@ class NoisePlan:
         return float((weight.detach().double() + self._offsets[target.name]).square().mean().sqrt())
 
 
-def _some(weight: Tensor) -> Tensor:
+def some(weight: Tensor) -> Tensor:
     """Evenly spread values of a weight."""
     flat = weight.detach().reshape(-1)
     return flat[:: max(1, flat.numel() // _SAMPLE)]

@@ -44,7 +44,7 @@ class Target:
 def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
     """All targets in module order. Raises NoiseError, see above; a weight that two modules share counts once."""
     stacks = decoder_layers(model)
-    _check_layers(model, config, len(stacks))
+    check_layers(model, config, len(stacks))
     _check_excludes(model, config)
     found: dict[str, Target] = {}
     seen: set[int] = set()
@@ -61,7 +61,7 @@ def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
                 continue
             if weight is not None:
                 seen.add(id(weight))
-            layer = _layer(path, stacks)
+            layer = layer_of(path, stacks)
             found[name] = Target(name, f"{path}.{attribute}", module, attribute, layer, _norm(model, path, kind))
     targets = tuple(found.values())
     _check_matches(model, config, targets)
@@ -71,12 +71,13 @@ def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
 def unit_offset(module: nn.Module) -> float:
     """1.0 for norms that multiply by 1 + w (Gemma's, Qwen3-Next's), else 0.0; found by running a copy with w = 0.
 
-    Raises NoiseError when the module cannot be run alone (weights that are sharded or on meta).
+    Raises NoiseError when the module cannot be run alone (sharded weights).
     """
     if not any(fnmatchcase(type(module).__name__, pattern) for pattern in CLASSES["rmsnorm"]):
         return 0.0
     try:
-        trial = copy.deepcopy(module).float()
+        trial = copy.deepcopy(module)
+        trial = (trial.to_empty(device="cpu") if any(p.is_meta for p in trial.parameters()) else trial).float()
         with torch.no_grad():
             for parameter in trial.parameters():
                 parameter.zero_()
@@ -118,7 +119,8 @@ def _in_use(model: nn.Module, path: str) -> bool:
     return True
 
 
-def _layer(path: str, stacks: dict[str, int]) -> int | None:
+def layer_of(path: str, stacks: dict[str, int]) -> int | None:
+    """The layer that a module or parameter stands in; None outside all layers."""
     parts = path.split(".")
     return next((stacks[p] for d in range(len(parts), 0, -1) if (p := ".".join(parts[:d])) in stacks), None)
 
@@ -126,7 +128,8 @@ def _layer(path: str, stacks: dict[str, int]) -> int | None:
 def _norm(model: nn.Module, path: str, kind: str) -> Norm | None:
     if "norm" not in kind.lower():
         return None
-    last = canonical(path).rpartition(".")[2]
+    last = canonical(f"{path}.weight").split(".")[-2]
+    path = path.partition(".modules_to_save.")[0].removesuffix(".original_module")  # PEFT's wrapper stands for the norm
     if last in _BEFORE_ATTENTION:
         return "attention"
     if last == "post_attention_layernorm":
@@ -135,7 +138,8 @@ def _norm(model: nn.Module, path: str, kind: str) -> Norm | None:
     return "mlp" if last in _BEFORE_MLP else None
 
 
-def _check_layers(model: nn.Module, config: RinConfig, count: int) -> None:
+def check_layers(model: nn.Module, config: RinConfig, count: int) -> None:
+    """Raise NoiseError when the document's layers are not exactly 0 .. count - 1."""
     wanted = config.layer_multipliers.keys()
     kind = type(model).__name__
     made = f"rin.yaml was made for {config.provenance.model} with {len(wanted)} layers"
