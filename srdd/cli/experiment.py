@@ -26,7 +26,7 @@ def about() -> None:
     """
 
 
-@experiment.command()
+@experiment.command(short_help="Noise on all, worst, best or random layers, with tests.")
 def aqn(
     model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2.")],
     quant: Annotated[str, typer.Option("--quant", help="One format, e.g. mxfp4.")],
