@@ -64,7 +64,7 @@ class Injection:
         return f"{head}, {len(self.touched)} weights in {len(self.layers)} layers, {self.changed_share:.1%} changed"
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Kept:
     """A weight that carries noise: its clean copy, and two marks by which a change is noticed."""
 
@@ -172,10 +172,12 @@ class Injector:
             raise NoiseError(f"{target.name} already carries the noise of another injector; restore that one first")
         noisy = self.plan.noisy(target, parameter, step, total_steps)
         clean = parameter.detach().clone()
+        kept = _Kept(target, parameter, clean, parameter._version, _sum(parameter))
+        setattr(parameter, _MARK, True)
+        self._clean.append(kept)  # before the weight changes: an interrupt in between must find it
         with torch.no_grad():
             parameter.copy_(noisy)
-        setattr(parameter, _MARK, True)
-        self._clean.append(_Kept(target, parameter, clean, parameter._version, _sum(parameter)))
+        kept.version, kept.total = parameter._version, _sum(parameter)
         moved = noisy.float() - clean.float()
         facts = torch.stack((moved.double().square().sum(), (moved != 0).sum().double()))
         rows.append((target, size, facts))
