@@ -213,6 +213,7 @@ def test_evaluation_is_refused_unless_asked_for() -> None:
             r"norm_multipliers.mlp: layer\(s\) \[1\] have no mlp norm",
         ),
         ({0: 1.0, 1: 1.0}, {"target": "both", "target_classes": ["*RMSNorm*"]}, None),
+        ({0: 1.0, 1: 1.0}, {"target_classes": ["*RMSNorm", "LayerNorm"]}, None),
     ],
 )
 def test_what_would_be_lost_is_an_error(layers: dict[int, float], settings: Any, words: str | None) -> None:

@@ -161,8 +161,10 @@ def _check_excludes(model: nn.Module, config: RinConfig) -> None:
 def _check_matches(model: nn.Module, config: RinConfig, targets: Sequence[Target]) -> None:
     kinds = {type(target.module).__name__ for target in targets}
     families = ("rmsnorm", "linear") if config.target == "both" else (config.target,)
-    groups = [[p for p in config.target_classes if p in CLASSES[family]] for family in families]
-    groups += [[pattern] for pattern in config.target_classes if pattern not in CLASSES["both"]]
+    # Of the usual norms a model has one kind; a pattern of the user's own must match by itself.
+    usual = {"rmsnorm": {*CLASSES["rmsnorm"], "*RMSNorm", "*LayerNorm", "LayerNorm"}, "linear": set(CLASSES["linear"])}
+    groups = [[p for p in config.target_classes if p in usual[family]] for family in families]
+    groups += [[p] for p in config.target_classes if p not in usual["rmsnorm"] | usual["linear"]]
     for patterns in groups:
         if patterns and not any(fnmatchcase(kind, pattern) for kind in kinds for pattern in patterns):
             held = sorted({type(m).__name__ for m in model.modules() if list(m.parameters(recurse=False))})
