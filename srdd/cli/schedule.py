@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,7 +56,8 @@ def show(out: Console, config: RinConfig, values: list[float], layer: int | None
     from rich.table import Table
 
     what = "sigma" if layer is None else f"sigma of layer {layer}"
-    table = Table(title=f"{what} over {len(values)} steps, {escape(config.provenance.model)}", title_justify="left")
+    out.print(f"[bold]{what} over {len(values)} steps, {escape(config.provenance.model)}[/bold]")
+    table = Table()
     for name in ("steps", what):
         table.add_column(name, justify="right")
     rows = list(_stretches(values))
@@ -80,16 +82,16 @@ def show(out: Console, config: RinConfig, values: list[float], layer: int | None
 
 def curve(values: list[float]) -> list[str]:
     """A plot in characters: columns are steps (the largest of each bin), rows are sigma from 0 up."""
-    columns = min(_WIDTH, len(values))
-    bins = [max(values[i * len(values) // columns : max((i + 1) * len(values) // columns, 1)]) for i in range(columns)]
+    starts = [i * len(values) // _WIDTH for i in range(_WIDTH + 1)]
+    bins = [max(values[a : max(b, a + 1)]) for a, b in pairwise(starts)]
     top = max(values) or 1.0
     lines = []
     for row in range(_HEIGHT, 0, -1):
         eighths = [round(8 * _HEIGHT * value / top) - 8 * (row - 1) for value in bins]
         label = f"{top * row / _HEIGHT:8.3g}" if row in (_HEIGHT, _HEIGHT // 2) else " " * 8
         lines.append(f"{label} │" + "".join(" ▁▂▃▄▅▆▇█"[min(8, max(0, e))] for e in eighths))
-    lines.append(f"{'0':>8} └" + "─" * columns)
-    lines.append(f"{'':10}0{f'{len(values) - 1}':>{columns - 1}}")
+    lines.append(f"{'0':>8} └" + "─" * _WIDTH)
+    lines.append(f"{'':10}0{f'{len(values) - 1}':>{_WIDTH - 1}}")
     return lines
 
 
