@@ -211,7 +211,7 @@ def test_noise_and_costs_are_shown(browser: Browser, tmp_path: Path) -> None:
         "w16a16, guided", "w4a4, guided", "w16a16", "w4a4", "w4a4: collapsed",
     ]  # fmt: skip
     assert browser.js(f"return {data}[2].y") == pytest.approx([3, 3.2, 3.3, 3.5])
-    assert browser.js(f"return [{data}[4].x, {data}[4].y, {data}[4].yaxis]") == [[0.04], [0.92], "y2"]
+    assert browser.js(f"return [{data}[4].x[0], {data}[4].yaxis]") == [0.04, "y2"], "a cross at the top"
     shapes = browser.js("return document.getElementById('figure-probe').layout.shapes.map((s) => [s.type, s.x0, s.x1])")
     assert shapes == [["rect", 0.02, 0.03], ["line", 0.025, 0.025]], "the band lies where the data does"
     band, at = browser.js(
@@ -236,7 +236,8 @@ def test_noise_and_costs_are_shown(browser: Browser, tmp_path: Path) -> None:
 def test_the_report_is_unpacked_byte_by_byte(browser: Browser, tmp_path: Path) -> None:
     browser.open(beside(tmp_path))
     text = browser.driver.execute_async_script(
-        "const done = arguments[0]; unpackedReport().then((blob) => blob.text()).then(done, (problem) => done(`${problem}`))"
+        "const done = arguments[0];"
+        "unpackedReport().then((blob) => blob.text()).then(done, (problem) => done(String(problem)));"
     )
     assert text == (tmp_path / "report.json").read_text(encoding="utf-8")
     browser.js("window.saved = []; window.save = (blob, name) => window.saved.push(name)")

@@ -4,7 +4,7 @@
 
 function probeSection(section) {
   const found = page.probe;
-  const shapes = found.charts.flatMap((chart, i) => chart.profiles.map((profile, j) => [`${i} ${j}`, `${profile.name} noise on ${chart.target}`]));
+  const shapes = found.charts.flatMap((chart, i) => chart.profiles.map((profile, j) => [`${i} ${j}`, `${profile.name} noise on ${short(chart.target, 60)}`]));
   const choice = { measure: found.measures[0].name, shape: shapes.length ? shapes[0][0] : "" };
   const set = (name) => (value) => {
     choice[name] = value;
@@ -96,7 +96,7 @@ function meanText(given, i, digits) {
 function probeLine(chart, curve, place, measure, profile, text, thin) {
   const style = modeStyle(place);
   return {
-    x: chart.places, y: curve[measure.name].mean, mode: "lines+markers", name: plain(thin ? `${curve.mode}, ${profile}` : curve.mode),
+    x: chart.places, y: curve[measure.name].mean, mode: "lines+markers", name: plain(thin ? `${short(curve.mode, 40)}, ${profile}` : short(curve.mode, 40)),
     error_y: { type: "data", array: curve[measure.name].error.map((error) => error || 0), thickness: thin ? 0.6 : 1.2, width: 4 },
     customdata: chart.ticks.map((tick, i) => plain(`${short(curve.mode, 40)}, ${profile}, sigma ${tick}: ${text(curve, i)}`)),
     hovertemplate: "%{customdata}<extra></extra>",
@@ -111,7 +111,7 @@ function collapses(chart, curve, place, text) {
   if (!at.length) return null;
   return {
     x: at.map((i) => chart.places[i]), y: at.map(() => 0.97 - 0.05 * place), yaxis: "y2", mode: "markers",
-    name: plain(`${curve.mode}: collapsed`), marker: { symbol: "x", size: 12, color: modeStyle(place).color },
+    name: plain(`${short(curve.mode, 40)}: collapsed`), marker: { symbol: "x", size: 12, color: modeStyle(place).color },
     customdata: at.map((i) => plain(`${short(curve.mode, 40)}, sigma ${chart.ticks[i]}: ${text(curve, i)}`)),
     hovertemplate: "%{customdata}<extra></extra>",
   };
