@@ -10,6 +10,7 @@ from an older report of the same weights give one note.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from pydantic import ValidationError
 
 from srdd import rin
 from srdd.errors import OptionError, ReportError
+from srdd.experiment_document import Experiment
 from srdd.impact_document import Impact
 from srdd.pairing import comparable, other_model
-from srdd.report import Report, load, load_impact, read
+from srdd.probe_document import Probe
+from srdd.report import Report, load, load_experiment, load_impact, load_probe, read_source
 from srdd.rin import RinConfig
 from srdd.schema import KINDS, Kind
 from srdd.zones import ZoneMap
@@ -47,6 +50,9 @@ class Bundle:
     zones: ZoneMap | None = None
     multipliers: RinConfig | None = None
     baseline: Report | None = None
+    probe: Probe | None = None
+    experiment: Experiment | None = None
+    source: bytes | None = None  # the report's file as it is; None: made from a report in memory
     notes: list[str] = field(default_factory=list)
 
 
@@ -57,17 +63,29 @@ def gather(
     zones: Path | None = None,
     multipliers: Path | None = None,
     baseline: Path | None = None,
+    probe: Path | None = None,
+    experiment: Path | None = None,
 ) -> Bundle:
     """Read all documents. Raises ReportError or OptionError in one line for one that is no such document."""
-    report, sha256 = read(path)
+    report, source = read_source(path)
+    sha256 = hashlib.sha256(source).hexdigest()
     notes: list[str] = []
     costs = load_impact(impact) if impact else None
     chart = load_zones(zones) if zones else None
     config = rin.load(multipliers) if multipliers else None
     base = load(baseline) if baseline else None
+    borne = load_probe(probe) if probe else None
+    trial = load_experiment(experiment) if experiment else None
+    for option, given, document in (
+        ("impact", impact, costs),
+        ("probe", probe, borne),
+        ("experiment", experiment, trial),
+    ):
+        for name, a, b in other_model(report.model, document.model) if document is not None else ():
+            raise OptionError(f"--{option} {given}: another model: {name} is {b}, in the report {a}")
+    if trial is not None and trial.settings.report_sha256 != sha256:
+        notes.append("the experiment chose its layers from another report of this model")
     if costs is not None:
-        for name, a, b in other_model(report.model, costs.model):
-            raise OptionError(f"--impact {impact}: another model: {name} is {b}, in the report {a}")
         notes += _other_text(report, costs)
     if chart is not None:
         notes += _same_weights(report, sha256, chart.provenance, f"--zones {zones}", "the zones")
@@ -79,7 +97,7 @@ def gather(
         for name, a, b in other_model(base.model, report.model):
             raise OptionError(f"--baseline {baseline}: another model: {name} is {a}, in the report {b}")
         notes += [f"baseline: {note}" for note in comparable(base, report, *_shared(base, report))]
-    return Bundle(report, costs, chart, config, base, notes)
+    return Bundle(report, costs, chart, config, base, borne, trial, source, notes)
 
 
 def load_zones(path: Path) -> ZoneMap:

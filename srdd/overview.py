@@ -1,7 +1,8 @@
 """What a stranger asks of a report first: what is wrong, in which layers, how sure is that, what to do next.
 
-Not here: the rules (advice.py, causes.py, zones.py), layout and markup (exporters). A flagged layer is "firm" when it
-lies beyond a limit by more than two of its standard errors; weights have no such error, they are what they are.
+Not here: the rules (advice.py, causes.py, zones.py), what to type (next_steps.py), layout and markup
+(exporters). A flagged layer is "firm" when it lies beyond a limit by more than two of its standard errors; weights have
+no such error, they are what they are.
 
 Worked number: a limit of 33.2 % and a layer at 34.0 +- 0.3 %: 0.8 is more than 2 x 0.3, the layer is firm.
 """
@@ -9,7 +10,6 @@ Worked number: a limit of 33.2 % and a layer at 34.0 +- 0.3 %: 0.8 is more than 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,11 +20,12 @@ from srdd.causes import cause
 from srdd.errors import FormatError, OptionError, ReportError
 from srdd.formats import parse
 from srdd.metrics import BY_NAME, MAIN, RANKED
+from srdd.next_steps import Step, next_steps
 from srdd.rankings import agreement, worst
 from srdd.report import Report
 from srdd.schema import Kind, Layer
 from srdd.series import series_of
-from srdd.zones import Cut, Zone, find, span
+from srdd.zones import Cut, Zone, find
 
 KIND_TITLES: dict[Kind, str] = {"weight": "weights", "input": "Linear inputs", "output": "decoder-layer outputs"}
 TOP = 10
@@ -35,14 +36,6 @@ WORDS = {
     "mixed_approach": "Some layers need higher precision or training with noise",
     "reconsider_format": "Reconsider this format: most layers are beyond its limits",
 }
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing to do next and, where srdd can do it, the command to type."""
-
-    why: str
-    command: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +105,7 @@ def overview(bundle: Bundle, kind: Kind, spec: str, found: FoundZones | None = N
         worst=listed,
         worst_are_flagged=bool(flagged),
         sure=[*_errors(report, kind, layers, spec, flagged, limits), *_rankings(layers, spec), *_cuts(found)],
-        steps=_steps(bundle, kind, spec, advice, [row.layer for row in listed]),
+        steps=next_steps(bundle, kind, spec, advice, [row.layer for row in listed]),
         advice=advice,
     )
 
@@ -220,47 +213,6 @@ def _cuts(found: FoundZones | None) -> list[str]:
         said = "; ".join(f"{firm}: before layer {', '.join(places)}" for firm, places in grades.items())
         lines.append(f"Cuts, {found.cuts[0].method}: {said}.")
     return lines
-
-
-def _steps(bundle: Bundle, kind: Kind, spec: str, advice: Advice | None, worst_layers: list[int]) -> list[Step]:
-    model, file = _typed(bundle.report.model.id), "srdd-report.json"
-    quant = f"--site {kind} --quant {spec}" if _typed(spec) == spec else f"--site {kind}"
-    steps = []
-    if bundle.report.has_errors:
-        steps.append(Step("Repair the tensors with NaN or infinities, then scan again."))
-    if advice and advice.verdict == "reconsider_format":
-        why = f"Take {_with_bits(advice)}: it passes." if advice.next_format else "No format of this report passes."
-        steps.append(Step(why, None if advice.next_format else f"srdd scan --model {model} --quant {_others(bundle)}"))
-    elif advice and advice.flagged:
-        kept = [row.layer for row in advice.flagged if row.action == "higher precision"]
-        steps.append(Step(f"Keep layer(s) {span(sorted(kept))} in higher precision.", f"srdd advise {file} {quant}"))
-        if advice.verdict == "mixed_approach":
-            steps.append(Step("Train the others with noise.", f"srdd multipliers {file} {quant} --out rin.yaml"))
-    if worst_layers:
-        steps.append(Step("Look inside the worst layer.", f"srdd show {file} --layer {worst_layers[0]}"))
-    if bundle.impact is None:
-        why = "An error of a tensor is not yet a loss of the model: measure what it costs."
-        quant_of_cost = spec if _typed(spec) == spec else "FORMAT"
-        steps.append(Step(why, f"srdd impact --model {model} --quant {quant_of_cost} --out impact.json"))
-    steps.append(Step("Let no later checkpoint be worse.", f"srdd check new.json --baseline {file}"))
-    return steps
-
-
-def _with_bits(advice: Advice) -> str:
-    bits = {row.format: row.bits_per_value for row in advice.formats}
-    new, old = bits[advice.next_format or ""], bits[advice.quant]
-    return f"{advice.next_format}" + (f" ({new:g} bits a value instead of {old:g})" if new and old else "")
-
-
-def _typed(text: str) -> str:
-    """Text that may be typed into a shell; what a stranger wrote otherwise becomes a placeholder."""
-    return text if re.fullmatch(r"[A-Za-z0-9_./][\w./:-]{0,200}", text, re.ASCII) else "MODEL"
-
-
-def _others(bundle: Bundle) -> str:
-    measured = {spec.partition(":")[0] for spec in bundle.report.settings.formats}
-    wanted = [name for name in ("nvfp4", "mxfp6_e2m3", "mxfp8_e4m3", "mxint8") if name not in measured]
-    return ",".join(wanted) or "mxfp8_e4m3"
 
 
 def bits_of(spec: str) -> float | None:

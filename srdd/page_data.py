@@ -10,7 +10,6 @@ the metric of site 7, to the last bit.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -23,16 +22,15 @@ from srdd.metrics import BY_NAME, MAIN, RANKED
 from srdd.multipliers import Choices as StrategyChoices
 from srdd.multipliers import plan
 from srdd.overview import KIND_TITLES, FoundZones, bits_of, main_metric, overview, zones_of
+from srdd.page_costs import costs
 from srdd.page_facts import facts, warnings
+from srdd.page_noise import experiment_data, probe_data
+from srdd.page_numbers import columns, error_columns, error_of, number, tallies, value_of
+from srdd.page_sites import heatmap_cells, outliers, site_columns
 from srdd.report import Report
-from srdd.schema import Kind, Layer, Measurement, Site
+from srdd.schema import Kind, Layer
 from srdd.series import choose_kind, choose_kinds, choose_metric, choose_specs, series_of
-from srdd.summary import merge_measurements
 from srdd.tally import FIELDS
-from srdd.verdicts import Z_LIMIT, robust_z
-
-Number = float | int | str | None
-_MOST_OUTLIERS = 8  # more names than these hide each other
 
 
 def build(bundle: Bundle, choices: Choices, srdd_version: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -44,7 +42,7 @@ def build(bundle: Bundle, choices: Choices, srdd_version: str) -> tuple[dict[str
     rows = {k: [layer for layer in report.layers if layer.kind == k] for k in kinds}
     metric = metric or main_metric([x for x in rows[kind] if spec in x.formats], spec)
     zones = zones_of(bundle, kind, spec, metric)
-    cells, merged = _cells(report.sites)
+    cells, merged = heatmap_cells(report.sites)
     measured = [site.formats for site in report.sites] + merged
     formats = report.settings.formats
     data = {
@@ -72,24 +70,17 @@ def build(bundle: Bundle, choices: Choices, srdd_version: str) -> tuple[dict[str
         "baseline": _baseline(bundle.baseline, kinds, formats),
         "zones": _zones(zones),
         "multipliers": _multipliers(bundle, kind, spec, metric),
-        "impact": _impact(bundle),
-        "sites": _sites(report.sites),
+        "impact": costs(bundle.impact),
+        "probe": probe_data(bundle.probe, report),
+        "experiment": experiment_data(bundle.experiment, report),
+        "sites": site_columns(report.sites),
         "cells": cells,
-        "outliers": {k: {s: _outliers(cells, measured, k, s) for s in formats} for k in kinds},
-        "values": {s: _columns(measured, s) for s in formats},
-        "errors": {s: _error_columns(measured, s) for s in formats},
+        "outliers": {k: {s: outliers(cells, measured, k, s) for s in formats} for k in kinds},
+        "values": {s: columns(measured, s) for s in formats},
+        "errors": {s: error_columns(measured, s) for s in formats},
     }  # fmt: skip
-    sums = {"fields": list(FIELDS), "tallies": {s: _tallies(measured, s) for s in formats}}
+    sums = {"fields": list(FIELDS), "tallies": {s: tallies(measured, s) for s in formats}}
     return data, sums
-
-
-def number(value: float) -> Number:
-    """A number as JSON holds it: None for none, a word for an infinite one, whole numbers without a fraction."""
-    if math.isnan(value):
-        return None
-    if math.isinf(value):
-        return "exact" if value > 0 else "-inf"
-    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def _overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None) -> dict[str, Any] | None:
@@ -128,9 +119,9 @@ def _layers(rows: Sequence[Layer], formats: Sequence[str]) -> dict[str, Any]:
     noise: dict[str, Any] = {}
     for spec in formats:
         measured = [row.formats.get(spec) for row in rows]
-        values[spec] = {name: [_value(m, name) for m in measured] for name in RANKED}
+        values[spec] = {name: [value_of(m, name) for m in measured] for name in RANKED}
         values[spec] = {name: column for name, column in values[spec].items() if any(v is not None for v in column)}
-        errors[spec] = {name: [_error(m, name) for m in measured] for name in BY_NAME}
+        errors[spec] = {name: [error_of(m, name) for m in measured] for name in BY_NAME}
         errors[spec] = {name: column for name, column in errors[spec].items() if any(v is not None for v in column)}
         shares = [noise_shares(m) if m is not None and m.tally is not None else {} for m in measured]
         noise[spec] = {part: [share.get(part) for share in shares] for part in ("clipping", "underflow", "rounding")}
@@ -179,89 +170,3 @@ def _multipliers(bundle: Bundle, kind: Kind, spec: str, metric: str) -> dict[str
         "layers": list(found.layer_multipliers),
         "values": list(found.layer_multipliers.values()),
     }
-
-
-def _impact(bundle: Bundle) -> dict[str, Any] | None:
-    """The costs as the document has them, without the Linears (they have a table of their own in `srdd show`)."""
-    if bundle.impact is None:
-        return None
-    keep = {"reference": True, "whole": True, "layers": True, "warnings": True}
-    return bundle.impact.model_dump(mode="json", include=keep)
-
-
-def _sites(sites: Sequence[Site]) -> dict[str, list[Any]]:
-    return {
-        "kind": [site.kind for site in sites],
-        "layer": [site.layer for site in sites],
-        "role": [site.role for site in sites],
-        "name": [site.name for site in sites],
-        "group": [site.group for site in sites],
-        "members": [site.members for site in sites],
-        "shape": [site.shape for site in sites],
-        "notes": [site.notes for site in sites],
-    }
-
-
-def _cells(sites: Sequence[Site]) -> tuple[dict[str, list[Any]], list[dict[str, Measurement]]]:
-    """The places of the heatmap: kind, layer and role with the row that holds their numbers and the sites inside."""
-    places: dict[tuple[Kind, int | None, str], list[int]] = {}
-    for index, site in enumerate(sites):
-        places.setdefault((site.kind, site.layer, site.role), []).append(index)
-    cells: dict[str, list[Any]] = {"kind": [], "layer": [], "role": [], "row": [], "sites": []}
-    merged: list[dict[str, Measurement]] = []
-    for (kind, layer, role), inside in places.items():
-        row = inside[0]
-        if len(inside) > 1:
-            row = len(sites) + len(merged)
-            merged.append(_merge([sites[index] for index in inside]))
-        for name, value in (("kind", kind), ("layer", layer), ("role", role), ("row", row), ("sites", inside)):
-            cells[name].append(value)
-    return cells, merged
-
-
-def _merge(sites: Sequence[Site]) -> dict[str, Measurement]:
-    specs = [spec for spec in sites[0].formats if all(spec in site.formats for site in sites)]
-    with_sums = [spec for spec in specs if all(site.formats[spec].tally is not None for site in sites)]
-    return {spec: merge_measurements([site.formats[spec] for site in sites]) for spec in with_sums}
-
-
-def _outliers(
-    cells: dict[str, list[Any]], measured: Sequence[dict[str, Measurement]], kind: Kind, spec: str
-) -> list[int]:
-    """Cells that get a name: far from the others by SQNR, relative error or crest, and the ends of each."""
-    rows = {i: m for i, row in enumerate(cells["row"]) if cells["kind"][i] == kind and (m := measured[row].get(spec))}
-    farthest: dict[int, float] = {}
-    ends: list[int] = []
-    for name in ("sqnr_db", "relative_error", "crest"):
-        series = {i: value for i, m in rows.items() if math.isfinite(value := m.value(name))}
-        if series:
-            up = BY_NAME[name].better == "up"
-            ends.append(min(series, key=series.__getitem__) if up else max(series, key=series.__getitem__))
-        for cell, z in robust_z(BY_NAME[name], {str(i): value for i, value in series.items()}).items():
-            farthest[int(cell)] = max(farthest.get(int(cell), 0.0), abs(z))
-    ranked = sorted(farthest, key=lambda cell: (-farthest[cell], cell))
-    beyond = [cell for cell in ranked if farthest[cell] > Z_LIMIT][:_MOST_OUTLIERS]
-    return list(dict.fromkeys([*beyond, *ends]))
-
-
-def _columns(measured: Sequence[dict[str, Measurement]], spec: str) -> dict[str, list[Number]]:
-    columns = {name: [_value(formats.get(spec), name) for formats in measured] for name in RANKED}
-    return {name: column for name, column in columns.items() if any(value is not None for value in column)}
-
-
-def _error_columns(measured: Sequence[dict[str, Measurement]], spec: str) -> dict[str, list[Number]]:
-    columns = {name: [_error(formats.get(spec), name) for formats in measured] for name in MAIN}
-    return {name: column for name, column in columns.items() if any(value is not None for value in column)}
-
-
-def _tallies(measured: Sequence[dict[str, Measurement]], spec: str) -> list[list[Number] | None]:
-    rows = [m.tally if (m := formats.get(spec)) is not None else None for formats in measured]
-    return [[number(value) for value in row] if row is not None else None for row in rows]
-
-
-def _value(measured: Measurement | None, name: str) -> Number:
-    return None if measured is None else number(measured.value(name))
-
-
-def _error(measured: Measurement | None, name: str) -> Number:
-    return None if measured is None or not measured.sequences else number(measured.error(name))

@@ -57,8 +57,13 @@ def warnings(bundle: Bundle, kinds: Sequence[Kind]) -> list[str]:
         texts.append(f"saturation_ratio is zero by construction under {', '.join(zero)}: their rule never clips")
     texts += _disagreements(report, kinds)
     if bundle.impact is not None:
-        texts += [f"impact: {text}" for text in bundle.impact.warnings if text not in report.warnings]
+        texts += [f"impact: {text}" for text in unsaid(report, bundle.impact.warnings)]
     return [*texts, *bundle.notes]
+
+
+def unsaid(report: Report, warnings: Sequence[str]) -> list[str]:
+    """Another document's warnings that the report does not give itself."""
+    return [text for text in warnings if text not in report.warnings]
 
 
 def _disagreements(report: Report, kinds: Sequence[Kind]) -> list[str]:

@@ -115,8 +115,14 @@ def load(path: Path) -> Report:
 
 def read(path: Path) -> tuple[Report, str]:
     """A report and the SHA-256 of its bytes, for provenance; "-" is standard input. Raises ReportError as `load`."""
-    document, sha256 = _parse(path)
-    return from_document(document, str(path)), sha256
+    report, content = read_source(path)
+    return report, hashlib.sha256(content).hexdigest()
+
+
+def read_source(path: Path) -> tuple[Report, bytes]:
+    """A report and its bytes as they are, for whom it shall be passed on to. Raises ReportError as `load`."""
+    content = _content(path)
+    return from_document(_parse(content, path), str(path)), content
 
 
 def load_any(path: Path) -> Report | Impact | Probe | Experiment:
@@ -124,7 +130,7 @@ def load_any(path: Path) -> Report | Impact | Probe | Experiment:
     from srdd.experiment_document import Experiment
     from srdd.probe_document import Probe
 
-    document = _parse(path)[0]
+    document = _parse(_content(path), path)
     kinds: dict[str, type[Impact] | type[Probe] | type[Experiment]] = {
         "srdd-impact": Impact,
         "srdd-probe": Probe,
@@ -136,27 +142,48 @@ def load_any(path: Path) -> Report | Impact | Probe | Experiment:
 
 def load_impact(path: Path) -> Impact:
     """An impact document as it is, not as a report. Raises ReportError."""
-    document = _parse(path)[0]
-    if not isinstance(document, dict) or document.get("document") != "srdd-impact":
-        raise ReportError(f"{path} is no impact document; write one with `srdd impact --out {path}`")
-    return _validated(Impact, document, str(path))
+    return _load_as(Impact, "impact", path)
 
 
-def _parse(path: Path) -> tuple[Any, str]:
+def load_probe(path: Path) -> Probe:
+    """A probe document. Raises ReportError."""
+    from srdd.probe_document import Probe
+
+    return _load_as(Probe, "probe", path)
+
+
+def load_experiment(path: Path) -> Experiment:
+    """An experiment document. Raises ReportError."""
+    from srdd.experiment_document import Experiment
+
+    return _load_as(Experiment, "experiment", path, "experiment aqn")
+
+
+def _load_as(kind: type[Document], what: str, path: Path, command: str = "") -> Document:
+    document = _parse(_content(path), path)
+    if not isinstance(document, dict) or document.get("document") != f"srdd-{what}":
+        raise ReportError(f"{path} is no {what} document; write one with `srdd {command or what} --out {path}`")
+    return _validated(kind, document, str(path))
+
+
+def _content(path: Path) -> bytes:
     try:
-        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        text = content.decode("utf-8")
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except FileNotFoundError:
         raise ReportError(f"no report at {path}; write one with `srdd scan --out {path}`") from None
-    except (OSError, UnicodeDecodeError) as problem:
+    except OSError as problem:
         raise ReportError(f"cannot read {path}: {problem}") from problem
+
+
+def _parse(content: bytes, path: Path) -> Any:
     try:
-        document = from_json(text, allow_inf_nan=False)  # several times faster than json
+        return from_json(content.decode("utf-8"), allow_inf_nan=False)  # several times faster than json
+    except UnicodeDecodeError as problem:
+        raise ReportError(f"cannot read {path}: {problem}") from problem
     except ValueError as problem:
         raise ReportError(
             f"{path} is no complete JSON document ({problem}); it may be cut off: scan again"
         ) from problem
-    return document, hashlib.sha256(content).hexdigest()
 
 
 def from_document(document: Any, name: str) -> Report:

@@ -2,8 +2,11 @@
 
 from builders import make_report, tally
 
+from srdd.experiment_document import ArmResult, Comparison, Experiment, ExperimentSettings
+from srdd.impact_document import Estimate, Impact, ImpactSettings, LayerImpact, LinearImpact
+from srdd.probe_document import Baseline, Break, Probe, ProbeSettings, Trial
 from srdd.report import Report, in_order
-from srdd.schema import Site
+from srdd.schema import Calibration, Model, Site
 
 NAMES = (
     "</script><script>window.pwned=1</script>",
@@ -51,3 +54,158 @@ def hostile_report() -> Report:
     warnings = [f"ERROR {name}" for name in NAMES]
     changed = {"sites": sites, "model": model, "settings": settings, "coverage": coverage, "warnings": warnings}
     return in_order(report.model_copy(update=changed))
+
+
+def noise_documents(model: Model, names: tuple[str, ...] = ("w16a16", "w4a4")) -> tuple[Probe, Experiment]:
+    """A probe and an experiment whose modes and arms are called as told; the last of each collapses at the end."""
+    calibration = Calibration(source=names[0], seq_len=8, sequence_hashes=["s0", "s1"])
+    run = {"calibration": calibration, "exclude": [], "device": "cpu", "dtype": "float32", "backend": "eager"}
+    seeds, sigmas, last = [0, 1, 2], [0.01, 0.02, 0.04], names[-1]
+    trials = [
+        Trial(
+            mode=mode,
+            target=names[0],
+            profile=profile,
+            sigma=sigma,
+            noise_rms=sigma,
+            relative=10 * sigma,
+            changed_share=1,
+            seed=seed,
+            loss=None if (dead := mode == last and sigma == 0.04 and seed == 2) else 3 + 10 * sigma + seed / 10,
+            entropy=2.5,
+            kl=None if dead else sigma,
+            kl_clean=None if dead else sigma,
+            top1=0.75,
+            loss_change=None if dead else 10 * sigma + seed / 10,
+            sequence_error=0.1,
+        )
+        for mode in names
+        for profile in ("global", "guided")
+        for sigma in sigmas
+        for seed in seeds
+    ]
+    probe = Probe(
+        model=model,
+        settings=ProbeSettings(
+            format=names[0],
+            modes=list(names),
+            targets=[names[0]],
+            sigmas={names[0]: sigmas},
+            relative=False,
+            seeds=seeds,
+            criterion="loss",
+            limit=1.1,
+            versions={},
+            **run,
+        ),
+        baselines=[Baseline(mode=mode, loss=3.0, entropy=2.4, kl_clean=0.1, top1_clean=0.9) for mode in names],
+        trials=trials,
+        breaks=[
+            Break(
+                mode=mode,
+                target=names[0],
+                profile=profile,
+                sigma=None if mode == last else 0.025,
+                interval=None if mode == last else (0.02, 0.03),
+                noise_rms=None if mode == last else 0.025,
+                relative=None if mode == last else 0.25,
+                by_seed=[None if mode == last else 0.025] * 3,
+                note=last,
+            )
+            for mode in names
+            for profile in ("global", "guided")
+        ],
+        warnings=list(names),
+    )
+    experiment = Experiment(
+        model=model,
+        settings=ExperimentSettings(
+            kind="inference",
+            format=names[0],
+            mode=names[0],
+            target=names[0],
+            sigma_start=0.01,
+            sigma_end=0.01,
+            relative=False,
+            seeds=seeds,
+            worst=2,
+            ranked_by=names[0],
+            report_sha256="0" * 64,
+            samples=2,
+            versions={},
+            **run,
+        ),
+        arms=[
+            ArmResult(
+                name=name,
+                meaning=name,
+                quantized=True,
+                layers=[[0, 1]] * 3,
+                noise_rms=[0.01] * 3,
+                losses=[3.0, 3.1, None if name == last else 3.2],
+                mean=None if name == last else 3.1,
+                std=None if name == last else 0.1,
+            )
+            for name in names
+        ],
+        comparisons=[
+            Comparison(
+                a=names[0],
+                b=name,
+                difference=None if name == last else 0.05,
+                interval=None if name == last else (-0.1, 0.2),
+                effect_size=None if name == last else 0.5,
+                p=None if name == last else 0.031,
+                p_holm=None if name == last else 0.25,
+                verdict=name,
+            )
+            for name in names
+        ],
+        verdict=names[-1],
+        warnings=list(names),
+    )
+    return probe, experiment
+
+
+def impact_document(model: Model, names: tuple[str, ...] = ("a", "b")) -> Impact:
+    """A Linear and a group per name; the first is the costliest."""
+    one = {point: Estimate(value=0.25, error=0.01) for point in ("weight", "input", "both")}
+    return Impact(
+        model=model,
+        settings=ImpactSettings(
+            formats=["mxfp4:even"],
+            points=["both"],
+            calibration=Calibration(source="toy", seq_len=8, sequence_hashes=["s0", "s1"]),
+            attribute=["gradient", "swap-groups"],
+            label_samples=1,
+            rows=64,
+            exclude=[],
+            left_out=[],
+            noise=False,
+            seed=0,
+            device="cpu",
+            dtype="float32",
+            backend="eager",
+            versions={},
+        ),
+        layers=[
+            LayerImpact(
+                layer=0, format="mxfp4:even", point="both", isolated=one["both"], cumulative=one["both"],
+                predicted_kl=one["both"],
+            )
+        ],
+        linears=[
+            LinearImpact(
+                module=name,
+                role=name,
+                layer=0,
+                format="mxfp4:even",
+                output_error=one,
+                interaction=-0.12,
+                predicted_kl={p: Estimate(value=e.value / (1 + i), error=0.001) for p, e in one.items()},
+            )
+            for i, name in enumerate(names)
+        ],
+        group_swaps={"mxfp4:even": {name: {"both": one["both"]} for name in names}},
+        warnings=list(names),
+    )  # fmt: skip

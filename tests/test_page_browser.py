@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from browser import Browser, chromium, missing, required
 from builders import make_report, tally
-from hostile import NAMES, hostile_report
+from hostile import NAMES, hostile_report, impact_document, noise_documents
 
 from srdd.bundle import Bundle, Choices, gather
 from srdd.exporters.report_html import render
@@ -155,14 +156,15 @@ def test_a_cell_of_the_heatmap_opens_its_tally(browser: Browser, smollm2_page: t
 def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
     report = hostile_report()
     page = tmp_path / "hostile.html"
-    page.write_text(
-        render(Bundle(report, baseline=report), Choices(title="</title><script>window.pwned=4</script>")), "utf-8"
-    )
+    probe, experiment = noise_documents(report.model, NAMES)
+    costs = impact_document(report.model, NAMES)
+    bundle = Bundle(report, costs, baseline=report, probe=probe, experiment=experiment)
+    page.write_text(render(bundle, Choices(title="</title><script>window.pwned=4</script>")), "utf-8")
     for width in (1400, 390):
         browser.open(page, width)
-        for figure in ("profile", "heatmap", "scatter", "noise", "tradeoff", "multipliers"):
+        for figure in browser.js("return figures.map((entry) => entry.plot.id.slice('figure-'.length))"):
             browser.show_figure(figure)
-        for control in ("kind", "format", "metric", "heatmap-kind"):
+        for control in ("kind", "format", "metric", "heatmap-kind", "probe-measure", "probe-shape"):
             count = browser.js(f"return document.getElementById('{control}').options.length")
             for index in range(count):
                 browser.js(f"const s = document.getElementById('{control}'); s.selectedIndex = {index};"
@@ -170,7 +172,8 @@ def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
         browser.js("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
         for site in range(len(report.sites)):
             browser.js("openSite(arguments[0])", site)
-        browser.js("openCell(0); openLayer('weight', 3)")
+        browser.js("openCell(0); openLayer('weight', 3); document.getElementById('detail').close()")
+        browser.js("figures.filter((e) => e.made && e.made.keys).forEach((e) => highlight(e, [0, 0]))")
         time.sleep(0.3)
         assert browser.js("return window.pwned") is None
         assert (
@@ -184,6 +187,118 @@ def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
     browser.show_figure("heatmap")
     assert browser.js("return document.getElementById('figure-heatmap').data[0].z.length") == len(set(NAMES))
     assert browser.js("return page.sites.name") == [site.name for site in report.sites]
+
+
+def beside(folder: Path) -> Path:
+    """A page with a probe, an experiment and costs beside a report of six layers, which it holds."""
+    path = folder / "report.json"
+    rows = [[tally(0.2 + 0.01 * i, 1.0 + i)] * 2 for i in range(6)]
+    report = make_report({"weight": [[row[0]] for row in rows], "output": rows})
+    report.save(path)
+    probe, experiment = noise_documents(report.model)
+    bundle = replace(gather(path), impact=impact_document(report.model), probe=probe, experiment=experiment)
+    page = folder / "beside.html"
+    page.write_text(render(bundle, Choices()), encoding="utf-8")
+    return page
+
+
+def test_noise_and_costs_are_shown(browser: Browser, tmp_path: Path) -> None:
+    browser.open(beside(tmp_path))
+    for figure in ("impact", "probe", "experiment"):
+        browser.show_figure(figure)
+    data = "document.getElementById('figure-probe').data"
+    assert browser.js(f"return {data}.map((trace) => trace.name)") == [
+        "w16a16, guided", "w4a4, guided", "w16a16", "w4a4", "w4a4: collapsed",
+    ]  # fmt: skip
+    assert browser.js(f"return {data}[2].y") == pytest.approx([3, 3.2, 3.3, 3.5])
+    assert browser.js(f"return [{data}[4].x[0], {data}[4].yaxis]") == [0.04, "y2"], "a cross at the top"
+    shapes = browser.js("return document.getElementById('figure-probe').layout.shapes.map((s) => [s.type, s.x0, s.x1])")
+    assert shapes == [["rect", 0.02, 0.03], ["line", 0.025, 0.025]], "the band lies where the data does"
+    band, at = browser.js(
+        "const r = (node) => { const b = node.getBoundingClientRect(); return b.left + b.width / 2; };"
+        "const plot = document.querySelector('#figure-probe');"
+        "return [r(plot.querySelectorAll('.shapelayer path')[1]),"
+        "r(plot.querySelectorAll('.scatterlayer .trace')[2].querySelectorAll('.point')[2])];"
+    )
+    assert 0 < band - at < 200, "0.025 is right of 0.02 on the same logarithmic axis"
+    rows = "return [...document.querySelectorAll('%s tbody tr')].map((r) => [...r.cells].map((c) => c.innerText))"
+    assert browser.js(rows % "#breaks")[0] == ["w16a16", "w16a16", "global", "0.025", "0.02 to 0.03", "25.0", "w4a4"]
+    assert browser.js(rows % "#comparisons")[0][1:5] == ["+0.0500", "-0.1000 to +0.2000", "+0.50", "0.031"]
+    assert browser.js(rows % "#impact .long")[0][1:5] == ["25.0 ± 1.0", "25.0 ± 1.0", "25.0 ± 1.0", "-0.12"]
+    assert browser.js("return document.querySelector('#noise-verdict').textContent") == "w4a4."
+    assert len(browser.js("return document.getElementById('figure-experiment').data")) == 5, "3 seeds, mean, collapse"
+    choice = "document.getElementById('probe-measure')"
+    browser.js(f"{choice}.value = 'agreement'; {choice}.dispatchEvent(new Event('change'))")
+    browser.wait(f"{data}[2].y[0] === 100")
+    assert browser.complaints() == []
+
+
+def test_the_report_is_unpacked_byte_by_byte(browser: Browser, tmp_path: Path) -> None:
+    browser.open(beside(tmp_path))
+    text = browser.driver.execute_async_script(
+        "const done = arguments[0];"
+        "unpackedReport().then((blob) => blob.text()).then(done, (problem) => done(String(problem)));"
+    )
+    assert text == (tmp_path / "report.json").read_text(encoding="utf-8")
+    browser.js("window.saved = []; window.save = (blob, name) => window.saved.push(name)")
+    browser.find("#download-report").click()
+    browser.find("#download").click()
+    browser.wait("window.saved.length === 2")
+    assert sorted(browser.js("return window.saved")) == ["srdd-page.json", "srdd-report.json"]
+    assert browser.complaints() == []
+    page = tmp_path / "memory.html"
+    page.write_text(render(Bundle(Report.load(tmp_path / "report.json")), Choices()), encoding="utf-8")
+    browser.open(page)
+    button = browser.find("#download-report")
+    assert button.get_attribute("aria-disabled") == "true"
+    assert button.get_attribute("title") == "The report is not inside: the page was made from a report in memory"
+
+
+def test_figures_by_keyboard(browser: Browser, tmp_path: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(beside(tmp_path))
+    names = browser.js("return figures.map((entry) => entry.plot.id.slice('figure-'.length))")
+    assert len(names) == 9
+    for name in names:
+        browser.show_figure(name)
+        plot = browser.find(f"#figure-{name}")
+        found = browser.js("const n = arguments[0]; return [n.tabIndex, n.getAttribute('role')]", plot)
+        assert found == [0, "img"], name
+        assert len(plot.get_attribute("aria-label")) > 50, name
+        assert browser.js("return !figures.find((e) => e.plot === arguments[0]).details.hidden", plot), name
+    label = browser.find("#figure-profile").get_attribute("aria-label")
+    assert "from 20.00 % (layer 0) to 25.00 % (layer 5, the worst)" in label
+    said = "document.querySelector('#%s [aria-live=polite]').textContent"
+    browser.show_figure("profile")
+    plot = browser.find("#figure-profile")
+    shapes = browser.js("return (document.getElementById('figure-profile').layout.shapes || []).length")
+    plot.send_keys(Keys.ARROW_RIGHT)
+    assert browser.js(f"return {said % 'profile'}").startswith("layer 0, mxfp4:even: relative_error 20.00")
+    plot.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
+    assert browser.js(f"return {said % 'profile'}").startswith("layer 2, ")
+    now = browser.js("return document.getElementById('figure-profile').layout.shapes.slice(-1)[0].x0")
+    assert now == 1.5
+    plot.send_keys(Keys.ENTER)
+    assert browser.wait("document.querySelector('dialog[open] h2')?.textContent") == "Layer 2, decoder-layer outputs"
+    browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert browser.js("return document.activeElement.id") == "figure-profile", "the focus comes back"
+    plot.send_keys(Keys.ESCAPE)
+    assert browser.js(f"return {said % 'profile'}") == ""
+    assert browser.js("return document.getElementById('figure-profile').layout.shapes.length") == shapes
+    browser.show_figure("heatmap")
+    plot = browser.find("#figure-heatmap")
+    plot.send_keys(Keys.END)
+    assert browser.js(f"return {said % 'heatmap'}").startswith("layer 5, down_proj: relative_error 25.00 %")
+    plot.send_keys(Keys.ARROW_RIGHT, Keys.ENTER)
+    assert "sum_e2" in browser.wait("document.querySelector('dialog[open] #tally')?.textContent")
+    browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    browser.js(
+        "document.querySelectorAll('#scatter details, #impact details').forEach((node) => { node.open = true; })"
+    )
+    browser.wait("document.querySelectorAll('#scatter details tbody tr').length === 6")
+    browser.wait("document.querySelectorAll('#impact details tbody tr').length === 1")
+    assert browser.complaints() == []
 
 
 def test_twenty_thousand_sites(browser: Browser, tmp_path: Path) -> None:

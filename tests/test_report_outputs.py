@@ -94,7 +94,7 @@ def test_hostile_names_cannot_leave_their_script_element() -> None:
     assert not set("<>&\u2028\u2029") & set(data[1])
     assert text.count("window.pwned=1</script>") == 0
     parsed = Scripts(text)
-    assert [tag for tag, _, _ in parsed.found].count("script") == len(report_html.SCRIPTS) + 4
+    assert [tag for tag, _, _ in parsed.found].count("script") == len(report_html.SCRIPTS) + 5
     assert set(parsed.data("data")["sites"]["name"]) == set(NAMES)
     assert "&lt;/script&gt;" in text.partition("</head>")[0]
 
@@ -250,6 +250,9 @@ def test_the_command(tmp_path: Path, srdd: Run) -> None:
         (["--out", "x.html", "--site", "input"], "--site input: the report has weight, output"),
         (["--out", "x.html", "--metric", "bias"], "metric 'bias' cannot rank layers"),
         (["--out", "x.html", "--impact", "report.json"], "is no impact document"),
+        (["--out", "x.html", "--probe", "report.json"], "is no probe document; write one with `srdd probe --out"),
+        (["--out", "x.html", "--experiment", "report.json"], "is no experiment document; write one with `srdd exp"),
+        (["--out", "x.csv", "--probe", "report.json"], "--probe has no effect on .csv (only on .html, .htm, .md)"),
         (["--out", "x.html", "--zones", "report.json"], "is no srdd-zones document"),
         (["--out", "x.html", "--multipliers", "report.json"], "is no srdd-rin document"),
         (["--out", "x.html", "--baseline", "gone.json"], "no report at gone.json"),

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from srdd.costly import POINT_NAMES, groups, linears, main_point
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from srdd.impact_document import Estimate, Impact, LayerImpact
-
-_NAMES = {"weight": "W", "input": "A", "both": "W+A"}
 
 
 def show(out: Console, document: Impact, top: int) -> None:
@@ -46,7 +46,7 @@ def _whole(out: Console, document: Impact) -> None:
     for row in document.whole:
         table.add_row(
             row.format,
-            _NAMES[row.point],
+            POINT_NAMES[row.point],
             f"{row.loss.value:.3f}",
             _number(row.loss_change, 1, 100),
             f"{row.perplexity:.2f}",
@@ -59,22 +59,22 @@ def _whole(out: Console, document: Impact) -> None:
     out.print(table)
     for row in document.whole:
         if row.no_effect:
-            out.print(f"[yellow]no effect:[/yellow] {row.format}, {_NAMES[row.point]} changed nothing at all")
+            out.print(f"[yellow]no effect:[/yellow] {row.format}, {POINT_NAMES[row.point]} changed nothing at all")
         parts = [
             f"{name} {value:.2f}"
             for name, value in (("measured", row.additivity), ("predicted", row.additivity_predicted))
             if value is not None
         ]
         if parts:
-            out.print(f"{row.format} {_NAMES[row.point]}: single layers add up to {', '.join(parts)} of the KL of all")
+            added = f"single layers add up to {', '.join(parts)} of the KL of all"
+            out.print(f"{row.format} {POINT_NAMES[row.point]}: {added}")
 
 
 def _layers(out: Console, rows: list[LayerImpact]) -> None:
     if not rows:
         return
-    title = (
-        f"Layers, {rows[0].format} {_NAMES[rows[0].point]}: relative error of the output, and KL of this layer alone"
-    )
+    what = f"{rows[0].format} {POINT_NAMES[rows[0].point]}"
+    title = f"Layers, {what}: relative error of the output, and KL of this layer alone"
     table = Table(title=title, title_justify="left", padding=(0, 1, 0, 0))
     columns = {
         "predicted KL": [r.predicted_kl for r in rows],
@@ -97,43 +97,30 @@ def _layers(out: Console, rows: list[LayerImpact]) -> None:
 
 def _linears(out: Console, document: Impact, top: int) -> None:
     for spec in document.settings.formats:
-        rows = [row for row in document.linears if row.format == spec]
-        point = "both" if "both" in document.settings.points else document.settings.points[0]
-        ranked = sorted(
-            rows, key=lambda r: -(r.predicted_kl[point].value if r.predicted_kl else r.output_error[point].value)
-        )
-        by = "predicted KL" if rows and rows[0].predicted_kl else "output error"
+        rows, _, by = linears(document, spec, top)
         taken = f"{document.settings.rows} tokens a sequence" if document.settings.rows else "all tokens"
-        title = f"Linears, {spec}: the {min(top, len(rows))} costliest by {by} ({_NAMES[point]}); errors on {taken}"
+        title = f"Linears, {spec}: the {len(rows)} costliest by {by}; errors on {taken}"
         table = Table(title=title, title_justify="left")
         for heading in ("module", "output error % W", "A", "W+A", "interaction", "predicted KL W", "A", "W+A"):
             table.add_column(heading, justify="left" if heading == "module" else "right")
-        for row in ranked[:top]:
-            errors = [f"{100 * row.output_error[p].value:.1f}" for p in ("weight", "input", "both")]
-            kls = [
-                f"{row.predicted_kl[p].value:.4f}" if p in row.predicted_kl else "-"
-                for p in ("weight", "input", "both")
-            ]
+        for row in rows:
+            errors = [f"{100 * row.output_error[p].value:.1f}" for p in POINT_NAMES]
+            kls = [f"{row.predicted_kl[p].value:.4f}" if p in row.predicted_kl else "-" for p in POINT_NAMES]
             table.add_row(escape(row.module), *errors, f"{row.interaction:+.2f}", *kls)
         out.print(table)
 
 
 def _groups(out: Console, document: Impact, top: int) -> None:
-    for spec, groups in document.group_swaps.items():
-        point = "both" if "both" in document.settings.points else document.settings.points[0]
-        ranked = sorted(groups, key=lambda name: -groups[name][point].value)
-        predicted = document.groups.get(spec, {}) | {
-            row.module: {p: e.value for p, e in row.predicted_kl.items()}
-            for row in document.linears
-            if row.format == spec and row.group is None and row.predicted_kl
-        }
-        title = f"Fusion groups, {spec} {_NAMES[point]}: the {min(top, len(groups))} costliest when quantized alone"
+    for spec in document.group_swaps:
+        rows, _ = groups(document, spec, top)
+        point = POINT_NAMES[main_point(document)]
+        title = f"Fusion groups, {spec} {point}: the {len(rows)} costliest when quantized alone"
         table = Table(title=title, title_justify="left")
         for heading in ("group", "measured KL", "sum of its Linears' predictions"):
             table.add_column(heading, justify="left" if heading == "group" else "right")
-        for name in ranked[:top]:
-            sums = predicted.get(name, {}).get(point)
-            table.add_row(escape(name), _number(groups[name][point], 4), "-" if sums is None else f"{sums:.4f}")
+        for row in rows:
+            predicted = "-" if row.predicted is None else f"{row.predicted:.4f}"
+            table.add_row(escape(row.name), _number(row.measured, 4), predicted)
         out.print(table)
 
 

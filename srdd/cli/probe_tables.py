@@ -1,12 +1,11 @@
 """Tables and a plot of a probe document for people.
 
-Not here: measuring. ± is the standard error over seeds; the error over sequences stands beside the change of loss,
-because seeds alone do not tell whether other text would show the same.
+Not here: measuring, and the sentences below the tables (readings.py). ± is the standard error over seeds; the error
+over sequences stands beside the change of loss, because seeds alone do not tell whether other text would show the same.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,12 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from srdd.probe_document import Probe, Profile, Trial, over_seeds
+from srdd.readings import dips, equal_damage, limit_of, profiles, unit_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _HEIGHT, _COLUMN = 12, 9
-_CLEAR = 2.0  # standard errors
 
 
 def show(out: Console, document: Probe) -> None:
@@ -28,22 +27,13 @@ def show(out: Console, document: Probe) -> None:
         out.print(f"[yellow]warning:[/yellow] {escape(warning)}")
     settings = document.settings
     for target in settings.targets:
-        for profile in _profiles(document, target):
+        for profile in profiles(document, target):
             _table(out, document, target, profile)
             for line in _plot(document, target, profile):
                 out.print(line, highlight=False, markup=False)
     _breaks(out, document)
-    _equal_damage(out, document)
-    _dips(out, document)
-    unit = "of each weight's own rms" if settings.relative else "in the weights' units"
-    out.print(
-        f"sigma is {unit}; '% of rms' is the noise over the weights' root mean square, which carries over to other "
-        "models better than sigma does"
-    )
-
-
-def _profiles(document: Probe, target: str) -> list[Profile]:
-    return list(dict.fromkeys(t.profile for t in document.trials if t.target == target))
+    for line in (*equal_damage(document), *dips(document), unit_of(settings)):
+        out.print(line, markup=False)
 
 
 def _table(out: Console, document: Probe, target: str, profile: Profile) -> None:
@@ -79,9 +69,7 @@ def _cells(trials: Sequence[Trial]) -> list[str]:
 
 
 def _breaks(out: Console, document: Probe) -> None:
-    settings = document.settings
-    what = f"{settings.criterion} {'below' if settings.criterion == 'agreement' else 'ratio above'} {settings.limit:g}"
-    table = Table(title=f"Where it breaks: {what}", title_justify="left")
+    table = Table(title=f"Where it breaks: {limit_of(document.settings)}", title_justify="left")
     for heading in ("mode", "target", "profile", "sigma", "95 % over seeds", "% of rms", "note"):
         table.add_column(heading, justify="right" if heading in ("sigma", "95 % over seeds", "% of rms") else "left")
     for row in document.breaks:
@@ -90,48 +78,6 @@ def _breaks(out: Console, document: Probe) -> None:
         sigma = "-" if row.sigma is None else f"{row.sigma:.3g}"
         table.add_row(row.mode, row.target, row.profile, sigma, interval, share, row.note)
     out.print(table)
-
-
-def _equal_damage(out: Console, document: Probe) -> None:
-    """Guided and global noise at the sigma where each breaks: who bears more noise for the same damage?"""
-    for row in document.breaks:
-        if row.profile != "guided" or row.noise_rms is None:
-            continue
-        other = next(b for b in document.breaks if (b.mode, b.target, b.profile) == (row.mode, row.target, "global"))
-        if other.noise_rms is None:
-            continue
-        ratio = row.noise_rms / other.noise_rms
-        logs = [
-            math.log(a / b) for a, b in zip(row.by_seed, other.by_seed, strict=True) if a is not None and b is not None
-        ]
-        found = over_seeds([value - sum(logs) / len(logs) for value in logs])
-        error = found[1] if found is not None else math.nan
-        clear = abs(math.log(ratio)) > _CLEAR * error
-        verdict = "different" if clear else "no difference beyond twice the error over seeds"
-        out.print(
-            f"{row.mode}, {row.target}: at equal damage guided noise is {ratio:.3f} times as large as global noise "
-            f"(± {ratio * error:.3f}, paired by seed): {verdict}"
-        )
-
-
-def _dips(out: Console, document: Probe) -> None:
-    """Noise that lowers the loss: is it more than chance?"""
-    for mode in document.settings.modes:
-        for target, sigmas in document.settings.sigmas.items():
-            for profile in _profiles(document, target):
-                for sigma in sigmas:
-                    trials = document.of(mode, target, profile, sigma)
-                    change = over_seeds([t.loss_change for t in trials])
-                    if change is None or change[0] >= 0:
-                        continue
-                    text = over_seeds([t.sequence_error for t in trials])
-                    what = f"{mode}, {target}, {profile}: sigma {sigma:g} lowers the loss by {-change[0]:.4f}"
-                    if text is None or math.isnan(change[1]):
-                        out.print(f"{what}; more seeds and sequences are needed to tell whether that is chance")
-                        continue
-                    error = math.hypot(change[1], text[0])
-                    real = "beyond" if -change[0] > _CLEAR * error else "within"
-                    out.print(f"{what} ± {error:.4f} (seeds and text): {real} twice its error")
 
 
 def _plot(document: Probe, target: str, profile: Profile) -> list[str]:

@@ -24,6 +24,10 @@ def report(
         Path | None, typer.Option("--multipliers", help="rin.yaml, from `srdd multipliers --out` (default: variable).")
     ] = None,
     baseline: Annotated[Path | None, typer.Option("--baseline", help="Another scan report, as a ghost line.")] = None,
+    probe: Annotated[Path | None, typer.Option("--probe", help="Borne noise, from `srdd probe --out`.")] = None,
+    experiment: Annotated[
+        Path | None, typer.Option("--experiment", help="Noise strategies, from `srdd experiment aqn --out`.")
+    ] = None,
     metric: Annotated[
         str | None, typer.Option("--metric", help="What is looked at first (default: relative_error).")
     ] = None,
@@ -52,6 +56,8 @@ def report(
         "zones": zones,
         "multipliers": multipliers,
         "baseline": baseline,
+        "probe": probe,
+        "experiment": experiment,
         "metric": metric,
         "site": site,
         "quant": quant,
@@ -62,7 +68,15 @@ def report(
             users = ", ".join(suffix for suffix, other in report_exporters().items() if name in other.USES)
             raise OptionError(f"--{name} has no effect on {out.suffix} (only on {users}); leave it out")
     check_new(out, force=force)
-    bundle = gather(report, impact=impact, zones=zones, multipliers=multipliers, baseline=baseline)
+    bundle = gather(
+        report,
+        impact=impact,
+        zones=zones,
+        multipliers=multipliers,
+        baseline=baseline,
+        probe=probe,
+        experiment=experiment,
+    )
     content = exporter.render(bundle, Choices(out.suffix.lower(), title, figure, metric, site, quant))
     data = content.encode() if isinstance(content, str) else content
     write_bytes(out, data)

@@ -1,9 +1,9 @@
 """A report as one HTML page that needs nothing but itself.
 
-Not here: numbers (page_data.py) and how they look (page/*.js, page.css). Names come from strangers' checkpoints, so
-three walls stand: data is JSON in which <, > and & are written as \\uXXXX and cannot end its element; the scripts put
-text into text nodes only; and a content security policy allows the scripts of this file by their hashes, nothing else,
-and no request at all.
+Not here: numbers (page_data.py), the report's own file (page_source.py) and how it looks (page/*.js, page.css). Names
+come from strangers' checkpoints, so three walls stand: data is JSON in which <, > and & are written as \\uXXXX and
+cannot end its element; the scripts put text into text nodes only; and a content security policy allows the scripts of
+this file by their hashes, nothing else, and no request at all.
 
 Worked number: a layer called "</script><b>" is embedded as "\\u003c/script\\u003e\\u003cb\\u003e".
 """
@@ -21,19 +21,26 @@ from typing import Any
 from srdd.bundle import Bundle, Choices
 from srdd.errors import MissingExtraError
 from srdd.page_data import build
+from srdd.page_source import packed
 
 REPORT_SUFFIXES = (".html", ".htm")
-USES = frozenset({"title", "metric", "site", "quant", "impact", "zones", "multipliers", "baseline"})
+USES = frozenset(
+    {"title", "metric", "site", "quant", "impact", "zones", "multipliers", "baseline", "probe", "experiment"}
+)
 # in the order in which they are read; main.js starts the page, Plotly follows, ready.js draws
 SCRIPTS = (
     "core.js",
+    "keys.js",
     "figures.js",
     "profile.js",
     "heatmap.js",
     "spread.js",
     "impact.js",
+    "probe.js",
+    "experiment.js",
     "detail.js",
     "answers.js",
+    "download.js",
     "table.js",
     "main.js",
 )
@@ -45,6 +52,8 @@ def render(bundle: Bundle, choices: Choices) -> str:
     from importlib.metadata import version
 
     data, sums = build(bundle, choices, version("srdd"))
+    report = packed(bundle.source)
+    data["report_missing"] = report.why_not
     scripts = [*(_part(name) for name in SCRIPTS), _plotly(), _part("ready.js")]
     pieces = {
         "policy": _policy(scripts),
@@ -52,6 +61,7 @@ def render(bundle: Bundle, choices: Choices) -> str:
         "style": _part("page.css"),
         "data": embedded(data),
         "sums": embedded(sums),
+        "report": report.text,
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
     # one pass, so that a name that looks like a placeholder stays a name

@@ -12,15 +12,21 @@ import re
 from collections.abc import Iterable, Sequence
 
 from srdd.bundle import Bundle, Choices
+from srdd.costly import POINT_NAMES, groups, linears, main_point
+from srdd.experiment_document import Experiment
+from srdd.impact_document import Estimate, Impact
 from srdd.metrics import BY_NAME, MAIN
 from srdd.overview import KIND_TITLES, Overview, main_metric, overview, zones_of
-from srdd.page_facts import facts, warnings
+from srdd.page_facts import facts, unsaid, warnings
+from srdd.probe_document import Probe
+from srdd.readings import conditions, limit_of, loss_of, measured_loss, unit_of
 from srdd.report import Report
 from srdd.schema import Kind, Measurement
 from srdd.series import choose_kind, choose_kinds, choose_metric, choose_specs
 
 REPORT_SUFFIXES = (".md",)
-USES = frozenset({"title", "metric", "site", "quant", "impact", "zones", "baseline"})
+USES = frozenset({"title", "metric", "site", "quant", "impact", "zones", "baseline", "probe", "experiment"})
+_COSTLIEST = 10
 _TITLES = {"sqnr_db": "SQNR dB", "relative_error": "rel. error %"} | {
     "deadzone_ratio": "zeroed %",
     "saturation_ratio": "clipped %",
@@ -44,6 +50,9 @@ def render(bundle: Bundle, choices: Choices) -> str:
     told = warnings(bundle, choose_kinds(report, None))
     lines += ["", "**Before you trust a number.**", "", *(f"- {text(said)}" for said in told), ""] if told else [""]
     lines += _costs(bundle)
+    lines += _linears(bundle.impact)
+    lines += _breaks(bundle.probe, report)
+    lines += _comparisons(bundle.experiment, report)
     lines += _folded("Formats of this report", _formats(found))
     lines += _folded("The scan", _table(["", ""], [[label, value] for label, value in facts(report)]))
     for other in choose_kinds(report, choices.site):
@@ -96,20 +105,98 @@ def _formats(found: Overview) -> list[str]:
 def _costs(bundle: Bundle) -> list[str]:
     if bundle.impact is None or not bundle.impact.whole:
         return []
-    points = {"weight": "W", "input": "A", "both": "W+A"}
     rows = [
         [
             row.format,
-            points[row.point],
+            POINT_NAMES[row.point],
             f"{row.loss.value:.3f}",
             f"{100 * row.loss_change.value:.1f}",
-            f"{row.kl.value:.4f}" + (f" ± {row.kl.error:.4f}" if row.kl.error is not None else ""),
+            _estimate(row.kl),
             f"{100 * row.top1.value:.1f}",
         ]
         for row in bundle.impact.whole
     ]
     headings = ["format", "quantized", "loss", "change %", "KL", "same top token %"]
     return ["**What it costs.**", "", *_table(headings, rows), ""]
+
+
+def _linears(impact: Impact | None) -> list[str]:
+    if impact is None:
+        return []
+    lines = []
+    for spec in impact.settings.formats:
+        rows, of, by = linears(impact, spec, _COSTLIEST)
+        cells = [
+            [
+                row.module,
+                *(f"{100 * row.output_error[p].value:.1f}" if p in row.output_error else "-" for p in POINT_NAMES),
+                f"{row.interaction:+.2f}",
+                *(_estimate(row.predicted_kl.get(p)) for p in POINT_NAMES),
+            ]
+            for row in rows
+        ]
+        headings = ["module", "output error % W", "A", "W+A", "interaction", "predicted KL W", "A", "W+A"]
+        if cells:
+            lines += _folded(f"Linears, {spec}: the {len(rows)} costliest of {of}, by {by}", _table(headings, cells))
+    for spec in impact.group_swaps:
+        found, of = groups(impact, spec, _COSTLIEST)
+        title = f"Fusion groups, {spec} {POINT_NAMES[main_point(impact)]}: the {len(found)} costliest of {of}"
+        cells = [[row.name, _estimate(row.measured), _or_dash(row.predicted, ".4f")] for row in found]
+        if cells:
+            lines += _folded(title, _table(["group", "measured KL", "sum of its Linears' predictions"], cells))
+    return lines
+
+
+def _breaks(probe: Probe | None, report: Report) -> list[str]:
+    if probe is None:
+        return []
+    rows = [
+        [
+            row.mode,
+            row.target,
+            row.profile,
+            _or_dash(row.sigma, ".3g"),
+            "-" if row.interval is None else f"{row.interval[0]:.3g} to {row.interval[1]:.3g}",
+            _or_dash(None if row.relative is None else 100 * row.relative, ".1f"),
+            row.note,
+        ]
+        for row in probe.breaks
+    ]
+    headings = ["mode", "weights", "noise", "sigma", "95 % over seeds", "% of rms", "note"]
+    more = [text(said) for said in (f"{unit_of(probe.settings)}.", *unsaid(report, probe.warnings))]
+    title = f"How much noise it bears: {probe.settings.format}, {limit_of(probe.settings)}"
+    return _folded(title, [*_table(headings, rows), "", *(f"- {said}" for said in more)])
+
+
+def _comparisons(experiment: Experiment | None, report: Report) -> list[str]:
+    if experiment is None:
+        return []
+    rows = [
+        [
+            f"{row.a} - {row.b}",
+            _or_dash(row.difference, "+.4f"),
+            "-" if row.interval is None else f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}",
+            _or_dash(row.p, ".2g"),
+            _or_dash(row.p_holm, ".2g"),
+            row.verdict,
+        ]
+        for row in experiment.comparisons
+    ]
+    headings = ["comparison", "difference", "95 %", "p", "p (Holm)", "verdict"]
+    arms = _table(["arm", "loss, mean ± std"], [[arm.name, loss_of(arm)] for arm in experiment.arms])
+    more = [f"- {text(said)}" for said in (*unsaid(report, experiment.warnings), *conditions(experiment.settings))]
+    verdict = f"**{text(experiment.verdict)}** ({text(measured_loss(experiment.settings))}, paired by seed)"
+    return _folded("Does guided noise help", [verdict, "", *_table(headings, rows), "", *arms, "", *more])
+
+
+def _estimate(given: Estimate | None) -> str:
+    if given is None:
+        return "-"
+    return f"{given.value:.4f}" + ("" if given.error is None else f" ± {given.error:.4f}")
+
+
+def _or_dash(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
 
 
 def _layers(report: Report, baseline: Report | None, kind: Kind, spec: str) -> list[str]:

@@ -1,6 +1,7 @@
 "use strict";
 // Figures are drawn when they come into view and drawn anew when the choice or the theme changes.
-// Not here: what a figure shows; each gives {traces, layout, caption, table, click} or a sentence why there is none.
+// Not here: what a figure shows; each gives {traces, layout, caption, label, table, click,
+// keys} or a sentence why there is none. `label` says in words what is to be seen, for who does not see it.
 
 const figures = [];
 const DASHES = ["solid", "dot", "longdash", "dashdot", "longdashdot", "solid"];
@@ -60,13 +61,14 @@ function baseLayout() {
 
 /** Add a figure to a section. `build` is called when it is drawn. */
 function figure(section, name, build) {
-  const plot = el("div", { class: "figure", id: `figure-${name}`, role: "img" });
+  const plot = el("div", { class: "figure", id: `figure-${name}`, role: "img", tabindex: 0, keydown: (event) => pressed(event, entry) });
+  const said = el("p", { class: "said", "aria-live": "polite" });
   const caption = el("p", { class: "soft" });
   const numbers = el("div", {});
   const details = el("details", { toggle: () => details.open && fillNumbers(entry) },
     el("summary", {}, "The numbers of this figure"), numbers);
-  section.append(caption, plot, details);
-  const entry = { plot, caption, numbers, details, build, stale: true, visible: false, made: null };
+  section.append(caption, plot, said, details);
+  const entry = { plot, said, caption, numbers, details, build, stale: true, visible: false, made: null, at: null };
   figures.push(entry);
   watcher.observe(plot);
   return entry;
@@ -85,16 +87,19 @@ function draw(entry) {
   entry.stale = false;
   const made = entry.build();
   entry.made = made;
+  entry.at = null;
+  entry.said.textContent = "";
   if (typeof made === "string") {
     Plotly.purge(entry.plot);
     put(entry.plot, el("p", { class: "soft" }, made));
     entry.caption.textContent = "";
+    entry.plot.setAttribute("aria-label", made);
     entry.details.hidden = true;
     return;
   }
   if (!entry.plot.classList.contains("js-plotly-plot")) put(entry.plot);
   entry.caption.textContent = made.caption;
-  entry.plot.setAttribute("aria-label", made.caption);
+  entry.plot.setAttribute("aria-label", made.label);
   entry.details.hidden = !made.table;
   if (entry.details.open) fillNumbers(entry);
   Plotly.react(entry.plot, made.traces, merged(baseLayout(), made.layout), {
@@ -107,7 +112,7 @@ function draw(entry) {
 
 function fillNumbers(entry) {
   const made = entry.made;
-  if (made && made.table) put(entry.numbers, table(made.table.headings, made.table.rows));
+  if (made && made.table) put(entry.numbers, made.table.note ? el("p", { class: "soft" }, made.table.note) : null, table(made.table.headings, made.table.rows));
 }
 
 function redraw() {

@@ -44,7 +44,17 @@ function heatmap(kind) {
     },
     caption: `${name} by layer and role, ${titleOfKind(kind)}, ${spec}. ${metric.better ? "The worst cells stand out from the page. " : ""}`
       + `${layers.includes(null) ? "out: outside the layers. " : ""}`
-      + "Click a cell for its full tally; by keyboard, the table of all sites does the same.",
+      + "Click a cell, or move with the arrow keys and press Enter, for its full tally.",
+    label: `Heatmap: ${name} of ${titleOfKind(kind)} under ${spec}, ${layers.length} layers by ${roles.length} roles, `
+      + `${endsOf(name, places.map(value), (i) => cellText(places[i]))}. ${HOW}`,
+    keys: {
+      columns: layers.length,
+      rows: roles.length,
+      text: (x, y) => (cell(roles[y], layers[x]) === undefined ? `${layerText(layers[x])}, ${short(roles[y], 80)}: nothing here`
+        : `${cellText(cell(roles[y], layers[x]))}: ${name} ${cellNumber(cell(roles[y], layers[x]), name, spec)}`),
+      mark: (x, y) => ({ ...upright(x, 0.5), yref: "y", y0: y - 0.5, y1: y + 0.5, line: { width: 3, color: css("--link") } }),
+      open: (x, y) => cell(roles[y], layers[x]) !== undefined && openCell(cell(roles[y], layers[x])),
+    },
     table: {
       headings: [{ text: "layer", number: true }, ...roles.map((role) => ({ text: role, number: true, class: "name" }))],
       rows: layers.map((layer) => [{ text: layer === null ? "outside" : layer, number: true },
@@ -52,6 +62,15 @@ function heatmap(kind) {
     },
     click: (point) => point.customdata !== null && openCell(point.customdata),
   };
+}
+
+function cellText(i) {
+  return `${layerText(page.cells.layer[i])}, ${short(page.cells.role[i], 80)}`;
+}
+
+function cellNumber(i, name, spec) {
+  const row = page.cells.row[i];
+  return `${withError(name, page.values[spec][name][row], ((page.errors[spec] || {})[name] || [])[row])}${unitOf(name)}`;
 }
 
 function hoverText(i, role, layer, name, spec, value) {

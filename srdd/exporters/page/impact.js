@@ -1,5 +1,5 @@
 "use strict";
-// What quantization costs, from an impact document: the whole model, and each layer alone.
+// What quantization costs, from an impact document: the whole model, each layer alone, the costliest Linears and groups.
 
 const POINTS = { weight: "W", input: "A", both: "W+A" };
 
@@ -24,17 +24,52 @@ function impactTables(section) {
   ]), { id: "whole" }));
 }
 
+/** The costliest Linears, each with what its weights, its input and both do to its output and to the model. */
+function linearTables(section) {
+  const found = page.impact;
+  const numbers = [...["W", "A", "W+A"].map((text) => `output error % ${text}`), "interaction", ...["W", "A", "W+A"].map((text) => `predicted KL ${text}`)];
+  for (const part of found.linears) {
+    section.append(el("h3", {}, `Linears, ${part.format}: the ${part.rows.length} costliest of ${part.of}, by ${part.by}`),
+      el("p", { class: "soft" }, `Errors on ${part.taken}. Interaction: how much of the squared W+A error is more than its parts; `
+        + "below 0 they cancel. KL in nats per token."),
+      table(["module", ...numbers.map((text) => ({ text, number: true }))], part.rows.map((row) => [
+        { text: row.module, class: "name module" },
+        ...[...row.errors.map((given) => estimate(given, 1, 100)), signed(row.interaction, 2), ...row.kl.map((given) => estimate(given, 4))]
+          .map((text) => ({ text, number: true })),
+      ]), listed(`Linears, ${part.format}`)));
+  }
+  for (const part of found.groups) {
+    section.append(el("h3", {}, `Fusion groups, ${part.format}: the ${part.rows.length} costliest of ${part.of}, quantized alone (${found.point})`),
+      table(["group", { text: "measured KL", number: true }, { text: "sum of its Linears' predictions", number: true }], part.rows.map((row) => [
+        { text: row.name, class: "name module" }, { text: estimate(row.measured, 4), number: true },
+        { text: row.predicted === null ? "-" : row.predicted.toFixed(4), number: true },
+      ]), listed(`Fusion groups, ${part.format}`)));
+  }
+}
+
+/** A long table scrolls inside the page, by keyboard too. */
+function listed(what) {
+  return { class: "scroll long", tabindex: 0, role: "region", "aria-label": what };
+}
+
+/** "+0.12": which side of 0. */
+function signed(value, digits) {
+  return value === null ? "-" : `${value > 0 ? "+" : ""}${value.toFixed(digits)}`;
+}
+
 function impactFigure() {
   const cases = [...new Map(page.impact.layers.map((row) => [`${row.format} ${row.point}`, row])).values()];
   const kinds = [["swap_kl", "measured KL, this layer alone"], ["predicted_kl", "predicted KL"], ["isolated", "output error of the layer"]];
   const traces = [];
   const colours = css("--series").split(" ");
+  const series = [];
   const hasKl = page.impact.layers.some((row) => row.swap_kl || row.predicted_kl);
   cases.forEach(({ format, point }, place) => {
     const rows = page.impact.layers.filter((row) => row.format === format && row.point === point);
     kinds.filter(([field]) => (field === "isolated") !== hasKl).forEach(([field, title], nth) => {
       const seen = rows.filter((row) => row[field]);
       if (!seen.length) return;
+      series.push({ title: `${title}, ${format} ${POINTS[point]}`, rows: new Map(seen.map((row) => [row.layer, row[field]])) });
       traces.push({
         x: seen.map((row) => row.layer), y: seen.map((row) => row[field].value), mode: "lines+markers",
         error_y: { type: "data", array: seen.map((row) => row[field].error || 0), thickness: 1, width: 3 },
@@ -46,6 +81,8 @@ function impactFigure() {
     });
   });
   if (!traces.length) return "The impact document has no layers.";
+  const layers = [...new Set(page.impact.layers.map((row) => row.layer))].sort((a, b) => a - b);
+  const text = (one, layer) => estimate(one.rows.get(layer), 4);
   return {
     traces,
     layout: {
@@ -55,5 +92,17 @@ function impactFigure() {
       height: 400,
     },
     caption: "What each layer costs when it alone is quantized. An error of a tensor is not yet a loss of the model; this is.",
+    label: `Line chart: cost of each of ${layers.length} layers quantized alone. ${series.map((one) => `${one.title} `
+      + ends(layers.map((layer) => (one.rows.get(layer) || {}).value), (i) => `layer ${layers[i]}`, (v) => v.toFixed(4))).join("; ")}.`,
+    table: {
+      headings: [{ text: "layer", number: true }, ...series.map((one) => ({ text: one.title, number: true }))],
+      rows: layers.map((layer) => [{ text: layer, number: true }, ...series.map((one) => ({ text: text(one, layer), number: true }))]),
+    },
+    keys: {
+      columns: layers.length,
+      rows: series.length,
+      text: (i, nth) => `layer ${layers[i]}, ${series[nth].title}: ${text(series[nth], layers[i])}`,
+      mark: (i) => upright(layers[i], 0.5),
+    },
   };
 }

@@ -24,7 +24,10 @@ function start() {
     const costs = section("impact", "What it costs");
     impactTables(costs);
     figure(costs, "impact", impactFigure);
+    linearTables(costs);
   }
+  if (page.probe) probeSection(section("probe", "How much noise it bears"));
+  if (page.experiment) experimentSection(section("experiment", "Does guided noise help"));
   const places = section("heatmap", "Layer by role");
   const kinds = heatmapKinds();
   let kind = kinds[0];

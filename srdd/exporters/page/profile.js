@@ -22,7 +22,17 @@ function profile() {
       ...zoneShapes(specs),
     },
     caption: `${name} of ${titleOfKind(state.kind)} over depth: ${metric.meaning}.${better}${bandText(rows, specs, name)}`
-      + `${base ? " Thin open lines: the baseline report." : ""}${zoneText()} Click a layer for its modules.`,
+      + `${base ? " Thin open lines: the baseline report." : ""}${zoneText()} Click a layer, or move with the arrow keys and press Enter, for its modules.`,
+    label: `Line chart: ${name} of ${titleOfKind(state.kind)} over ${rows.layers.length} layers. ${specs.map((spec) =>
+      `${spec} ${endsOf(name, rows.values[spec][name], (i) => `layer ${rows.layers[i]}`)}.`).join(" ")} ${HOW}`,
+    keys: {
+      columns: rows.layers.length,
+      rows: specs.length,
+      text: (i, nth) => `layer ${rows.layers[i]}, ${specs[nth]}: ${name} `
+        + `${withError(name, rows.values[specs[nth]][name][i], (rows.errors[specs[nth]][name] || [])[i])}${unitOf(name)}`,
+      mark: (i) => upright(rows.layers[i], 0.5),
+      open: (i) => openLayer(state.kind, rows.layers[i]),
+    },
     table: {
       headings: [{ text: "layer", number: true }, ...specs.map((spec) => ({ text: spec, number: true }))],
       rows: rows.layers.map((layer, i) => [{ text: layer, number: true }, ...specs.map((spec) => ({

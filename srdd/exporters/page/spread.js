@@ -57,7 +57,25 @@ function scatter() {
     caption: `Each point is a module (or the experts of a place together) of the ${titleOfKind(kind)} under ${spec}. A few massive `
       + "values (high crest) carry most of a tensor's power and lift its SQNR while the mean relative error does not move: "
       + "points far right at the same height. Those that stand farthest out are named.",
+    label: `Scatter chart of ${places.length} places of the ${titleOfKind(kind)} under ${spec}: ${["sqnr_db", "relative_error"].map((name) =>
+      `${name} ${endsOf(name, places.map((i) => column[name][page.cells.row[i]]), (i) => cellText(places[i]))}`).join("; ")}. `
+      + `Farthest out: ${named.map((i) => cellText(i)).join("; ")}.`,
+    table: scatterTable(places, named, column, crest),
     click: (point) => typeof point.customdata === "number" && openCell(point.customdata),
+  };
+}
+
+const MOST_ROWS = 400;
+
+/** Those that stand farthest out first. */
+function scatterTable(places, named, column, crest) {
+  const rows = [...named.filter((i) => places.includes(i)), ...places.filter((i) => !named.includes(i))];
+  const numbers = ["sqnr_db", "relative_error", "crest"];
+  return {
+    note: `Those that stand farthest out come first.${rows.length > MOST_ROWS ? ` ${MOST_ROWS} of ${rows.length}; the table of all sites has the rest.` : ""}`,
+    headings: [{ text: "layer", number: true }, "role", ...numbers.map((name) => ({ text: titleOf(name), number: true }))],
+    rows: rows.slice(0, MOST_ROWS).map((i) => [{ text: page.cells.layer[i], number: true }, { text: page.cells.role[i], class: "name" },
+      ...numbers.map((name) => ({ text: show(name, name === "crest" ? crest(i) : column[name][page.cells.row[i]]), number: true }))]),
   };
 }
 
@@ -90,6 +108,15 @@ function noise() {
     },
     caption: `Where the noise power of the ${titleOfKind(kind)} under ${spec} comes from: values clipped at the largest of their block, `
       + `values that became zero (underflow), rounding of the rest.${gaussian}`,
+    label: `Stacked bars: shares of the noise power of the ${titleOfKind(kind)} under ${spec} over ${rows.layers.length} layers. ${names.map((part) =>
+      `${part} ${ends(parts[part], (i) => `layer ${rows.layers[i]}`, (share) => `${show("noise_clipped", share)} %`)}`).join("; ")}.`,
+    keys: {
+      columns: rows.layers.length,
+      rows: 1,
+      text: (i) => `layer ${rows.layers[i]}: ${names.map((part) => `${part} ${show("noise_clipped", parts[part][i])} %`).join(", ")}`,
+      mark: (i) => upright(rows.layers[i], 0.5),
+      open: (i) => openLayer(kind, rows.layers[i]),
+    },
     table: {
       headings: [{ text: "layer", number: true }, ...names.map((part) => ({ text: `${part} %`, number: true }))],
       rows: rows.layers.map((layer, i) => [{ text: layer, number: true },
@@ -114,6 +141,13 @@ function multipliers() {
       showlegend: false,
     },
     caption: `Relative noise per layer for training (${found.source}). They say where, not how much.`,
+    label: `Bars: noise multiplier of ${found.layers.length} layers, ${ends(found.values, (i) => `layer ${found.layers[i]}`, (v) => significant(v, 3))}.`,
+    keys: {
+      columns: found.layers.length,
+      rows: 1,
+      text: (i) => `layer ${found.layers[i]}: ${significant(found.values[i], 4)} times the base sigma`,
+      mark: (i) => upright(found.layers[i], 0.5),
+    },
     table: {
       headings: [{ text: "layer", number: true }, { text: "multiplier", number: true }],
       rows: found.layers.map((layer, i) => [{ text: layer, number: true }, { text: significant(found.values[i], 4), number: true }]),
@@ -146,6 +180,8 @@ function tradeoff() {
       showlegend: true,
     },
     caption: `What a bit buys: mean of ${name} over the layers (${titleOfKind(kind)}), with the range from the smallest to the largest layer.`,
+    label: `Mean ${name} over bits per value: ${known.map((row) => `${row.format} with ${bits(row.format)} bits ${show(name, row.mean)}${unitOf(name)}, `
+      + `layers from ${show(name, row.min)} to ${show(name, row.max)}`).join("; ")}.`,
     table: {
       headings: ["format", ...["bits", "min", "mean", "max", "Gaussian"].map((text) => ({ text, number: true }))],
       rows: known.map((row) => [row.format, { text: bits(row.format), number: true },

@@ -63,7 +63,7 @@ function sitesTable(section) {
   const pager = el("div", { class: "row pager" });
   const fill = () => fillTable(body, count, pager, fill);
   section.append(el("div", { class: "row only-screen" }, labelled("Filter", filter), labelled("Site", kind),
-    el("button", { id: "download", type: "button", click: download }, "Download the data of this page (JSON)")), count, body, pager);
+    ...downloads()), count, body, pager);
   sortByMetric();
   fill();
   let metric = state.metric;
@@ -114,11 +114,4 @@ function heading(key, title, number, fill) {
     class: key === "kind" ? "site" : key,
     "aria-sort": active ? (shown.down ? "descending" : "ascending") : "none",
   };
-}
-
-function download() {
-  const blob = new Blob([JSON.stringify({ page, sums: sums() })], { type: "application/json" });
-  const link = el("a", { href: URL.createObjectURL(blob), download: "srdd-page.json" });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
