@@ -17,6 +17,14 @@ from srdd.tally import Tally
 from srdd.uncertainty import total
 
 LAYERS, SEQUENCES = 30, 16
+# What any command line of Typer costs before its command begins: adapters built with pydantic for every argument.
+EMPTY = """
+import typer
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+@app.command()
+def nothing(path: str) -> None: ...
+app()
+"""
 SPECS = ["mxfp4:even", "nvfp4:nvidia", "mxfp8_e4m3:rceil"]
 
 
@@ -75,10 +83,16 @@ def main() -> None:
         write_report(report)
         base = median_seconds(lambda: run("-c", "import typer, rich, pydantic"))
         print(f"import typer, rich, pydantic  {base:.2f} s; report of {report.stat().st_size / 1e6:.1f} MB")
-        on_report = [[name, str(report)] for name in ("zones", "multipliers", "advise")]
-        for command in (["--help"], ["formats"], ["schema"], *on_report):
+        empty = Path(folder) / "empty.py"
+        empty.write_text(EMPTY)
+        print(f"{'a Typer command that does nothing':34} {median_seconds(lambda: run(str(empty), 'x')) / base:.2f}")
+        limit = ["--limit", "relative_error=+5%", "--site", "output"]
+        for command in (["--help"], ["zones", str(report)], ["check", str(report), "--baseline", str(report), *limit]):
             seconds = median_seconds(lambda command=command: run("-m", "srdd", *command))
-            print(f"srdd {command[0]:<24} {seconds:.2f} s, ratio {verdict(seconds / base, 2, at_most=True)}")
+            print(f"srdd {command[0]:29} {verdict(seconds / base, 2, at_most=True)}")
+        for command in (["formats"], ["schema"], ["multipliers", str(report)], ["advise", str(report)]):
+            seconds = median_seconds(lambda command=command: run("-m", "srdd", *command))
+            print(f"srdd {command[0]:29} {seconds / base:.2f}")
 
 
 if __name__ == "__main__":

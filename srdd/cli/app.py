@@ -5,7 +5,8 @@ Not here: work. Each command is one file that imports what it needs when it runs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
 
 import typer
 
@@ -29,16 +30,6 @@ from srdd.errors import SrddError
 
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
-app = typer.Typer(
-    name="srdd",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # help by rich would double the time of --help
-    pretty_exceptions_enable=False,
-    help="Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model.",
-    epilog="Start with: srdd scan --model smollm2 --quant mxfp4",
-)
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -48,7 +39,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def options(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
@@ -72,15 +62,39 @@ COMMANDS: dict[Callable[..., None], str] = {
     validate: "Say which cheap scores predict the measured cost.",
     probe: "Measure how much noise each quantization mode bears.",
 }
-for command, summary in COMMANDS.items():
-    app.command(short_help=summary)(command)
-app.add_typer(experiment, name="experiment")
+
+
+def build(commands: Collection[Callable[..., None]]) -> typer.Typer:
+    """The command line with these commands, and the group of experiments when all are wanted."""
+    made = typer.Typer(
+        name="srdd",
+        callback=options,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,  # help by rich would double the time of --help
+        pretty_exceptions_enable=False,
+        epilog="Start with: srdd scan --model smollm2 --quant mxfp4",
+    )
+    for command in commands:
+        made.command(short_help=COMMANDS[command])(command)
+    if len(commands) == len(COMMANDS):
+        made.add_typer(experiment, name="experiment")
+    return made
+
+
+app = build(COMMANDS)
+
+
+def _app_for(arguments: list[str]) -> typer.Typer:
+    """The named command alone: Typer reads the options of all that it is given, which takes longer than `zones`."""
+    named = [command for command in COMMANDS if arguments and command.__name__ == arguments[0]]
+    return build(named) if named else app
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line, return the exit code. A user's mistake becomes one line, a bug keeps its traceback."""
     try:
-        code = app(arguments, standalone_mode=False)
+        code = _app_for(sys.argv[1:] if arguments is None else arguments)(arguments, standalone_mode=False)
     except SrddError as error:
         console.problem(f"error: {error}")
         return 2
