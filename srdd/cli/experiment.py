@@ -100,16 +100,13 @@ def aqn(
         console.problem(f"warning: {report} does not hold {fmt.spec}; its first format ranks the layers ({listed})")
     series = layer_series(document, site, spec, metric)
 
-    from rich.markup import escape
-
-    from srdd import calibration
     from srdd.cli import experiment_tables
+    from srdd.cli.opening import open_with_text
     from srdd.cli.scan_steps import bars_on
     from srdd.experiments.aqn import run_aqn
     from srdd.experiments.fault import parse_fault
     from srdd.experiments.trial import Training
     from srdd.impact.fake import EXCLUDE
-    from srdd.source import open_model
 
     planted = None if fault is None else parse_fault(fault)
     schedule = _schedule(kind, sigma_start, sigma_end)
@@ -117,18 +114,16 @@ def aqn(
     plan = Training(steps or 20, learning_rate or 2e-5, train_batch or 2) if training else None
     needed = per_seed + plan.steps * plan.batch_size if plan else per_seed * seeds
     people = console.people()
-    people.print(f"Opening {escape(model)}")
-    opened = open_model(model, dtype="float32" if training and dtype == "auto" else dtype, device=device)
-    config = opened.model.config
-    sequences = calibration.load(
+    opened, sequences = open_with_text(
+        people,
+        model,
         data,
-        opened.tokenizer,
         text_column=text_column,
         samples=needed,
         seq_len=seq_len,
         seed=seed,
-        vocab_size=getattr(config, "vocab_size", None),
-        max_seq_len=getattr(config, "max_position_embeddings", None),
+        dtype="float32" if training and dtype == "auto" else dtype,
+        device=device,
     )
     people.print(
         f"AQN, {kind}: {fmt.spec}, noise on {target}, sigma {sigma_start:g}, {seeds} seeds, layers ranked by "

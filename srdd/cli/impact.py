@@ -69,35 +69,26 @@ def impact(
     formats, points, attributes = _formats(quant), _points(modes), _attributes(attribute)
     check_writable(out)
 
-    from rich.markup import escape
-
-    from srdd import calibration
     from srdd.cli import impact_tables
+    from srdd.cli.opening import open_with_text
     from srdd.cli.scan_steps import bars_on
     from srdd.impact.fake import EXCLUDE
     from srdd.impact.run import measure_impact
-    from srdd.source import open_model
 
     people = console.people()
-    people.print(f"Opening {escape(model)}")
-    opened = open_model(
+    opened, sequences = open_with_text(
+        people,
         model,
+        data,
+        text_column=text_column,
+        samples=samples,
+        seq_len=seq_len,
+        seed=seed,
         revision=revision,
         dtype=dtype,
         device=device,
         device_map=device_map,
         trust_remote_code=trust_remote_code,
-    )
-    config = opened.model.config
-    sequences = calibration.load(
-        data,
-        opened.tokenizer,
-        text_column=text_column,
-        samples=samples,
-        seq_len=seq_len,
-        seed=seed,
-        vocab_size=getattr(config, "vocab_size", None),
-        max_seq_len=getattr(config, "max_position_embeddings", None),
     )
     names = ", ".join("identity" if f is None else f.spec for f in formats)
     people.print(f"Impact of {names} ({', '.join(points)}) on {samples} sequences of {seq_len} tokens, {opened.device}")

@@ -59,30 +59,25 @@ def probe(
     check_writable(out)
     guide = rin.load(multipliers) if multipliers is not None else None
 
-    from rich.markup import escape
-
-    from srdd import calibration
     from srdd.cli import probe_tables
+    from srdd.cli.opening import open_with_text
     from srdd.cli.scan_steps import bars_on
     from srdd.experiments.modes import parse_modes
     from srdd.experiments.probe import measure_probe, targets_of
     from srdd.impact.fake import EXCLUDE
-    from srdd.source import open_model
 
     names, targets = [mode.name for mode in parse_modes(modes, fmt)], targets_of(target)
     people = console.people()
-    people.print(f"Opening {escape(model)}")
-    opened = open_model(model, dtype=dtype, device=device)
-    config = opened.model.config
-    sequences = calibration.load(
+    opened, sequences = open_with_text(
+        people,
+        model,
         data,
-        opened.tokenizer,
         text_column=text_column,
         samples=samples,
         seq_len=seq_len,
         seed=seed,
-        vocab_size=getattr(config, "vocab_size", None),
-        max_seq_len=getattr(config, "max_position_embeddings", None),
+        dtype=dtype,
+        device=device,
     )
     people.print(
         f"Noise on {', '.join(targets)} weights in {', '.join(names)} ({fmt.spec}), {seeds} seeds, {samples} sequences "

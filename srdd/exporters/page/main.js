@@ -27,7 +27,7 @@ function start() {
     linearTables(costs);
   }
   if (page.probe) probeSection(section("probe", "How much noise it bears"));
-  if (page.experiment) experimentSection(section("experiment", "Does guided noise help"));
+  if (page.experiment) experimentSection(section("experiment", "Does guided noise help?"));
   const places = section("heatmap", "Layer by role");
   const kinds = heatmapKinds();
   let kind = kinds[0];
