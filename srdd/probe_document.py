@@ -39,7 +39,7 @@ class Trial(Part):
     target: str
     profile: Profile
     sigma: float  # before multipliers; in the weights' units, or in units of their rms when the probe is relative
-    noise_rms: float  # root mean square of what was added, all target weights together
+    noise_rms: float  # root mean square of what was added over all target weights, those without noise included
     relative: float  # the same over the root mean square of those weights
     changed_share: float  # of the weights; below 1 where their type rounds noise away
     seed: int

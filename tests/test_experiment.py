@@ -14,7 +14,7 @@ from builders import make_report, tally
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from transformers import LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from srdd.errors import CalibrationError, NoiseError, OptionError
 from srdd.experiment_document import Comparison, Experiment
@@ -180,6 +180,17 @@ def test_training_moves_the_loss_restores_the_model_and_repeats(llama: LlamaForC
     assert [arm.losses for arm in again.arms] == [arm.losses for arm in found.arms]
     assert found.settings.train is not None
     assert found.settings.train.pool == 9
+
+
+def test_dropout_is_the_same_in_every_arm_and_run() -> None:
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=3, n_head=2, resid_pdrop=0.5)).train()
+    options: dict[str, Any] = {"kind": "train", "training": Training(2, 1e-2, 2), "schedule": STAGED, "seeds": [0, 1]}
+    first = run(model, **options, samples=3)
+    torch.rand(7)  # the caller's random numbers do not matter, and are not touched
+    before = torch.random.get_rng_state()
+    again = run(model, **options, samples=3)
+    assert [arm.losses for arm in again.arms] == [arm.losses for arm in first.arms]
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_a_collapse_is_recorded_and_the_run_goes_on(llama: LlamaForCausalLM) -> None:

@@ -176,7 +176,8 @@ def test_a_guided_profile_stands_beside_the_global_one(llama: LlamaForCausalLM) 
     assert [row.profile for row in found.breaks] == ["global", "guided"]
     rms = {t.profile: t.noise_rms for t in found.trials if t.sigma == 0.1 and t.seed == 0}
     assert rms["global"] == pytest.approx(0.1, rel=0.15)
-    assert rms["guided"] == pytest.approx(0.2, rel=0.2)  # of what it touches: layer 1 alone
+    # 0.2 on two of seven norms, none on the rest: more on one layer is less in all
+    assert rms["guided"] == pytest.approx(0.2 * math.sqrt(2 / 7), rel=0.15)
     assert found.settings.multipliers_sha256 is not None
 
 

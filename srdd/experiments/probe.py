@@ -159,12 +159,12 @@ def _break(
         return limit - value if criterion == "agreement" else value / before - limit
 
     found: list[float | str] = []
+    pick = {"loss": "loss", "entropy": "entropy", "agreement": "top1"}[criterion]
     for seed in seeds:
-        pick = {"loss": "loss", "entropy": "entropy", "agreement": "top1"}[criterion]
         rows = sorted((t for t in mine if t.seed == seed), key=lambda t: t.sigma)
         points = [(t.sigma, beyond(getattr(t, pick))) for t in rows]
 
-        def value(sigma: float, seed: int = seed, pick: str = pick) -> float:
+        def value(sigma: float, seed: int = seed) -> float:
             return beyond(finite_mean(getattr(run.losses(cell, sigma, seed), pick)))
 
         found.append(crossing(points, value, STEPS))

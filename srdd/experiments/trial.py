@@ -101,7 +101,9 @@ def train(
     try:
         for p in model.parameters():
             p.requires_grad_(p.is_floating_point())
-        rms, finite = _fine_tune(setting, training, arm, seed, pool)
+        with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []):
+            torch.manual_seed(seed)  # dropout draws the same in every arm of a seed
+            rms, finite = _fine_tune(setting, training, arm, seed, pool)
         model.eval()
         with torch.no_grad():
             quiet = Arm(arm.name, arm.meaning, arm.quantized, None)  # the test is without noise

@@ -49,6 +49,7 @@ class Run:
     own: dict[str, Outcome] = field(default_factory=dict)  # by mode: without noise
     winners: dict[str, list[Tensor]] = field(default_factory=dict)  # by mode: most likely tokens of every batch
     powers: dict[str, float] = field(default_factory=dict)  # by target: sum of squares of the weights
+    counts: dict[str, int] = field(default_factory=dict)  # by target: how many values they are, with noise or without
 
     @contextmanager
     def noisy(self, cell: Cell, sigma: float, seed: int) -> Iterator[Injection]:
@@ -80,9 +81,10 @@ def grid_of(run: Run, target: Target, sigmas: Sequence[float] | None) -> tuple[f
     injector = Injector(run.model, config, evaluation="allow", rounding="allow")
     weights = [getattr(t.module, t.attribute).detach().double() for t in injector.targets]
     run.powers[target] = math.fsum(float(w.square().sum()) for w in weights)
+    run.counts[target] = sum(w.numel() for w in weights)
     if sigmas is not None:
         return tuple(sorted(set(sigmas)))
-    unit = 1.0 if run.relative else math.sqrt(run.powers[target] / sum(w.numel() for w in weights))
+    unit = 1.0 if run.relative else math.sqrt(run.powers[target] / run.counts[target])
     return tuple(float(f"{share * unit:.2g}") for share in SHARES)
 
 
@@ -157,7 +159,7 @@ def _trial(run: Run, cell: Cell, sigma: float, seed: int, outcome: Outcome, inje
         target=cell.target,
         profile=cell.profile,
         sigma=sigma,
-        noise_rms=math.sqrt(power / max(1, sum(row.values for row in injection.touched))),
+        noise_rms=math.sqrt(power / run.counts[cell.target]),
         relative=math.sqrt(power / run.powers[cell.target]),
         changed_share=injection.changed_share,
         seed=seed,
