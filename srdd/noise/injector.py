@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -133,10 +133,10 @@ class Injector:
             if sigma:
                 for target in self.plan.targets:
                     self._touch(target, step, total_steps, rows)
+            return Injection(step, total_steps, sigma, tuple(self._touched(rows, step)))
         except BaseException:
             self._put_back()
             raise
-        return Injection(step, total_steps, sigma, tuple(_touched(rows)))
 
     def restore(self) -> None:
         """Take the noise off: every weight is again what it was, bit for bit.
@@ -170,7 +170,7 @@ class Injector:
             return
         if hasattr(parameter, _MARK):
             raise NoiseError(f"{target.name} already carries the noise of another injector; restore that one first")
-        noisy = self.plan.noisy(target, parameter, step, total_steps)
+        noisy = self.plan.added(target, parameter, size, step)
         clean = parameter.detach().clone()
         kept = _Kept(target, parameter, clean, parameter._version, _sum(parameter))
         setattr(parameter, _MARK, True)
@@ -179,15 +179,27 @@ class Injector:
             parameter.copy_(noisy)
         kept.version, kept.total = parameter._version, _sum(parameter)
         moved = noisy.float() - clean.float()
-        facts = torch.stack((moved.double().square().sum(), (moved != 0).sum().double()))
+        facts = torch.stack((moved.double().square().sum(), (moved != 0).sum(), (~torch.isfinite(noisy)).sum()))
         rows.append((target, size, facts))
+
+    def _touched(self, rows: list[tuple[Target, float, Tensor]], step: int) -> Iterator[Touched]:
+        """What arrived at each weight. Raises NoiseError for one that is not finite."""
+        facts = _on_host([facts for _, _, facts in rows])
+        for (target, size, _), kept, (squares, changed, broken) in zip(rows, self._clean, facts, strict=True):
+            if broken:
+                raise self.plan.overflow(target, kept.clean, size, step)
+            values = kept.clean.numel()
+            yield Touched(target.name, target.layer, size, (squares / values) ** 0.5, values, int(changed))
 
     def _put_back(self) -> list[str]:
         """Restore what was touched; the names of the weights that somebody else changed."""
-        changed = []
+        others = _on_host([_sum(kept.parameter) != kept.total for kept in self._clean])
+        changed = [
+            kept.target.name
+            for kept, other in zip(self._clean, others, strict=True)
+            if other or kept.parameter._version != kept.version
+        ]
         for kept in self._clean:
-            if kept.parameter._version != kept.version or not torch.equal(_sum(kept.parameter), kept.total):
-                changed.append(kept.target.name)
             with torch.no_grad():
                 kept.parameter.copy_(kept.clean)
             delattr(kept.parameter, _MARK)
@@ -207,15 +219,12 @@ def _sum(weight: Tensor) -> Tensor:
     return weight.detach().sum(dtype=torch.float64)
 
 
-def _touched(rows: list[tuple[Target, float, Tensor]]) -> Iterator[Touched]:
-    """The facts of all weights, brought to the host at once for each device."""
+def _on_host(facts: list[Tensor]) -> list[Any]:
+    """Small tensors of equal shape as Python values, waiting once for each device and not for each weight."""
     by_device: dict[torch.device, list[int]] = {}
-    for index, (_, _, facts) in enumerate(rows):
-        by_device.setdefault(facts.device, []).append(index)
-    numbers: dict[int, list[float]] = {}
+    for index, fact in enumerate(facts):
+        by_device.setdefault(fact.device, []).append(index)
+    values: dict[int, Any] = {}
     for indices in by_device.values():
-        numbers.update(zip(indices, torch.stack([rows[i][2] for i in indices]).tolist(), strict=True))
-    for index, (target, size, _) in enumerate(rows):
-        values = _parameter(target).numel()
-        squares, changed = numbers[index]
-        yield Touched(target.name, target.layer, size, (squares / values) ** 0.5, values, int(changed))
+        values.update(zip(indices, torch.stack([facts[i] for i in indices]).tolist(), strict=True))
+    return [values[index] for index in range(len(facts))]

@@ -47,17 +47,25 @@ class NoisePlan:
 
     def noisy(self, target: Target, weight: Tensor, step: int, total_steps: int) -> Tensor:
         """A noisy copy of `weight`. Raises NoiseError for weights that cannot carry noise or overflow."""
+        size = self.scale(target, weight, step, total_steps)
+        noisy = self.added(target, weight, size, step)
+        if not bool(torch.isfinite(noisy).all()):
+            raise self.overflow(target, weight, size, step)
+        return noisy
+
+    def added(self, target: Target, weight: Tensor, size: float, step: int) -> Tensor:
+        """The same for a known size, without a look at the result: looking waits for the device."""
         if not weight.is_floating_point():
             raise NoiseError(f"{target.name} is {weight.dtype}: noise needs floating-point weights, not packed codes")
         if weight.is_meta or hasattr(weight, "device_mesh"):
             raise NoiseError(f"{target.name} is sharded or not loaded; add noise to the gathered copy (NoisyStream)")
-        size = self.scale(target, weight, step, total_steps)
         draw = normal(self.seed, step, target.name, weight.shape).to(weight.device)
-        noisy = (weight.detach().float() + size * draw).to(weight.dtype)
-        if not bool(torch.isfinite(noisy).all()):
-            was = "its noise overflows" if bool(torch.isfinite(weight).all()) else "it is not finite without noise"
-            raise NoiseError(f"{target.name}: {was} at step {step} (noise std {size:g}, {weight.dtype}); lower sigma")
-        return noisy
+        return (weight.detach().float() + size * draw).to(weight.dtype)
+
+    def overflow(self, target: Target, clean: Tensor, size: float, step: int) -> NoiseError:
+        """What to say of a noisy weight that is not finite."""
+        was = "its noise overflows" if bool(torch.isfinite(clean).all()) else "it is not finite without noise"
+        return NoiseError(f"{target.name}: {was} at step {step} (noise std {size:g}, {clean.dtype}); lower sigma")
 
     def warn_of_rounding(self, weights: dict[str, Tensor]) -> None:
         """Warn when the weights' type rounds the noise away. Raises NoiseError when it does so from the first stage on.
