@@ -5,7 +5,7 @@ Not here: the arithmetic (expression.py), argument checks and the choice of back
 A tensor becomes a stack of sheets, cut into strips of whole blocks, each strip a float tensor [G, K, L] of groups of
 2048 elements. G alone is dynamic, so one compilation serves every shape; at least two groups are given, because
 torch.compile treats 0 and 1 as types of their own. Padding is zeros, which enter no sum; n follows from the shape.
-Worked number: bf16 [256, 576] is 147,456 elements = 72 groups of 64 x 32, one strip, two compiled calls.
+Worked number: bf16 [256, 576] is 147,456 elements = 72 groups of 64 x 32, one strip, one compiled call.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TENSOR_RANGE = 6.0 * 448.0  # nvfp4: largest E2M1 times largest E4M3
 
 @dataclass(frozen=True)
 class Engine:
-    """How the expression is run. `chunk` is in elements: what stays in the cache between its steps."""
+    """How the expression is run. `chunk` is in elements."""
 
     compiled: bool
     _functions: dict[tuple[str, tuple[BlockFormat, ...]], Callable[..., Any]] = field(default_factory=dict)
@@ -39,7 +39,8 @@ class Engine:
     def chunk(self, device: torch.device) -> int:
         if device.type != "cpu":
             return 1 << 26
-        return 1 << 21 if self.compiled else 1 << 16
+        # Eager steps meet in the cache; one compiled pass needs no cache, and waits for Python between chunks.
+        return 1 << 24 if self.compiled else 1 << 16
 
     def call(self, name: str, fmts: tuple[BlockFormat, ...], dynamic: Sequence[tuple[Tensor, int]], *args: Any) -> Any:
         """Run `expression.name` with the formats bound; `dynamic` names the dimension of each tensor that varies."""
@@ -115,9 +116,8 @@ def quant_dequant(
         groups = _to_groups(sheets[where], fmt.block)
         drawn = None if noise_sheets is None else _to_groups(noise_sheets[where], fmt.block)
         spread = [_spread(scale, groups)]
-        table, _ = engine.call("block_scales", (fmt,), [(groups, 0), (spread[0], 0)], groups, spread)
-        dynamic = [(groups, 0), (table, 1)] + ([] if drawn is None else [(drawn, 0)])
-        q = engine.call("quantize", (fmt,), dynamic, groups, table, drawn)
+        varying = [(t, 0) for t in (groups, *spread, drawn) if t is not None]
+        q = engine.call("quantize", (fmt,), varying, groups, spread, drawn)
         target[where] = _from_groups(q, target[where].shape, fmt.block).to(x.dtype)
     return out
 
@@ -158,9 +158,8 @@ def measure_each(engine: Engine, x: Tensor, fmts: Sequence[BlockFormat]) -> Tens
             count = groups.numel() // size
             spread = [_spread(_scale_of_each(engine, groups, fmt, count), groups) for fmt in rows]
             varying = [(t, 0) for t in (groups, *spread)]
-            table, units = engine.call("block_scales", rows, varying, groups, spread)
-            sums = engine.call("tallies", rows, [(groups, 0), (table, 1)], groups, table, [None] * len(rows))
-            results[start : start + count, chosen] = expression.totals(len(rows), sums, table, units, width, count)
+            sums, units, _ = engine.call("tallies", rows, varying, groups, spread, [None] * len(rows))
+            results[start : start + count, chosen] = expression.totals(len(rows), sums, units, count)
     results[..., _N] = size - results[..., _EXCLUDED]
     return results
 
@@ -190,14 +189,12 @@ def _measure_block(
         groups = _to_groups(sheets[where], block)
         drawn = [None if noise is None else _to_groups(noise[where], block) for noise in noise_sheets]
         spread = [_spread(scale, groups) for scale in scales]
-        varying = [(t, 0) for t in (groups, *spread)]
-        table, units = engine.call("block_scales", fmts, varying, groups, spread)
-        dynamic = [(groups, 0), (table, 1)] + [(noise, 0) for noise in drawn if noise is not None]
-        rows = engine.call("tallies", fmts, dynamic, groups, table, drawn)
-        part = expression.totals(len(fmts), rows, table, units, groups.shape[2])[0]
+        varying = [(t, 0) for t in (groups, *spread, *drawn) if t is not None]
+        rows, units, inverse = engine.call("tallies", fmts, varying, groups, spread, drawn)
+        part = expression.totals(len(fmts), rows, units)[0]
         if ragged:  # the compiled sum cannot tell padding from data in a bad block
             real = _to_groups(torch.ones_like(sheets[where], dtype=torch.float32), block).sum(2)
-            part[:, _EXCLUDED] = torch.where(table[0] > 0, 0.0, real).sum(dtype=torch.float64)
+            part[:, _EXCLUDED] = torch.where(inverse > 0, 0.0, real).sum(dtype=torch.float64)
         total = torch.where(is_max, torch.maximum(total, part), total + part)
     total[:, _N] = x.numel() - total[:, _EXCLUDED]
     return total
