@@ -1,8 +1,23 @@
 """`python -m srdd` and the `srdd` command."""
 
+import gc
+import os
 import sys
 
-from srdd.cli.app import main
+# What reads reports is over before garbage is worth looking for, a tenth of the time of `srdd zones`. Commands that
+# run a model keep them; theirs may hold tensors.
+SHORT = ("zones", "multipliers", "advise", "compare", "check", "show", "formats", "schema", "schedule")
+
+
+def main() -> int:
+    """Run the command line as a process of its own."""
+    if sys.argv[1:2] and sys.argv[1] in SHORT:
+        gc.disable()
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for some reads every installed package
+    from srdd.cli.app import main as run
+
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -32,7 +32,7 @@ from srdd.zones import span
 class Fact(BaseModel):
     """A row of a document that may hold nan and inf; both are null in JSON."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null", defer_build=True)
 
 
 class Difference(Fact):

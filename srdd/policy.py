@@ -34,7 +34,7 @@ def _not_bool(value: Any) -> Any:
 class Scope(BaseModel):
     """What a limit holds for; None is everything."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     site: Kind | None = None
     quant: str | None = None

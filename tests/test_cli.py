@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from srdd.cli.app import app
+from srdd.cli.app import COMMANDS
 from srdd.report import json_schema, load
 
 Run = Callable[..., tuple[int, str, str]]
@@ -281,7 +281,7 @@ def test_formats_and_schema(srdd: Run) -> None:
     assert json.loads(out) == json_schema()
 
 
-@pytest.mark.parametrize("command", [c.callback.__name__ for c in app.registered_commands])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str, srdd: Run) -> None:
     code, out, err = srdd(command, "--help")
     assert code == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from srdd.cli.app import app
+from srdd.cli.app import COMMANDS, build
 from srdd.formats import FORMATS, SYNONYMS, Rule
 from srdd.metrics import MAIN
 from srdd.multipliers import STRATEGIES
@@ -17,11 +17,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 GROUPED = [
-    f"{g.name} {c.callback.__name__}" for g in app.registered_groups for c in g.typer_instance.registered_commands
+    f"{g.name} {c.callback.__name__}"
+    for g in build(COMMANDS).registered_groups
+    for c in g.typer_instance.registered_commands
 ]
 
 
-@pytest.mark.parametrize("command", [*(c.callback.__name__ for c in app.registered_commands), *GROUPED])
+@pytest.mark.parametrize("command", [*COMMANDS, *GROUPED])
 def test_every_command_is_in_the_readme(command: str) -> None:
     assert f"srdd {command}" in README
 

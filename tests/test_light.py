@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from srdd.__main__ import SHORT
+from srdd.cli.app import COMMANDS
+
 HEAVY = ("torch", "transformers", "numpy", "scipy")
 
 
@@ -53,3 +56,15 @@ def test_no_module_imports_typing_only_names_at_run_time() -> None:
         [sys.executable, "-W", "error", "-m", "srdd", "--version"], capture_output=True, text=True, cwd=Path("/")
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_only_commands_on_reports_go_without_garbage_collection() -> None:
+    """A model's tensors may sit in reference cycles, which only a collection frees."""
+    assert set(SHORT) < set(COMMANDS)
+    assert not {"scan", "impact", "probe", "report", "validate"} & set(SHORT)
+    code = (
+        "import gc, sys; from srdd.__main__ import main; sys.argv[1:] = [{!r}, '--help']; main(); print(gc.isenabled())"
+    )
+    for command, collects in ((SHORT[0], "False"), ("scan", "True")):
+        done = subprocess.run([sys.executable, "-c", code.format(command)], capture_output=True, text=True, check=True)
+        assert done.stdout.split()[-1] == collects

@@ -13,7 +13,7 @@ from builders import make_rin
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srdd.__main__ import main
+from srdd.cli.app import main
 from srdd.errors import NoiseError
 from srdd.noise.schedule import levels, multiplier, sigma, stretches
 from srdd.rin import RinConfig, Schedule

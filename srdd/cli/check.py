@@ -49,8 +49,6 @@ def check(
 
     from srdd.cli import console
     from srdd.errors import OptionError
-    from srdd.exporters import gate_markdown
-    from srdd.exporters import junit as junit_xml
     from srdd.files import check_new, write_text
     from srdd.gate import check as hold
     from srdd.policy import check_by
@@ -70,11 +68,17 @@ def check(
     base = None if baseline is None else load(baseline)
     verdict = hold(load(new), base, rules, allow_different_model=allow_different_model)
     if junit is not None:
+        from srdd.exporters import junit as junit_xml
+
         write_text(junit, junit_xml.render(verdict))
     if summary is not None:
+        from srdd.exporters import gate_markdown
+
         write_text(summary, gate_markdown.render(verdict))
     page = os.environ.get("GITHUB_STEP_SUMMARY")
     if page:
+        from srdd.exporters import gate_markdown
+
         try:
             with Path(page).open("a", encoding="utf-8") as file:
                 file.write(gate_markdown.render(verdict))
