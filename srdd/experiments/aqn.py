@@ -167,7 +167,7 @@ def verdict_of(comparisons: Sequence[Comparison]) -> str:
     rest = [row.b for row in against if row.b not in (*won, *lost)]
     parts += [f"not shown to differ from {', '.join(rest)}"] if rest else []
     helped = by_pair["targeted", "quantized"].verdict == "targeted is better than quantized"
-    tail = "noise helps against none" if helped else "no gain from noise is shown"
+    tail = "it is better than no noise" if helped else "no gain from noise is shown"
     return f"targeted noise is {'; '.join(parts)}; {tail}"
 
 
