@@ -1,7 +1,6 @@
 """`python -m srdd` and the `srdd` command."""
 
 import gc
-import os
 import sys
 
 # What reads reports is over before garbage is worth looking for, a tenth of the time of `srdd zones`. Commands that
@@ -13,7 +12,6 @@ def main() -> int:
     """Run the command line as a process of its own."""
     if sys.argv[1:2] and sys.argv[1] in SHORT:
         gc.disable()
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for some reads every installed package
     from srdd.cli.app import main as run
 
     return run()
