@@ -160,17 +160,17 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def _load_as(kind: type[Document], what: str, path: Path, command: str = "") -> Document:
-    document = _parse(_content(path), path)
+    document = _parse(_content(path, f"{what} document", command or what), path)
     if not isinstance(document, dict) or document.get("document") != f"srdd-{what}":
         raise ReportError(f"{path} is no {what} document; write one with `srdd {command or what} --out {path}`")
     return _validated(kind, document, str(path))
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, what: str = "report", command: str = "scan") -> bytes:
     try:
         return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except FileNotFoundError:
-        raise ReportError(f"no report at {path}; write one with `srdd scan --out {path}`") from None
+        raise ReportError(f"no {what} at {path}; write one with `srdd {command} --out {path}`") from None
     except OSError as problem:
         raise ReportError(f"cannot read {path}: {problem}") from problem
 

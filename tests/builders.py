@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from srdd.impact_document import ImpactSettings
 from srdd.report import Report, in_order
 from srdd.rin import CLASSES, RinConfig, Target
 from srdd.schema import Calibration, Coverage, Kind, Model, Settings, Site, measurement
@@ -90,4 +91,24 @@ def make_rin(layers: Mapping[int, float], target: Target = "rmsnorm", **settings
             "layer_multipliers": dict(layers),
             **settings,
         }
+    )
+
+
+def impact_settings(*attribute: str, rows: int = 0) -> ImpactSettings:
+    """mxfp4 on weights and inputs, two sequences."""
+    return ImpactSettings(
+        formats=["mxfp4:even"],
+        points=["both"],
+        calibration=Calibration(source="toy", seq_len=8, sequence_hashes=["a", "b"]),
+        attribute=list(attribute),
+        label_samples=1,
+        rows=rows,
+        exclude=[],
+        left_out=[],
+        noise=False,
+        seed=0,
+        device="cpu",
+        dtype="float32",
+        backend="eager",
+        versions={},
     )

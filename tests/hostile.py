@@ -1,9 +1,9 @@
 """A report whose every name tries to be more than a name. If one succeeds, window.pwned is set or a request is made."""
 
-from builders import make_report, tally
+from builders import impact_settings, make_report, tally
 
 from srdd.experiment_document import ArmResult, Comparison, Experiment, ExperimentSettings
-from srdd.impact_document import Estimate, Impact, ImpactSettings, LayerImpact, LinearImpact
+from srdd.impact_document import Estimate, Impact, LayerImpact, LinearImpact
 from srdd.probe_document import Baseline, Break, Probe, ProbeSettings, Trial
 from srdd.report import Report, in_order
 from srdd.schema import Calibration, Model, Site
@@ -172,22 +172,7 @@ def impact_document(model: Model, names: tuple[str, ...] = ("a", "b")) -> Impact
     one = {point: Estimate(value=0.25, error=0.01) for point in ("weight", "input", "both")}
     return Impact(
         model=model,
-        settings=ImpactSettings(
-            formats=["mxfp4:even"],
-            points=["both"],
-            calibration=Calibration(source="toy", seq_len=8, sequence_hashes=["s0", "s1"]),
-            attribute=["gradient", "swap-groups"],
-            label_samples=1,
-            rows=64,
-            exclude=[],
-            left_out=[],
-            noise=False,
-            seed=0,
-            device="cpu",
-            dtype="float32",
-            backend="eager",
-            versions={},
-        ),
+        settings=impact_settings("gradient", "swap-groups", rows=64),
         layers=[
             LayerImpact(
                 layer=0, format="mxfp4:even", point="both", isolated=one["both"], cumulative=one["both"],

@@ -256,6 +256,10 @@ def test_the_command(tmp_path: Path, srdd: Run) -> None:
         (["--out", "x.html", "--zones", "report.json"], "is no srdd-zones document"),
         (["--out", "x.html", "--multipliers", "report.json"], "is no srdd-rin document"),
         (["--out", "x.html", "--baseline", "gone.json"], "no report at gone.json"),
+        (
+            ["--out", "x.html", "--experiment", "gone.json"],
+            "no experiment document at gone.json; write one with `srdd exp",
+        ),
         (["--out", "x.html", "--zones", "gone.yaml"], "no file gone.yaml"),
         (["--out", "no/such/folder.html"], "folder no/such does not exist"),
     ],

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from builders import impact_settings
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
 
 from srdd.errors import OptionError, ReportError
-from srdd.impact_document import Estimate, Impact, ImpactSettings, LayerImpact
+from srdd.impact_document import Estimate, Impact, LayerImpact
 from srdd.rankings import kendall, spearman
-from srdd.schema import Calibration, Model
+from srdd.schema import Model
 from srdd.validation import validate
 
 Run = Callable[..., tuple[int, str, str]]
@@ -48,22 +49,7 @@ def make(layers: int = 12, swap: bool = True) -> Impact:
     ]
     return Impact(
         model=Model(id="toy", parameter_count=1),
-        settings=ImpactSettings(
-            formats=["mxfp4:even"],
-            points=["both"],
-            calibration=Calibration(source="toy", seq_len=8, sequence_hashes=["a", "b"]),
-            attribute=["gradient", "swap"],
-            label_samples=1,
-            rows=0,
-            exclude=[],
-            left_out=[],
-            noise=False,
-            seed=0,
-            device="cpu",
-            dtype="float32",
-            backend="eager",
-            versions={},
-        ),
+        settings=impact_settings("gradient", "swap"),
         layers=rows,
         linears=[],
     )

@@ -36,7 +36,8 @@ def advise(
     if against not in ("format", "classic"):
         raise OptionError(f"--against {against}: expected format or classic")
     document = load(report)
-    advice = decide(document, choose_kind(document, site), choose_specs(document, quant)[0], against)  # type: ignore[arg-type]
+    kind, spec = choose_kind(document, site), choose_specs(document, quant)[0]
+    advice = decide(document, kind, spec, against)  # type: ignore[arg-type]  # checked above
     if as_json:
         console.machine(advice.model_dump_json(indent=1))
         return

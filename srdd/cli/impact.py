@@ -98,7 +98,7 @@ def impact(
             sequences,
             formats,
             points,
-            attribute=attributes,  # type: ignore[arg-type]
+            attribute=attributes,  # type: ignore[arg-type]  # _attributes refuses what is none
             rows=rows,
             label_samples=label_samples,
             batch_size=batch_size,
