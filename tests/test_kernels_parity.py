@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from srdd import kernels
-from srdd.formats import FORMATS, parse
+from srdd.formats import FORMATS, BlockFormat, parse
+from srdd.kernels.fused import Engine
 from srdd.tally import FIELDS
 
 SPECS = [f"{row.name}:{rule.value}" for row in FORMATS.values() for rule in row.rules]
@@ -136,6 +139,29 @@ def test_many_formats_equal_one_by_one() -> None:
     many = kernels.measure_many(x, FUSED_SPECS, backend="eager")
     for spec, row in zip(FUSED_SPECS, many, strict=True):
         _check_tally(kernels.measure(x, spec, backend="reference"), row, spec)
+
+
+def test_blocks_of_16_and_32_share_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NaN spoils 16 elements of nvfp4 and 32 of mxfp4; where rows are no multiple of 32, each reads for itself."""
+    fmts, readings = ["nvfp4", "mxfp4", "mxfp8", "nvfp4:min_normal", "mxfp4_2d"], []
+    call = Engine.call
+
+    def counted(self: Engine, name: str, chosen: tuple[BlockFormat, ...], *args: Any) -> Any:
+        readings.extend([[fmt.name for fmt in chosen]] if name == "tallies" else [])
+        return call(self, name, chosen, *args)
+
+    monkeypatch.setattr(Engine, "call", counted)
+    x = torch.randn(64, 96, generator=torch.Generator().manual_seed(5))
+    x[3, 20], x[9, 0] = torch.nan, torch.inf
+    for columns, sets in (
+        (96, [["nvfp4", "mxfp4", "mxfp8_e4m3", "nvfp4"], ["mxfp4_2d"]]),
+        (80, [["nvfp4", "nvfp4"], ["mxfp4", "mxfp8_e4m3"], ["mxfp4_2d"]]),
+    ):
+        readings.clear()
+        got = kernels.measure_many(x[:, :columns], fmts, backend="eager")
+        assert readings == sets
+        for spec, row in zip(fmts, got, strict=True):
+            _check_tally(kernels.measure(x[:, :columns], spec, backend="reference"), row, spec)
 
 
 def test_a_given_global_amax_counts() -> None:

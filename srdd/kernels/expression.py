@@ -48,13 +48,34 @@ def quantize(fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Ten
 
 def tallies(
     fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Tensor], noises: Sequence[Tensor | None]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What each group of [G, K, L] leaves behind, float32 [rows, G] in its own unit, ordered as `_COMMON`, `_EACH`.
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """What each group of [G, K, L] leaves behind, float32 [rows, G] in its own unit, ordered as `totals` wants it.
 
-    Beside it, as `block_scales` has them: unit, amax and bad elements [3, G], and 1/unit of every row [G, K], 0 in bad
-    blocks. Works on magnitudes: only sum_x and sum_e need a sign. Summing over groups is left to `totals`: here it
-    would be a parallel loop for every row, dearer than the work.
+    Beside it, for every width of `by_width`: unit, amax and bad elements [widths, 3, G], and 1/unit of each row [G, K],
+    0 in bad blocks. Summing over groups is left to `totals`: here it would be a parallel loop for every row, dearer
+    than the work.
     """
+    parts = []
+    for chosen in by_width(fmts):
+        width = fmts[chosen[0]].block[1]
+        shape = (x.shape[0], GROUP // width, width)
+        drawn = [None if noise is None else noise.view(shape) for noise in (noises[i] for i in chosen)]
+        scales = [tensor_scales[i] for i in chosen]
+        parts.append(_tallies([fmts[i] for i in chosen], x.view(shape), scales, drawn))
+    rows, units, inverses = zip(*parts, strict=True)
+    return torch.cat([*rows]), torch.stack([*units]), [*inverses]
+
+
+def by_width(fmts: Sequence[BlockFormat]) -> list[list[int]]:
+    """Which formats have blocks of the same width: they share scales of the data and every sum over x alone."""
+    widths = dict.fromkeys(fmt.block[1] for fmt in fmts)
+    return [[i for i, fmt in enumerate(fmts) if fmt.block[1] == width] for width in widths]
+
+
+def _tallies(
+    fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Tensor], noises: Sequence[Tensor | None]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`tallies` for formats of one width. Works on magnitudes: only sum_x and sum_e need a sign."""
     scales, units = block_scales(fmts, x, tensor_scales)
     f = x.to(torch.float32)
     inverse = scales[0][:, :, None]
@@ -104,7 +125,7 @@ def tallies(
     return torch.stack(rows), units, scales[0]
 
 
-# The rows of `tallies`: these, then those of each format; and the power of the group's unit that each is in.
+# The rows of each width: these, then those of each format; and the power of the group's unit that each is in.
 _COMMON = {"nonzero": 0, "nonfinite": 0, "sum_x": 1, "sum_x2": 2, "sum_x4": 4, "sum_abs_x": 1}
 _EACH = {
     "deadzone": 0,  # counts every zero of q: `totals` takes off the zeros of x
@@ -123,21 +144,21 @@ _EACH = {
 }
 
 
-def totals(count: int, rows: Tensor, units: Tensor, tensors: int = 1) -> Tensor:
-    """float64 [tensors, count, fields] from what `tallies` gave for `count` formats, summed over groups, eagerly.
+def totals(fmts: Sequence[BlockFormat], rows: Tensor, units: Tensor, tensors: int = 1) -> Tensor:
+    """float64 [tensors, formats, fields] from what `tallies` gave, summed over groups, eagerly.
 
     The groups are those of `tensors` tensors of equal size, one after the other. `n` stays 0 and padding (zeros) counts
     in `excluded` only: both follow from the shape.
     """
-    power, sources = _plan(count, rows.device)
-    unit = units[0].double()
+    power, sources = _plan(tuple(map(tuple, by_width(fmts))), rows.device)
+    unit = units[:, 0].double()
     unit2 = unit * unit
-    powers = torch.stack([torch.ones_like(unit), unit, unit2, unit2 * unit2])
+    powers = torch.cat([torch.ones_like(unit), unit, unit2, unit2 * unit2])
     scaled = (rows.double() * powers[power]).view(len(rows), tensors, -1)
-    largest, excluded = units[1:].double().view(2, tensors, -1)
-    rest = torch.stack([largest.amax(1), excluded.sum(1), torch.zeros_like(unit[:tensors])])
-    results = torch.cat([scaled.sum(2), scaled.amax(2), rest])[sources].permute(2, 0, 1).contiguous()
-    zeros = units.shape[1] // tensors * GROUP - results[..., _NONZERO]  # of x; padding and bad blocks count as such
+    largest, excluded = units[:, 1:].double().view(len(units), 2, tensors, -1).unbind(1)
+    rest = [largest.amax(2), excluded.sum(2), torch.zeros_like(unit[:1, :tensors])]
+    results = torch.cat([scaled.sum(2), scaled.amax(2), *rest])[sources].permute(2, 0, 1).contiguous()
+    zeros = units.shape[2] // tensors * GROUP - results[..., _NONZERO]  # of x; padding and bad blocks count as such
     results[..., _DEADZONE] -= zeros
     results[..., _RELATIVE] += results[..., _DEADZONE]
     return results
@@ -147,18 +168,25 @@ _NONZERO, _DEADZONE, _RELATIVE = (FIELDS.index(name) for name in ("nonzero", "de
 
 
 @cache
-def _plan(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which power of the unit each row is in, and where `totals` finds each field: sums, maxima, then three more."""
-    layout = [*_COMMON.items(), *list(_EACH.items()) * count]
+def _plan(widths: tuple[tuple[int, ...], ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which power of its unit each row is in, and where `totals` finds each field: sums, maxima, then the rest."""
+    layout = [
+        (w, *row) for w, chosen in enumerate(widths) for row in (*_COMMON.items(), *[*_EACH.items()] * len(chosen))
+    ]
+    power = torch.tensor([min(power, 3) * len(widths) + w for w, _, power in layout], device=device)
     size = len(layout)
-    power = torch.tensor([min(power, 3) for _, power in layout], device=device)
-    sources = []
-    for i in range(count):
-        at = {name: index for index, name in enumerate(_COMMON)}
-        at |= {name: len(_COMMON) + i * len(_EACH) + index for index, name in enumerate(_EACH)}
-        at |= {"max_abs_e": size + at["max_abs_e"], "max_abs_x": 2 * size, "excluded": 2 * size + 1, "n": 2 * size + 2}
-        sources.append([at[field] for field in FIELDS])
-    return power, torch.tensor(sources, device=device)
+    sources = {}
+    start = 0
+    for w, chosen in enumerate(widths):
+        common = {name: start + index for index, name in enumerate(_COMMON)}
+        common |= {"max_abs_x": 2 * size + w, "excluded": 2 * size + len(widths) + w, "n": 2 * (size + len(widths))}
+        start += len(_COMMON)
+        for i in chosen:
+            at = common | {name: start + index for index, name in enumerate(_EACH)}
+            at["max_abs_e"] += size
+            sources[i] = [at[field] for field in FIELDS]
+            start += len(_EACH)
+    return power, torch.tensor([sources[i] for i in sorted(sources)], device=device)
 
 
 def _sum(t: Tensor) -> Tensor:
