@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from srdd.errors import OptionError
+from srdd.float64 import to_float64
 from srdd.impact.divergence import Reference
 from srdd.impact.stack import logits_of
 
@@ -69,7 +70,7 @@ def paired_error(changed: Sequence[float], base: Sequence[float]) -> float | Non
 
 
 def _means(per_token: Tensor) -> list[float]:
-    result: list[float] = per_token.double().mean(1).tolist()
+    result: list[float] = to_float64(per_token).mean(1).tolist()
     return result
 
 

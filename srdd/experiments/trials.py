@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from srdd.experiments import evaluation, profiles
 from srdd.experiments.evaluation import Outcome, finite_mean, paired_error
 from srdd.experiments.modes import Mode, in_mode
+from srdd.float64 import to_float64
 from srdd.impact.divergence import Reference
 from srdd.impact.fake import Quantizer
 from srdd.noise import Injection, Injector
@@ -70,7 +71,7 @@ class Run:
             for batch, winners in zip(self.batches, self.winners[cell.mode.name], strict=True):
                 seen = evaluation.references(self.model, batch)
                 evaluation.add(outcome, seen)
-                outcome.top1 += (seen.logits.argmax(-1) == winners).double().mean(1).tolist()
+                outcome.top1 += to_float64(seen.logits.argmax(-1) == winners).mean(1).tolist()
         return outcome
 
 
@@ -79,7 +80,7 @@ def grid_of(run: Run, target: Target, sigmas: Sequence[float] | None) -> tuple[f
     count = profiles.layer_count(run.model)
     config = profiles.everywhere(count, target, 1.0, relative=False)
     injector = Injector(run.model, config, evaluation="allow", rounding="allow")
-    weights = [getattr(t.module, t.attribute).detach().double() for t in injector.targets]
+    weights = [to_float64(getattr(t.module, t.attribute).detach()) for t in injector.targets]
     run.powers[target] = math.fsum(float(w.square().sum()) for w in weights)
     run.counts[target] = sum(w.numel() for w in weights)
     if sigmas is not None:

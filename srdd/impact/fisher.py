@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from srdd.errors import SiteError
+from srdd.float64 import to_float64
 from srdd.impact.fake import Quantizer
 from srdd.impact.stack import LayerCall, LayerStack, first, logits_of
 from srdd.impact.sweep import Changes
@@ -110,7 +111,7 @@ class Fisher:
     def _layer_products(self, index: int, g: Tensor) -> None:
         for (spec, point, layer), change in self._changes.items():
             if layer == index:
-                self._products[spec, point, f"{_LAYER}{index}"] = (g * change).sum(-1).double()
+                self._products[spec, point, f"{_LAYER}{index}"] = to_float64((g * change).sum(-1))
 
     def add(self, name: str, module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
         """Called in backward by a Linear: keeps g . d for all formats and points, returns the gradient of x."""
@@ -125,7 +126,7 @@ class Fisher:
             of_weight, of_input = (gd * x).sum(-1), (gx * dx).sum(-1)
             products = {"weight": of_weight, "input": of_input, "both": of_weight + of_input + (gd * dx).sum(-1)}
             for point, product in products.items():
-                self._products[quantizer.name, point, name] = product.double()
+                self._products[quantizer.name, point, name] = to_float64(product)
         return gx
 
     @contextmanager

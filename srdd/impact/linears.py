@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from srdd.float64 import to_float64
 from srdd.impact.fake import Quantizer
 
 POINTS = ("weight", "input", "both")
@@ -87,5 +88,5 @@ def _spaced(length: int, rows: int, device: torch.device) -> Tensor:
 
 
 def _norms(x: Tensor) -> list[float]:
-    result: list[float] = x.double().flatten(1).square().sum(1).tolist()
+    result: list[float] = to_float64(x).flatten(1).square().sum(1).tolist()
     return result

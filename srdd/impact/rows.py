@@ -12,6 +12,7 @@ from statistics import fmean
 
 from torch import Tensor
 
+from srdd.float64 import to_float64
 from srdd.impact.divergence import quantile
 from srdd.impact.estimates import mean, ratio_of_sums, share_change
 from srdd.impact.fake import POINTS
@@ -82,8 +83,8 @@ def rows_of_layers(
                     predicted_kl_joint=_per_token(fisher.layer_sums.get(key), tokens) if fisher else None,
                     predicted_kl_modules=_summed(fisher, key, names[index], tokens) if fisher else None,
                     swap_error=_swap_error(results, key),
-                    swap_kl=mean([kl.double().mean().item() for kl in swaps]) if swaps else None,
-                    noise_kl=mean([kl.double().mean().item() for kl in noises]) if noises else None,
+                    swap_kl=mean([to_float64(kl).mean().item() for kl in swaps]) if swaps else None,
+                    noise_kl=mean([to_float64(kl).mean().item() for kl in noises]) if noises else None,
                     scores=scores.get((spec, index), {}),
                 )
             )
@@ -125,7 +126,7 @@ def _summed(fisher: Fisher, key: tuple[str, str, int], layer: str, tokens: int) 
 
 
 def _per_sequence(results: Sequence[SweepResult], of: Callable[[SweepResult], Tensor]) -> list[float]:
-    return [row.double().mean().item() for result in results for row in of(result)]
+    return [to_float64(row).mean().item() for result in results for row in of(result)]
 
 
 def reference_row(results: Sequence[SweepResult]) -> Reference:
@@ -179,6 +180,6 @@ def group_swaps(results: Sequence[SweepResult]) -> dict[str, dict[str, dict[Poin
     found: dict[str, dict[str, dict[Point, Estimate]]] = {}
     for key in results[0].unit_swaps if results else ():
         spec, point, name = key
-        kls = [row.double().mean().item() for result in results for row in result.unit_swaps[key]]
+        kls = [to_float64(row).mean().item() for result in results for row in result.unit_swaps[key]]
         found.setdefault(spec, {}).setdefault(name, {})[point] = mean(kls)  # type: ignore[index]
     return found

@@ -43,7 +43,7 @@ Progress = Callable[[str, int, int], None]
 def measure_impact(
     model: nn.Module,
     sequences: Tensor | Sequences,
-    formats: Sequence[str | BlockFormat | None],
+    formats: str | Sequence[str | BlockFormat | None],
     points: Sequence[Point] = POINTS,
     *,
     attribute: Sequence[Attribute] = ("gradient",),
@@ -60,15 +60,16 @@ def measure_impact(
 ) -> Impact:
     """What each format costs; None or "identity" among `formats` is the control, which changes nothing.
 
-    `sequences` is int64 [count, length] of at least 2 tokens. Raises SrddError subclasses: SiteError for a model whose
-    layers cannot be found, OptionError, CalibrationError.
+    `formats` is a list, or a text such as "mxfp4,nvfp4"; `sequences` is int64 [count, length] of at least 2 tokens.
+    Raises SrddError subclasses: SiteError for a model whose layers cannot be found, OptionError, CalibrationError.
     """
     started = time.monotonic()
     if label_samples < 1 or batch_size < 1 or rows < 0:
         raise OptionError("label samples and batch size: expected at least 1; rows: 0 (all) or more")
     if label_samples > 1 and "gradient" not in attribute:
         raise OptionError("label samples have no effect without the attribution gradient")
-    parsed = [None if fmt is None or fmt == "identity" else parse(fmt) for fmt in formats]
+    listed = formats.split(",") if isinstance(formats, str) else formats
+    parsed = [None if fmt is None or fmt == "identity" else parse(fmt) for fmt in listed]
     ids, calibration = token_ids_of(sequences)
     if ids.shape[1] < 2:
         raise CalibrationError(f"sequences of {ids.shape[1]} token(s) predict nothing; expected at least 2 tokens")

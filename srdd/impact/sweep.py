@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from srdd.errors import SiteError
+from srdd.float64 import to_float64
 from srdd.impact.divergence import Reference
 from srdd.impact.fake import EXCLUDE, FakeQuantized, Point, Quantizer, fake_quantize
 from srdd.impact.stack import LayerCall, LayerStack, first, logits_of
@@ -187,5 +188,5 @@ class Sweep:
 
 
 def _norms(x: Tensor) -> list[float]:
-    result: list[float] = x.double().flatten(1).square().sum(1).tolist()
+    result: list[float] = to_float64(x).flatten(1).square().sum(1).tolist()
     return result

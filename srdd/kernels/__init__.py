@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from srdd.errors import BackendError, TensorError
+from srdd.float64 import home
 from srdd.formats import BlockFormat, parse
 from srdd.kernels import fused, reference
 from srdd.tally import FIELDS, IS_MAX
@@ -60,11 +61,14 @@ def choose(
 
     Raises BackendError for an unknown name, and for "fused" where it cannot compile. "auto" never raises.
     """
+    where = torch.device(device)
+    if name == "reference" and home(where) != where:
+        raise BackendError(f"backend reference computes in float64, which {device} has not; take --backend eager")
     if name in ("reference", "eager"):
         return Backend(name, "asked for by name")
     if name not in ("auto", "fused"):
         raise BackendError(f"unknown backend {name!r}; known: auto, {', '.join(NAMES)}")
-    missing = _missing(torch.device(device))
+    missing = _missing(where)
     if name == "fused":
         if missing:
             raise BackendError(f"backend fused cannot run: {missing}; or take --backend eager")
@@ -112,7 +116,10 @@ def measure(
     global_amax: Tensor | float | None = None,
     backend: str | Backend = "auto",
 ) -> Tensor:
-    """The tally of `x`: one float64 vector in the order of `srdd.tally.FIELDS`, on x's device. Raises as above."""
+    """The tally of `x`: one float64 vector in the order of `srdd.tally.FIELDS`. Raises as above.
+
+    It lies on x's device, or on the CPU where that has no float64 (MPS).
+    """
     return measure_many(x, (fmt,), generator=generator, global_amax=global_amax, backend=backend)[0]
 
 
@@ -131,7 +138,7 @@ def measure_many(
     rows = tuple(parse(fmt) for fmt in fmts)
     _check(x, rows, generator)
     if not rows:
-        return torch.zeros(0, len(FIELDS), dtype=torch.float64, device=x.device)
+        return torch.zeros(0, len(FIELDS), dtype=torch.float64, device=home(x.device))
     chosen = _resolve(backend, x, rows)
     with torch.no_grad():
         if chosen.name == "reference":

@@ -18,6 +18,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from srdd.float64 import to_float64
 from srdd.formats import BlockFormat, Scale
 from srdd.kernels.rounding import round_to
 from srdd.kernels.scales import block_scales
@@ -150,12 +151,13 @@ def totals(fmts: Sequence[BlockFormat], rows: Tensor, units: Tensor, tensors: in
     The groups are those of `tensors` tensors of equal size, one after the other. `n` stays 0 and padding (zeros) counts
     in `excluded` only: both follow from the shape.
     """
+    rows, units = to_float64(rows), to_float64(units)
     power, sources = _plan(tuple(map(tuple, by_width(fmts))), rows.device)
-    unit = units[:, 0].double()
+    unit = units[:, 0]
     unit2 = unit * unit
     powers = torch.cat([torch.ones_like(unit), unit, unit2, unit2 * unit2])
-    scaled = (rows.double() * powers[power]).view(len(rows), tensors, -1)
-    largest, excluded = units[:, 1:].double().view(len(units), 2, tensors, -1).unbind(1)
+    scaled = (rows * powers[power]).view(len(rows), tensors, -1)
+    largest, excluded = units[:, 1:].view(len(units), 2, tensors, -1).unbind(1)
     rest = [largest.amax(2), excluded.sum(2), torch.zeros_like(unit[:1, :tensors])]
     results = torch.cat([scaled.sum(2), scaled.amax(2), *rest])[sources].permute(2, 0, 1).contiguous()
     zeros = units.shape[2] // tensors * GROUP - results[..., _NONZERO]  # of x; padding and bad blocks count as such

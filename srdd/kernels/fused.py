@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from srdd.float64 import home
 from srdd.formats import BlockFormat, Rule, Scale
 from srdd.kernels import expression
 from srdd.kernels.tiling import NATIVE, as_sheets, common_block, from_groups, strips, to_groups
@@ -148,7 +149,7 @@ def measure_each(engine: Engine, x: Tensor, fmts: Sequence[BlockFormat]) -> Tens
     whole = size > 0 and size % expression.GROUP == 0 and x.dtype in NATIVE and size * 2 <= engine.chunk(x.device)
     if not whole or any(f.stochastic or f.block[0] > 1 or x.shape[-1] % f.block[1] for f in fmts):
         return torch.stack([measure(engine, part, fmts, None, None) for part in x])
-    results = torch.empty(len(x), len(fmts), len(FIELDS), dtype=torch.float64, device=x.device)
+    results = torch.empty(len(x), len(fmts), len(FIELDS), dtype=torch.float64, device=home(x.device))
     step = engine.chunk(x.device) // size
     width = max(fmt.block[1] for fmt in fmts)
     for start in range(0, len(x), step):
@@ -181,8 +182,8 @@ def _measure_tiles(
     sheets = as_sheets(x, block)
     noise_sheets = [None if noise is None else as_sheets(noise, block) for noise in noises]
     ragged = sheets.shape[1] % block[0] != 0 or sheets.shape[2] % block[1] != 0
-    is_max = torch.tensor(IS_MAX, device=x.device)
-    total = torch.zeros(len(fmts), len(FIELDS), dtype=torch.float64, device=x.device)
+    is_max = torch.tensor(IS_MAX, device=home(x.device))
+    total = torch.zeros(len(fmts), len(FIELDS), dtype=torch.float64, device=home(x.device))
     for where in strips(sheets, block, engine.chunk(x.device)):
         groups = to_groups(sheets[where], block)
         drawn = [None if noise is None else to_groups(noise[where], block) for noise in noise_sheets]
@@ -192,7 +193,7 @@ def _measure_tiles(
         part = expression.totals(fmts, rows, units)[0]
         if ragged:  # the compiled sum cannot tell padding from data in a bad block
             real = to_groups(torch.ones_like(sheets[where], dtype=torch.float32), block).sum(2)
-            part[:, _EXCLUDED] = torch.where(inverses[0] > 0, 0.0, real).sum(dtype=torch.float64)
+            part[:, _EXCLUDED] = torch.where(inverses[0] > 0, 0.0, real).to(total.device).sum(dtype=torch.float64)
         total = torch.where(is_max, torch.maximum(total, part), total + part)
     total[:, _N] = x.numel() - total[:, _EXCLUDED]
     return total

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from srdd.errors import NoiseError, OptionError
+from srdd.float64 import home, to_float64
 from srdd.noise.plan import NoisePlan
 from srdd.noise.targets import Target
 from srdd.rin import RinConfig
@@ -179,7 +180,8 @@ class Injector:
             parameter.copy_(noisy)
         kept.version, kept.total = parameter._version, _sum(parameter)
         moved = noisy.float() - clean.float()
-        facts = torch.stack((moved.double().square().sum(), (moved != 0).sum(), (~torch.isfinite(noisy)).sum()))
+        numbers = (to_float64(moved).square().sum(), (moved != 0).sum(), (~torch.isfinite(noisy)).sum())
+        facts = torch.stack([to_float64(number) for number in numbers])
         rows.append((target, size, facts))
 
     def _touched(self, rows: list[tuple[Target, float, Tensor]], step: int) -> Iterator[Touched]:
@@ -216,7 +218,7 @@ def _parameter(target: Target) -> Tensor:
 
 
 def _sum(weight: Tensor) -> Tensor:
-    return weight.detach().sum(dtype=torch.float64)
+    return weight.detach().to(home(weight.device)).sum(dtype=torch.float64)
 
 
 def _on_host(facts: list[Tensor]) -> list[Any]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from srdd import rin
 from srdd.errors import NoiseError, NoiseWarning
+from srdd.float64 import to_float64
 from srdd.noise import schedule
 from srdd.noise.draw import changed_share, normal
 from srdd.noise.targets import Target, find_targets, unit_offset
@@ -97,7 +98,7 @@ class NoisePlan:
     def _unit(self, target: Target, weight: Tensor) -> float:
         if not self.config.relative:
             return 1.0
-        return float((weight.detach().double() + self._offsets[target.name]).square().mean().sqrt())
+        return float((to_float64(weight.detach()) + self._offsets[target.name]).square().mean().sqrt())
 
 
 def some(weight: Tensor) -> Tensor:

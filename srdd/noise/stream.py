@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from srdd.errors import NoiseError
+from srdd.float64 import to_float64
 from srdd.noise.draw import canonical
 from srdd.noise.injector import Injection, Touched
 from srdd.noise.plan import NoisePlan, some
@@ -80,7 +81,7 @@ class Push:
         noisy = plan.noisy(target, tensor, *at)
         kind = self._stream.arrives_as or noisy.dtype
         moved = noisy.to(kind).float() - tensor.detach().to(kind).float()
-        std = float(moved.double().square().mean().sqrt())
+        std = float(to_float64(moved).square().mean().sqrt())
         self._touched[plain] = Touched(plain, target.layer, size, std, moved.numel(), int((moved != 0).sum()))
         return noisy
 
