@@ -32,11 +32,12 @@ from srdd.schema import KINDS, Coverage, Settings
 from srdd.schema import Site as SiteRow
 from srdd.seeds import generator_for
 from srdd.selection import Selection
+from srdd.selfcheck import checked
 from srdd.site_rows import activation_row, warnings_for, weight_row
 from srdd.sites import SiteMap
 from srdd.tap import Tap
 from srdd.verdicts import CLASSIC
-from srdd.weights import device_of, matrices_of, measure_matrices, present
+from srdd.weights import device_of, dtype_of, matrices_of, measure_matrices, present
 
 # (stage, done, total) after every step of it; stages are "weights" (in values) and "activations" (in tokens)
 Progress = Callable[[str, int, int], None]
@@ -78,6 +79,7 @@ def scan(
     device = device_of(model)
     tokens = 0 if token_ids is None else token_ids.numel()
     chosen = kernels.choose(backend, elements=_elements(model, found, tokens), formats=formats, device=device)
+    chosen = checked(chosen, formats, device, dtype_of(model))
 
     rows = _scan_weights(model, found, formats, seed, chosen, progress)
     uncovered: list[str] = []
@@ -97,7 +99,7 @@ def scan(
             calibration=calibration,
             seed=seed,
             device=device_name(device),
-            dtype=str(next((p.dtype for p in model.parameters()), "none")).removeprefix("torch."),
+            dtype=str(dtype_of(model)).removeprefix("torch."),
             backend=backend_used,
             backend_reason=reason,
             thresholds=thresholds or dict(CLASSIC),
@@ -133,7 +135,9 @@ def scan_checkpoint(
     found = selection.filter(checkpoint_sites(checkpoint))
     sizes = {site.name: checkpoint.tensors[site.module].numel for site in found.sites}
     total, done = sum(sizes.values()), 0
-    chosen = kernels.choose(backend, elements=total, formats=formats, device=torch.device("cpu"))
+    device = torch.device("cpu")
+    chosen = kernels.choose(backend, elements=total, formats=formats, device=device)
+    chosen = checked(chosen, formats, device, checkpoint.tensors[found.sites[0].module].torch_dtype)
     rows = []
     for site in found.sites:
         matrices = matrices_from(checkpoint, site)

@@ -81,6 +81,11 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device(found)
 
 
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The type of the first parameter; float32 where there is none."""
+    return next((p.dtype for p in model.parameters()), torch.float32)
+
+
 def matrices_of(module: nn.Module, site: Site) -> Iterator[tuple[Tensor]]:
     """The matrices [out, in] of a weight site in memory: one, or one per fused expert."""
     weight = weight_of(module, site.parameter).detach()

@@ -96,7 +96,10 @@ def test_auto_weighs_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_missing", lambda device: None)
     assert kernels.choose("auto", elements=10**5, formats=("mxfp4",)).name == "eager"
     assert kernels.choose("auto").name == "eager"
-    assert kernels.choose("auto", elements=10**12, formats=("mxfp4",)).name == "fused"
+    for formats in (("mxfp4",), ("mxfp4", "nvfp4", "mxfp8")):  # every format compiled must be repaid too
+        enough = kernels.REPAYS * (1 + len(formats)) // len(formats) + 1
+        assert kernels.choose("auto", elements=enough - 2, formats=formats).name == "eager"
+        assert kernels.choose("auto", elements=enough, formats=formats).name == "fused"
 
 
 def test_a_backend_is_a_value() -> None:

@@ -32,8 +32,9 @@ from srdd.identity import Identity
 from srdd.impact.fake import EXCLUDE, Quantizer
 from srdd.rin import Schedule, Target
 from srdd.run_facts import identify, model_of, provenance, token_ids_of, used, versions
+from srdd.selfcheck import checked, values_differ
 from srdd.sites import find_sites
-from srdd.weights import device_of
+from srdd.weights import device_of, dtype_of
 
 FEW = 5  # seeds below which a reader is warned
 
@@ -95,6 +96,7 @@ def run_aqn(
     sites = find_sites(model, ("weight", "input"))
     work = sum(s.numel for s in sites.of("weight")) * len(seeds) * (1 if training is None else training.steps)
     kernel = kernels.choose(backend, elements=work, formats=[parsed], device=device)
+    kernel = checked(kernel, [parsed], device, dtype_of(model), values_differ)
     kept: dict[str, tuple[int, Tensor]] | None = {} if kind == "inference" else None
     setting = Setting(
         model,
@@ -142,7 +144,7 @@ def run_aqn(
             train=None if training is None else _train_settings(training, schedule, samples, len(ids)),
             exclude=list(exclude),
             device=device.type,
-            dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+            dtype=str(dtype_of(model)).removeprefix("torch."),
             backend=used(kernel)[0],
             versions=versions(),
         ),

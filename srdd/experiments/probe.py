@@ -32,8 +32,9 @@ from srdd.impact.fake import EXCLUDE, Quantizer
 from srdd.probe_document import Break, Criterion, Probe, ProbeSettings, Profile, Trial
 from srdd.rin import CLASSES, RinConfig, Target
 from srdd.run_facts import identify, model_of, provenance, token_ids_of, used, versions
+from srdd.selfcheck import checked, values_differ
 from srdd.sites import find_sites
-from srdd.weights import device_of
+from srdd.weights import device_of, dtype_of
 
 LIMITS: dict[Criterion, float] = {"loss": 1.1, "entropy": 1.1, "agreement": 0.8}
 STEPS = 5  # of the bisection: to 2 % of sigma on a grid of doublings
@@ -77,6 +78,7 @@ def measure_probe(
     device = device_of(model)
     work = sum(s.numel for s in sites.of("weight")) * len(seeds)
     kernel = kernels.choose(backend, elements=work, formats=[parsed], device=device)
+    kernel = checked(kernel, [parsed], device, dtype_of(model), values_differ)
     run = Run(
         model,
         evaluation.batches_of(ids, batch_size, device),
@@ -117,7 +119,7 @@ def measure_probe(
             calibration=calibration,
             exclude=list(exclude),
             device=device.type,
-            dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+            dtype=str(dtype_of(model)).removeprefix("torch."),
             backend=used(kernel)[0],
             versions=versions(),
         ),

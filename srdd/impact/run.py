@@ -32,9 +32,10 @@ from srdd.impact_document import Impact, ImpactSettings
 from srdd.metrics import BY_NAME, MAIN
 from srdd.report import Report
 from srdd.run_facts import identify, model_of, provenance, token_ids_of, used, versions
+from srdd.selfcheck import checked, values_differ
 from srdd.series import as_error
 from srdd.sites import Site, find_sites
-from srdd.weights import device_of
+from srdd.weights import device_of, dtype_of
 
 Attribute = Literal["gradient", "swap", "swap-groups"]
 Progress = Callable[[str, int, int], None]
@@ -79,6 +80,7 @@ def measure_impact(
     sites = find_sites(model, ("weight", "input"))
     work = sum(s.numel for s in sites.of("weight")) * len(ids)
     chosen = kernels.choose(backend, elements=work, formats=real, device=device)
+    chosen = checked(chosen, real, device, dtype_of(model), values_differ)
     quantizers = [Quantizer(fmt, chosen, seed, kept={}) for fmt in parsed]
     modes = [Mode(q, point) for q in quantizers for point in points]
     handle = fake_quantize(model, quantizers[0], exclude=exclude)
@@ -157,7 +159,7 @@ def measure_impact(
             noise=noise,
             seed=seed,
             device=device.type,
-            dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+            dtype=str(dtype_of(model)).removeprefix("torch."),
             backend=used(chosen)[0],
             versions=versions(),
         ),

@@ -29,8 +29,9 @@ from srdd.tally import FIELDS, IS_MAX
 __all__ = ["Backend", "choose", "fallback_reason", "measure", "measure_each", "measure_many", "merge", "quant_dequant"]
 
 NAMES = ("reference", "eager", "fused")
-# Elements times formats from which compiling is repaid: 15 s cold, against 1/0.02 - 1/0.5 = 48 s a billion saved.
-REPAYS = 300_000_000
+# Elements times formats from which compiling is repaid, for one compiled graph and for each of its formats: cold, it
+# takes 10 s and 10 s a format, against 1/0.02 - 1/0.5 = 48 s saved on a billion.
+REPAYS = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,11 @@ def choose(
         return Backend("eager", f"{_fallback[0]}; eager gives the {lost}", strict=False)
     if elements is None:
         return Backend("eager", f"the amount of work is not known; eager gives the {lost}", strict=False)
-    work = elements * max(len(formats), 1)
+    count = max(len(formats), 1)
+    work, enough = elements * count, REPAYS * (1 + count)
     amount = f"{work / 1e9:.2f} G elements x formats"
-    if work < REPAYS:
-        return Backend("eager", f"{amount} do not repay compiling (that takes {REPAYS / 1e9:.1f} G)", strict=False)
+    if work < enough:
+        return Backend("eager", f"{amount} do not repay compiling (that takes {enough / 1e9:.1f} G)", strict=False)
     return Backend("fused", f"{amount} repay compiling", strict=False)
 
 
