@@ -15,22 +15,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Literal
 
-from pydantic import Field
-
+from srdd.advice_document import Action, Advice, Against, Candidate, Flagged, Verdict, WhatIf
 from srdd.baselines import gaussian
 from srdd.causes import cause, noise_shares
 from srdd.errors import FormatError, OptionError, ReportError
 from srdd.formats import parse
 from srdd.metrics import BY_NAME, MAIN
 from srdd.report import Report
-from srdd.schema import Kind, Layer, Measurement, Part
+from srdd.schema import Kind, Layer, Measurement
 from srdd.verdicts import CLASSIC, violates
 
-Verdict = Literal["no_action", "higher_precision", "mixed_approach", "reconsider_format"]
-Against = Literal["format", "classic"]
-Action = Literal["higher precision", "noise in training", "another format"]
 FEW, MANY = 0.10, 0.30  # shares of layers
 _ACTIONS: dict[Verdict, Action] = {
     "higher_precision": "higher precision",
@@ -46,60 +41,6 @@ _POINTS = {"deadzone_ratio": 0.01, "saturation_ratio": 0.01}
 
 # QeRL's two published settings start at 0.01 and 0.05, for NVFP4.
 _QERL_SIGMAS, _QERL_FORMAT = (0.01, 0.05), "nvfp4:nvidia"
-
-
-class WhatIf(Part):
-    """Another format of the same report at the same place."""
-
-    format: str
-    gain_db: float
-    bits_per_value: float | None
-
-
-class Flagged(Part):
-    """A layer beyond a limit: by what, why as far as it was measured, and what would help."""
-
-    layer: int
-    beyond: dict[str, float]  # metric -> value
-    severity: float  # the worst of its metrics over its limit, in amplitude
-    action: Action
-    cause: str
-    noise_shares: dict[str, float] = Field(default_factory=dict)  # of the noise power: clipping, underflow, rounding
-    crest: float | None = None
-    kurtosis: float | None = None
-    what_if: list[WhatIf] = Field(default_factory=list)
-
-
-class Candidate(Part):
-    """A format of the report and how many of its layers are beyond its own limits."""
-
-    format: str
-    bits_per_value: float | None
-    sqnr_db: float | None  # mean over layers
-    flagged: int
-    layers: int
-    passes: bool
-
-
-class Advice(Part):
-    """The advice with all it rests on."""
-
-    schema_version: Literal[1] = 1
-    document: Literal["srdd-advice"] = "srdd-advice"
-    model: str
-    site: str
-    quant: str
-    against: Against
-    limits: dict[str, float]
-    layers: int
-    verdict: Verdict
-    rule: str  # the line of the rule table that applied
-    flagged: list[Flagged]
-    formats: list[Candidate]
-    next_format: str | None = None
-    sigma_range: tuple[float, float] | None = None
-    sigma_source: str | None = None
-    notes: list[str] = Field(default_factory=list)
 
 
 def limits_for(spec: str, against: Against, thresholds: Mapping[str, float]) -> dict[str, float]:

@@ -18,10 +18,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from srdd import rin
+from srdd.comparability import comparable, other_model
 from srdd.errors import OptionError, ReportError
 from srdd.experiment_document import Experiment
 from srdd.impact_document import Impact
-from srdd.pairing import comparable, other_model
 from srdd.probe_document import Probe
 from srdd.report import Report, load, load_experiment, load_impact, load_probe, read_source
 from srdd.rin import RinConfig

@@ -16,8 +16,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from srdd.checkpoint import Checkpoint, StoredTensor
+from srdd.checkpoint import Checkpoint
 from srdd.errors import SiteError
+from srdd.safetensors_files import StoredTensor
 from srdd.schema import Skipped
 from srdd.sites import Site, SiteMap, fusion_group
 

@@ -15,10 +15,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from srdd.comparison_document import Comparison, Difference, Drift, DriftTable
 from srdd.errors import OptionError
 from srdd.layer_groups import thirds
 from srdd.metrics import RANKED, Metric
@@ -27,87 +26,6 @@ from srdd.report import Report
 from srdd.schema import Kind
 from srdd.uncertainty import jackknife
 from srdd.zones import span
-
-
-class Fact(BaseModel):
-    """A row of a document that may hold nan and inf; both are null in JSON."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null", defer_build=True)
-
-
-class Difference(Fact):
-    """One layer, zone or site outside the layers in both reports."""
-
-    name: str
-    layers: list[int]  # empty for a site outside the layers
-    base: float
-    new: float
-    change: float
-    standard_error: float
-    within_noise: bool
-    worse: bool | None  # None: no change, not measured, or a metric without a better side
-
-
-class Comparison(Fact):
-    """One metric of one kind and format. Rows with a change come first, largest first, then those not measured."""
-
-    kind: Kind
-    base_format: str
-    new_format: str
-    metric: str
-    unit: str
-    layers: list[Difference]
-    outside: list[Difference]  # sites in no layer, such as lm_head
-    zones: list[Difference]
-
-    @property
-    def measured(self) -> list[Difference]:
-        """Layers and sites outside them that have a number in both reports."""
-        return [row for row in (*self.layers, *self.outside) if not math.isnan(row.change)]
-
-
-class Drift(Fact):
-    """One layer or zone over a series of reports. `change` is last minus first, `slope` the least-squares line."""
-
-    name: str
-    layers: list[int]
-    values: list[float]
-    change: float
-    standard_error: float
-    slope: float
-    slope_error: float
-    within_noise: bool
-    worse: bool | None
-
-
-class DriftTable(Fact):
-    """The drift of one metric of one kind and format, largest change first."""
-
-    kind: Kind
-    format: str
-    metric: str
-    unit: str
-    layers: list[Drift]
-    outside: list[Drift]
-    zones: list[Drift]
-
-    @property
-    def measured(self) -> list[Drift]:
-        """Layers and sites outside them that have a number in the first and the last report."""
-        return [row for row in (*self.layers, *self.outside) if not math.isnan(row.change)]
-
-
-class ComparisonDocument(Fact):
-    """What `srdd compare --json` prints."""
-
-    schema_version: Literal[1] = 1
-    document: Literal["srdd-comparison"] = "srdd-comparison"
-    reports: list[str]  # as the user named them, the base first
-    models: list[str]
-    notes: list[str]
-    comparisons: list[Comparison] = Field(default_factory=list)
-    drift: list[DriftTable] = Field(default_factory=list)
-
 
 _ROUNDING = 1e-9  # smaller numbers are left over from float64 sums and shown as 0
 _Row = TypeVar("_Row", Difference, Drift)

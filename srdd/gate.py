@@ -17,13 +17,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from srdd.compare import Fact
+from srdd.comparability import comparable
+from srdd.comparison_document import Fact
 from srdd.errors import OptionError
 from srdd.formats import parse
 from srdd.layer_groups import layer_numbers
+from srdd.limits import Floor, Limit
 from srdd.metrics import Metric
-from srdd.pairing import By, Pair, comparable, pairs, within_noise
-from srdd.policy import Floor, Limit, Policy
+from srdd.pairing import By, Pair, pairs, within_noise
+from srdd.policy import Policy
 from srdd.report import Report
 from srdd.schema import KINDS, Kind
 from srdd.series import as_error

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from srdd.advice import Advice
+from srdd.advice_document import Advice
 from srdd.bundle import Bundle
 from srdd.schema import Kind
 from srdd.zones import span

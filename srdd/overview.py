@@ -13,7 +13,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from srdd.advice import Advice, Flagged, advise
+from srdd.advice import advise
+from srdd.advice_document import Advice, Flagged
 from srdd.baselines import gaussian
 from srdd.bundle import Bundle
 from srdd.causes import cause

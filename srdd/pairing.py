@@ -1,8 +1,6 @@
-"""Two reports side by side: whether they may be compared, and which measurement of one belongs to which of the other.
+"""Two reports side by side: which measurement of one belongs to which of the other, and the error of its change.
 
-Not here: tables of differences (compare.py) and limits (gate.py). What must agree is the model (architecture, layers,
-parameters: a later checkpoint of a training run is the same model), the calibration, the sites and the format with its
-scale rule. Ids, devices and dtypes may differ, and that is said.
+Not here: whether they may be compared (comparability.py), tables of differences (compare.py) and limits (gate.py).
 
 The error of a change is that of the difference, not of two numbers: both reports saw the same sequences, and a hard
 text is hard for both. So the same sequence is left out of both (jackknife of the difference, see uncertainty.py).
@@ -13,23 +11,19 @@ standard error 0.1. The change is +0.1 in either sequence: its error is 0, where
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from srdd.errors import ReportError
-from srdd.schema import KINDS, Calibration, Kind, Measurement
+from srdd.comparability import same_sequences
+from srdd.schema import Calibration, Kind, Measurement
 from srdd.summary import layer_rows
 from srdd.uncertainty import jackknife
-from srdd.zones import span
 
 if TYPE_CHECKING:
     from srdd.metrics import Metric
     from srdd.report import Report
-    from srdd.schema import Model
 
 By = Literal["layer", "module"]
-_MODEL_FIELDS = ("architecture", "layer_count", "parameter_count")
 WITHIN_NOISE = 2.0  # changes smaller than so many standard errors are called noise
 
 
@@ -75,158 +69,6 @@ def within_noise(change: float, error: float) -> bool:
     return abs(change) < WITHIN_NOISE * error
 
 
-def comparable(
-    base: Report,
-    new: Report,
-    kinds: Sequence[Kind] | None = None,
-    specs: Sequence[str] | None = None,
-    *,
-    across_quant: bool = False,
-    allow_different_model: bool = False,
-) -> list[str]:
-    """What differs and does no harm, as sentences. `kinds` and `specs` are what will be compared, None all.
-
-    Raises ReportError, naming the field and both values, for what cannot be compared.
-    """
-    for which, report in (("base", base), ("new", new)):
-        if not report.sites:
-            raise ReportError(f"the {which} report is empty: it has no sites")
-    notes = _models(base, new, allow_different_model)
-    wanted = kinds or [kind for kind in KINDS if kind in _kinds(base) | _kinds(new)]
-    for kind in wanted:
-        for which, report in (("base", base), ("new", new)):
-            if kind not in _kinds(report):
-                has = ", ".join(kind for kind in KINDS if kind in _kinds(report))
-                raise ReportError(
-                    f"site set differs: the {which} report has no {kind} sites, only {has}; choose with --site"
-                )
-    if any(kind != "weight" for kind in wanted):
-        version_0 = is_version_0(base) or is_version_0(new)
-        notes += _calibrations(base.settings.calibration, new.settings.calibration, allow_different_model, version_0)
-    if not across_quant:
-        _formats(base.settings.formats, new.settings.formats, specs)
-    for kind in wanted:
-        if allow_different_model or is_version_0(base) or is_version_0(new):  # other names for the same layers
-            notes += _layers_only(base, new, kind, allow_different_model)
-        else:
-            notes += _sites(base, new, kind, specs or base.settings.formats, across_quant)
-    for field in ("device", "dtype", "seed"):
-        a, b = getattr(base.settings, field), getattr(new.settings, field)
-        if a != b and "unknown" not in (a, b):
-            notes.append(f"{field} differs: {a} and {b}")
-    return notes
-
-
-def _kinds(report: Report) -> set[Kind]:
-    return {site.kind for site in report.sites}
-
-
-def other_model(base: Model, new: Model) -> list[tuple[str, object, object]]:
-    """The fields by which two models are not the same, with both values; what one does not know cannot differ."""
-    fields = [(name, getattr(base, name), getattr(new, name)) for name in _MODEL_FIELDS]
-    return [(name, a, b) for name, a, b in fields if a and b and a != b]  # version 0 does not know
-
-
-def _models(base: Report, new: Report, allow: bool) -> list[str]:
-    notes = []
-    for field, a, b in other_model(base.model, new.model):
-        if not allow:
-            raise ReportError(
-                f"another model: {field} differs (base {base.model.id}: {a}, new {new.model.id}: {b}); "
-                "--allow-different-model compares them anyway"
-            )
-        notes.append(f"{field} differs: {a} and {b}")
-    if base.model.id != new.model.id:
-        notes.append(f"model ids differ: {base.model.id} and {new.model.id}")
-    for which, report in (("base", base), ("new", new)):
-        if is_version_0(report):
-            notes.append(f"the {which} report is of version 0: no sums, no standard errors, calibration unknown")
-    return notes
-
-
-def is_version_0(report: Report) -> bool:
-    """True for metrics without tallies."""
-    return any(m.tally is None for site in report.sites for m in site.formats.values())
-
-
-def _calibrations(a: Calibration | None, b: Calibration | None, allow: bool, version_0: bool) -> list[str]:
-    """Order does not matter: sums are the same in any. Reports without one (version 0) cannot be checked."""
-    if a is None or b is None:
-        return [] if version_0 else ["calibration unknown in one report: not compared"]
-    if _same_sequences(a, b):
-        return []
-    if allow and a.data_sha256 is not None and a.data_sha256 == b.data_sha256:
-        return ["the same calibration text in other tokens; standard errors are not paired"]
-    if a.seq_len != b.seq_len:
-        raise ReportError(f"calibration differs: seq_len is {a.seq_len} in the base and {b.seq_len} in the new report")
-    raise ReportError(
-        f"calibration differs: tokens_sha256 is {_short(a)} in the base and {_short(b)} in the new report; "
-        "scan both with the same --data, --samples, --seq-len and --seed"
-    )
-
-
-def _same_sequences(a: Calibration, b: Calibration) -> bool:
-    return a.seq_len == b.seq_len and sorted(a.sequence_hashes) == sorted(b.sequence_hashes)
-
-
-def _short(calibration: Calibration) -> str:
-    return f"{calibration.tokens_sha256[:12]} ({len(calibration.sequence_hashes)} sequences of {calibration.source})"
-
-
-def _formats(base: Sequence[str], new: Sequence[str], specs: Sequence[str] | None) -> None:
-    for spec in specs or dict.fromkeys([*base, *new]):
-        for which, mine, other in (("base", base, new), ("new", new, base)):
-            if spec in mine:
-                continue
-            name = spec.partition(":")[0]
-            twin = next((s for s in mine if s.partition(":")[0] == name and s not in other), None)
-            if twin is not None:
-                a, b = (twin, spec) if which == "base" else (spec, twin)
-                raise ReportError(
-                    f"scale rule differs: {a} in the base and {b} in the new report; "
-                    "scan with the same rule, or use `srdd compare --across quant`"
-                )
-            raise ReportError(
-                f"formats differ: the {which} report has no {spec} ({', '.join(mine)}); choose with --quant"
-            )
-
-
-def _layers_only(base: Report, new: Report, kind: Kind, allow: bool) -> list[str]:
-    a, b = _layers(base, kind), _layers(new, kind)
-    alone = span(sorted(a ^ b))
-    if (alone and not allow) or (alone and not a & b):
-        raise ReportError(f"site set differs: {kind} layer(s) {alone} are in one report only")
-    return [f"{kind} layer(s) {alone} are in one report only and left out"] if alone else []
-
-
-def _sites(base: Report, new: Report, kind: Kind, specs: Sequence[str], across: bool) -> list[str]:
-    # an expert that got no tokens has no site, and the next checkpoint may route to it
-    idle = {*base.coverage.uncovered, *new.coverage.uncovered} if kind == "input" else set()
-    for spec in [None] if across else specs:
-        a, b = (
-            {
-                site.name
-                for site in report.sites
-                if site.kind == kind and (spec is None or spec in site.formats) and not _under(site.name, idle)
-            }
-            for report in (base, new)
-        )
-        for which, names in (("base", sorted(a - b)), ("new", sorted(b - a))):
-            if names:
-                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-                under = f" under {spec}" if spec else ""
-                raise ReportError(f"site set differs: {kind} {names[0]}{more} is only in the {which} report{under}")
-    return [f"{len(idle)} expert(s) got no tokens in one of the reports and are in one layer only"] if idle else []
-
-
-def _under(name: str, modules: set[str]) -> bool:
-    return any(name == module or name.startswith(f"{module}.") for module in modules)
-
-
-def _layers(report: Report, kind: Kind) -> set[int]:
-    return {site.layer for site in report.sites if site.kind == kind and site.layer is not None}
-
-
 def pairs(
     base: Report, new: Report, kind: Kind, spec: str, new_spec: str | None = None, *, by: By = "layer"
 ) -> list[Pair]:
@@ -256,7 +98,7 @@ def _measured(report: Report, kind: Kind, spec: str, by: By) -> dict[tuple[int |
 
 
 def _order(a: Calibration | None, b: Calibration | None) -> tuple[int, ...] | None:
-    if a is None or b is None or not _same_sequences(a, b):
+    if a is None or b is None or not same_sequences(a, b):
         return None
     places = {name: place for place, name in enumerate(b.sequence_hashes)}
     return tuple(places[name] for name in a.sequence_hashes)

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from srdd import gguf
-from srdd.checkpoint import check_shards, shards_hash
+from srdd import gguf, gguf_header
 from srdd.errors import MissingExtraError, OptionError, SourceError
 from srdd.identity import Identity
 from srdd.packages import packaged
 from srdd.quiet import quiet
+from srdd.safetensors_files import check_shards, shards_hash
 from srdd.sites import decoder_layers
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -74,10 +74,11 @@ def open_model(
     label, hashed = _label(name, path), None
     with ExitStack() as open_while_loading:
         if path.is_file() and path.suffix == ".gguf":
-            hashed = gguf.head_hash(path)
+            hashed = gguf_header.head_hash(path)
+            stored = gguf_header.stored_types(path)
             notes = (
-                f"the weights come from a GGUF file in {gguf.stored_types(path)} and already carry that format's "
-                "error; weight errors here are against the dequantized values",
+                f"the weights come from a GGUF file in {stored} and already carry that format's error; "
+                "weight errors here are against the dequantized values",
             )
             path = open_while_loading.enter_context(gguf.unpacked(path, "float32" if dtype == "auto" else dtype))
         elif path.is_file():

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from builders import N, make_report, tally
 
-from srdd.advice import Advice, advise, limits_for
+from srdd.advice import advise, limits_for
+from srdd.advice_document import Advice
 from srdd.baselines import gaussian
 from srdd.causes import cause, noise_shares
 from srdd.errors import OptionError, ReportError

@@ -11,11 +11,12 @@ import pytest
 from builders import make_report, tally
 from test_light import loaded_by
 
+from srdd.comparability import comparable
 from srdd.compare import change_text, compare, drift
 from srdd.errors import OptionError, ReportError
 from srdd.layer_groups import layer_numbers, parse_zones, thirds
 from srdd.metrics import BY_NAME
-from srdd.pairing import comparable, within_noise
+from srdd.pairing import within_noise
 from srdd.report import Report, from_document
 from srdd.schema import Measurement, Site, measurement
 from srdd.tally import Tally

@@ -19,7 +19,8 @@ from builders import make_report, tally
 from srdd.errors import OptionError, ReportError
 from srdd.exporters import gate_markdown, junit
 from srdd.gate import check
-from srdd.policy import DEFAULTS, Floor, Limit, Policy, Scope, load, parse_floor, parse_limit
+from srdd.limits import Floor, Limit, Scope
+from srdd.policy import DEFAULTS, Policy, load, parse_floor, parse_limit
 from srdd.report import Report, in_order
 from srdd.schema import measurement
 from srdd.tally import Tally

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 import srdd
-from srdd import gguf
+from srdd import gguf, gguf_header
 from srdd.checkpoint import open_checkpoint
 from srdd.errors import MissingExtraError, OptionError, SourceError
 from srdd.source import first_unpacking, needs_model, open_model
@@ -131,7 +131,7 @@ def test_gguf_values_arrive_and_again_from_the_cache(tiny_gguf: Path, tiny_llama
         assert opened.identity.layer_count == 3
         assert opened.tokenizer is not None
         assert "in F32 " in opened.notes[0]
-        assert opened.identity.weights_hash == gguf.head_hash(tiny_gguf)
+        assert opened.identity.weights_hash == gguf_header.head_hash(tiny_gguf)
     assert needs_model(str(tiny_gguf))
 
 
@@ -159,7 +159,7 @@ def test_fine_tunes_that_agree_in_head_and_size_get_copies_of_their_own(tmp_path
     for file, values in zip(files, (b"A", b"B"), strict=True):
         file.write_bytes(b"GGUF" + bytes(2**20) + values * 10_000)
         os.utime(file, ns=(0, 0))
-    assert gguf.head_hash(files[0]) == gguf.head_hash(files[1])
+    assert gguf_header.head_hash(files[0]) == gguf_header.head_hash(files[1])
     assert gguf.cache_folder(files[0], "float32") != gguf.cache_folder(files[1], "float32")
 
 
@@ -238,7 +238,7 @@ def test_every_cut_of_a_gguf_header_is_a_source_error(tiny_gguf: Path, tmp_path:
     for length in range(4, 3000, 7):
         bad.write_bytes(raw[:length])
         with pytest.raises(SourceError):
-            gguf.stored_types(bad)
+            gguf_header.stored_types(bad)
 
 
 def test_a_gguf_without_all_weights(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ def test_a_gguf_without_all_weights(tmp_path: Path, tiny_llama: Path, monkeypatc
 
 
 def test_types_of_ggml_are_those_of_its_own_package() -> None:
-    for number, (name, block, block_bytes) in gguf._TYPES.items():
+    for number, (name, block, block_bytes) in gguf_header.GGML_TYPES.items():
         kind = third_party.GGMLQuantizationType(number)
         assert (kind.name, *third_party.GGML_QUANT_SIZES[kind]) == (name, block, block_bytes)
 

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from srdd.advice import Advice
+    from srdd.advice_document import Advice
 
 
 def advise(

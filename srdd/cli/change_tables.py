@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from srdd.compare import (
-    Comparison,
-    ComparisonDocument,
-    Difference,
-    Drift,
-    DriftTable,
-    change_text,
-    compare_pairs,
-    value_text,
-)
+from srdd.compare import change_text, compare_pairs, value_text
+from srdd.comparison_document import Comparison, ComparisonDocument, Difference, Drift, DriftTable
 from srdd.metrics import MAIN, RANKED, Metric
 from srdd.pairing import pairs
 

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from srdd.compare import Comparison, ComparisonDocument, DriftTable
+    from srdd.comparison_document import Comparison, ComparisonDocument, DriftTable
     from srdd.report import Report
 
 
@@ -44,9 +44,10 @@ def compare(
     """
     from srdd import compare as comparing
     from srdd.cli import console
+    from srdd.comparability import comparable
+    from srdd.comparison_document import ComparisonDocument
     from srdd.errors import OptionError
     from srdd.layer_groups import parse_zones
-    from srdd.pairing import comparable
     from srdd.report import load
     from srdd.series import choose_kinds
 
@@ -71,7 +72,7 @@ def compare(
         )
     # tables show the details of one kind and format, JSON those of all
     details = [(kind, *pair) for kind in kinds for pair in specs] if as_json else [(kinds[-1], *specs[0])]
-    document = comparing.ComparisonDocument(
+    document = ComparisonDocument(
         reports=[str(path) for path in reports],
         models=[report.model.id for report in documents[: len(reports)]],
         notes=list(dict.fromkeys(notes)),
