@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # 0: the per-layer JSON of the first SRDD scripts: metrics without tallies (srdd.report_v0)
 # 1: the first document of this package
 SCHEMA_VERSION = 1
+_NONFINITE = FIELDS.index("nonfinite")
 Document = TypeVar("Document", bound=Part)
 
 
@@ -67,7 +68,8 @@ class Report(Part):
     @property
     def has_errors(self) -> bool:
         """True when a site holds NaN or infinite values: its other numbers leave their blocks out."""
-        return any(text.startswith("ERROR") for text in self.warnings)
+        tallies = (measured.tally for site in self.sites for measured in site.formats.values())
+        return any(tally is not None and tally[_NONFINITE] > 0 for tally in tallies)
 
     @classmethod
     def load(cls, path: str | Path) -> Report:

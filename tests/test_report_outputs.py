@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from srdd.metrics import METRICS
 from srdd.overview import overview, zones_of
 from srdd.page_data import build
 from srdd.report import Report
-from srdd.schema import Measurement
+from srdd.schema import Measurement, measurement
 from srdd.tally import Tally
 
 Run = Callable[..., tuple[int, str, str]]
@@ -147,7 +148,15 @@ def test_no_command_to_type_holds_what_a_stranger_wrote(name: str) -> None:
 
 
 def test_worst_verdict_and_nan() -> None:
-    broken = toy().model_copy(update={"warnings": ["ERROR weight x holds NaN"]})
+    report = toy()
+    place = next(i for i, site in enumerate(report.sites) if site.kind == "weight")
+    holed = {
+        spec: measurement(replace(measured.merged(), nonfinite=1.0))
+        for spec, measured in report.sites[place].formats.items()
+    }
+    sites = [*report.sites]
+    sites[place] = sites[place].model_copy(update={"formats": holed})
+    broken = report.model_copy(update={"sites": sites, "warnings": ["ERROR: weight x holds NaN"]})
     found = overview(Bundle(broken), "output", MXFP4)
     assert found.verdict == "broken"
     assert found.steps[0].why.startswith("Repair")
@@ -338,7 +347,7 @@ def test_unknown_metric_of_csv_is_refused() -> None:
 def test_a_format_nobody_knows_still_makes_a_page() -> None:
     page = build(Bundle(hostile_report()), Choices(quant=SPEC), "0")[0]
     assert page["start"]["format"] == SPEC
-    assert page["overview"]["output"][SPEC]["verdict"] == "broken"
+    assert page["overview"]["output"][SPEC]["verdict"] == "reconsider_format"
 
 
 def test_an_impact_document_in_place_of_a_report() -> None:
