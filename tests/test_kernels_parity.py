@@ -119,6 +119,26 @@ def test_fused_tallies_equal_the_reference() -> None:
 
 
 @pytest.mark.filterwarnings("default")
+def test_one_compilation_serves_every_shape() -> None:
+    """Whole and ragged rows, batches and single tensors; Dynamo gives up at the eighth compilation of one function."""
+    from torch._dynamo.utils import counters
+
+    _needs_compiler()
+    g = torch.Generator().manual_seed(5)
+
+    def measure(size: int) -> None:
+        for columns in (48, 64):
+            kernels.measure_many(torch.randn(128 * size, columns, generator=g), ["mxfp4", "nvfp4"], backend="fused")
+        kernels.measure_each(torch.randn(size, 64, 64, generator=g), ["mxfp4", "nvfp4"], backend="fused")
+
+    measure(2)
+    before = counters["stats"]["unique_graphs"]
+    for size in range(3, 13):
+        measure(size)
+    assert counters["stats"]["unique_graphs"] == before
+
+
+@pytest.mark.filterwarnings("default")
 def test_compiled_code_leaves_subnormals_alone() -> None:
     """A compiler's fast-math may switch the whole process to flush-to-zero."""
     _needs_compiler()

@@ -48,7 +48,7 @@ class Engine:
         if function is None:
             function = self._functions[name, fmts] = self._bind(name, fmts)
         if self.compiled:
-            key = (name, fmts, *((t.dtype, t.device) for t, _ in dynamic))
+            key = (name, fmts, *((t.dtype, t.device, t.shape[1:]) for t, _ in dynamic))
             if key not in self._marked:
                 import torch._dynamo
 
@@ -76,11 +76,8 @@ class Engine:
 
 
 def is_compile_error(error: Exception) -> bool:
-    """Whether torch.compile failed, rather than the arithmetic. Imports late: the compiler takes a second to load."""
-    from torch._dynamo.exc import TorchDynamoException
-    from torch._inductor.exc import CppCompileError
-
-    return isinstance(error, (TorchDynamoException, CppCompileError))
+    """Whether torch.compile failed, rather than the arithmetic: its errors have no class in common."""
+    return any(kind.__module__.startswith(("torch._dynamo", "torch._inductor")) for kind in type(error).__mro__)
 
 
 def _options() -> dict[str, Any]:
