@@ -2,9 +2,10 @@
 
 Compilers fuse multiplications into additions, GPUs have divisions that miss by one ulp; tests on other machines cannot
 tell. So the backend chosen measures some 100,000 values on the spot, and the reference measures them on the CPU: counts
-must be equal and sums agree to 1e-6, in every piece of 2048. The values: all bfloat16 of 128 binades, every amax from 1
-to 2 in steps of 1/2048, the formats' values and midpoints, a NaN and an infinity. Not here: subnormals, which some
-devices flush to zero (the tests have them), and a switch to go on with a kernel that is wrong.
+must be equal and sums agree to 1e-5, in every piece of 2048. The values: all bfloat16 of 128 binades; every amax from 1
+to 2 in steps of 1/2048; those from which a scale rule goes one up, with their neighbours; the formats' values and
+midpoints; a NaN and an infinity. Not here: subnormals, which some devices flush to zero (the tests have them), and a
+switch to go on with a kernel that is wrong.
 
 Worked number: mxfp4, nvfp4 and mxfp8 take 0.2 s, nearly all of it the reference's.
 """
@@ -12,7 +13,7 @@ Worked number: mxfp4, nvfp4 and mxfp8 take 0.2 s, nearly all of it the reference
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -28,6 +29,7 @@ from srdd.kernels.tiling import NATIVE
 from srdd.tally import FIELDS
 
 _PIECE = (64, 32)
+_TOLERANCE = 1e-5  # of sums; what float32 may cost inside a piece, see kernels/__init__.py
 _COUNTS = ("n", "nonzero", "deadzone", "clipped", "at_max", "nonfinite", "excluded", "zero_scale")
 _SIZE_OF = {"sum_x": "sum_abs_x", "sum_e": "sum_abs_e"}  # signs cancel: these are compared to the sum of magnitudes
 
@@ -46,7 +48,7 @@ def tallies_differ(
     size = want.abs()
     for name, other in _SIZE_OF.items():
         size[..., FIELDS.index(name)] = want[..., FIELDS.index(other)]
-    slack = 1e-6 * size
+    slack = _TOLERANCE * size
     slack[..., [FIELDS.index(name) for name in _COUNTS]] = 0
     off = ~((got - want).abs() <= slack)
     if not off.any():
@@ -109,9 +111,22 @@ def _pieces(formats: Sequence[BlockFormat], dtype: torch.dtype) -> Tensor:
     patterns = torch.arange(low, high, dtype=torch.int16).view(torch.bfloat16).float()
     sweep = (1 + torch.arange(2048) / 2048)[:, None] * torch.linspace(-1, 1, 32)
     sweep[5, 7], sweep[1900, 0] = torch.nan, torch.inf
-    parts = [patterns, -patterns, sweep.flatten(), *(_grid(element) for element in elements)]
+    parts = [patterns, -patterns, sweep.flatten(), _turns(elements), *(_grid(element) for element in elements)]
     size = math.prod(_PIECE)  # kept apart: next to 2^60, squares of 2^-60 are lost to float32 sums
     return torch.cat([pad(part, (0, -part.numel() % size)) for part in parts]).view(-1, *_PIECE).to(dtype)
+
+
+def _turns(elements: Iterable[Element]) -> Tensor:
+    """Tiles led by the amax from which a scale rule goes one up, by the float32 before it and by the one after.
+
+    Beside the leader some of its size and some down to 2^-32, where even E5M2 turns into zero what a scale is too large
+    for.
+    """
+    points = [1.0, *(e.max / 2.0**e.emax for e in elements), *(2 - 2.0**-bits for bits in range(1, 8))]
+    exact = torch.tensor(points)
+    around = [exact, exact.nextafter(torch.tensor(0.0)), exact.nextafter(torch.tensor(torch.inf))]
+    row = torch.cat([torch.ones(1), 1.5 * 2.0 ** -torch.arange(4, 33, 2), torch.linspace(0.97, -0.9, 16)])
+    return (torch.cat(around)[:, None] * row).repeat_interleave(32, dim=0).flatten()
 
 
 def _grid(element: Element) -> Tensor:

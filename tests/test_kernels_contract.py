@@ -50,6 +50,30 @@ def test_the_generator_must_live_with_the_tensor() -> None:
         kernels.measure(torch.ones(32, device="meta"), "mxfp4_sr", generator=torch.Generator())
 
 
+@pytest.mark.parametrize("amax", [float("inf"), float("nan"), -1.0, 1e39, torch.tensor(torch.inf)])
+def test_a_scale_is_made_of_a_finite_magnitude(amax: torch.Tensor | float) -> None:
+    for call in (kernels.measure, kernels.quant_dequant):
+        with pytest.raises(TensorError, match=r"global_amax (inf|nan|-1|1e\+39): expected a magnitude"):
+            call(torch.ones(32), "nvfp4", global_amax=amax)
+
+
+@pytest.mark.parametrize("backend", ["eager", "reference"])
+def test_a_batch_of_nothing(backend: str) -> None:
+    assert kernels.measure_each(torch.zeros(0, 4, 32), ["mxfp4"], backend=backend).shape == (0, 1, len(FIELDS))
+    assert kernels.measure_each(torch.zeros(3, 4, 32), [], backend=backend).shape == (3, 0, len(FIELDS))
+    with pytest.raises(TensorError, match="a stack of tensors"):
+        kernels.measure_each(torch.tensor(1.0), ["mxfp4"], backend=backend)
+
+
+def test_every_failure_of_the_compiler_is_known_as_one() -> None:
+    from torch._dynamo.exc import FailOnRecompileLimitHit, Unsupported
+    from torch._inductor.exc import CppCompileError
+
+    for error in (FailOnRecompileLimitHit("limit"), Unsupported("op", "gb"), CppCompileError(["g++"], "no")):
+        assert fused.is_compile_error(error)
+    assert not fused.is_compile_error(RuntimeError("of the arithmetic"))
+
+
 def test_unknown_format() -> None:
     with pytest.raises(FormatError, match="mxfp5"):
         kernels.measure(torch.ones(32), "mxfp5")

@@ -14,12 +14,16 @@ from transformers import LlamaForCausalLM
 import srdd
 from srdd import kernels, selfcheck
 from srdd.errors import BackendError
-from srdd.formats import FORMATS, Element, parse_list
-from srdd.kernels import Backend, fused, rounding
+from srdd.formats import FORMATS, BlockFormat, Element, Scale, parse_list
+from srdd.kernels import Backend, fused, rounding, scales
 
 CPU = torch.device("cpu")
 THREE = parse_list(["mxfp4,nvfp4,mxfp8"])
 EAGER = Backend("eager", "asked for by name")
+
+
+def _plain_mx(row: BlockFormat) -> bool:
+    return row.scale is Scale.E8M0 and not row.stochastic
 
 
 def _forget() -> None:
@@ -73,6 +77,15 @@ def test_a_division_that_misses_by_one_ulp_is_found(spec: str, factor: float, mo
     for differ in (selfcheck.tallies_differ, selfcheck.values_differ):
         with pytest.raises(BackendError, match=spec):
             selfcheck.checked(EAGER, parse_list([spec]), CPU, torch.float32, differ)
+
+
+@pytest.mark.parametrize("spec", [f"{r.name}:{rule}" for r in FORMATS.values() for rule in r.rules if _plain_mx(r)])
+@pytest.mark.parametrize("ulps", [-1, 1])
+def test_a_scale_rule_that_misses_by_one_ulp_is_found(spec: str, ulps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    e8m0_bits = scales._e8m0_bits
+    monkeypatch.setattr(scales, "_e8m0_bits", lambda amax, bits, fmt: e8m0_bits(amax, bits + ulps, fmt))
+    with pytest.raises(BackendError, match=spec):
+        selfcheck.checked(EAGER, parse_list([spec]), CPU, torch.float32)
 
 
 def test_auto_falls_back_to_eager_and_says_why() -> None:
