@@ -13,7 +13,7 @@ Worked number: mxfp4, nvfp4 and mxfp8 take 0.3 s, most of it the reference's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -116,16 +116,17 @@ def _pieces(formats: Sequence[BlockFormat], dtype: torch.dtype) -> Tensor:
     return torch.cat([pad(part, (0, -part.numel() % size)) for part in parts]).view(-1, *_PIECE).to(dtype)
 
 
-def _turns(elements: Iterable[Element]) -> Tensor:
+def _turns(elements: Collection[Element]) -> Tensor:
     """Tiles led by the amax from which a scale rule goes one up, by the float32 before it and by the one after.
 
-    Beside the leader some of its size and some down to 2^-32, where even E5M2 turns into zero what a scale is too large
-    for.
+    Beside the leader some of its size, and for every element format one that becomes zero when the scale is too large.
     """
     points = [1.0, *(e.max / 2.0**e.emax for e in elements), *(2 - 2.0**-bits for bits in range(1, 8))]
     exact = torch.tensor(points)
     around = [exact, exact.nextafter(torch.tensor(0.0)), exact.nextafter(torch.tensor(torch.inf))]
-    row = torch.cat([torch.ones(1), 1.5 * 2.0 ** -torch.arange(4, 33, 2), (torch.arange(16) * 0.618034) % 1.9 - 0.95])
+    powers = torch.tensor([e.emin - e.mantissa_bits - 1 - e.emax for e in elements])
+    spread = (torch.arange(31 - len(powers)) * 0.618034) % 1.9 - 0.95  # irregular, so that no two scales suit alike
+    row = torch.cat([torch.ones(1), 1.5 * 2.0**powers, spread])
     return (torch.cat(around)[:, None] * row).repeat_interleave(32, dim=0).flatten()
 
 
