@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from srdd import kernels
-from srdd.errors import MissingExtraError
+from srdd.errors import MissingExtraError, SourceError
 from srdd.formats import BlockFormat, Rule, Scale
 from srdd.kernels import Backend
 from srdd.seeds import generator_for
@@ -84,6 +84,16 @@ def device_of(model: nn.Module) -> torch.device:
 def dtype_of(model: nn.Module) -> torch.dtype:
     """The type of the first parameter; float32 where there is none."""
     return next((p.dtype for p in model.parameters()), torch.float32)
+
+
+def refuse_nonfinite(model: nn.Module) -> None:
+    """Raises SourceError for the first parameter that holds NaN or infinity: no cost of such a model is a number."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta or not parameter.is_floating_point():  # offloaded weights are not looked at
+            continue
+        low, high = parameter.detach().aminmax() if parameter.numel() else (torch.zeros(()), torch.zeros(()))
+        if not (low.isfinite() and high.isfinite()):
+            raise SourceError(f"{name} holds NaN or infinite values; repair it (`srdd scan` finds all such tensors)")
 
 
 def matrices_of(module: nn.Module, site: Site) -> Iterator[tuple[Tensor]]:

@@ -316,3 +316,23 @@ def test_no_color(report: Path) -> None:
         capture_output=True, text=True, check=True, env=os.environ | {"NO_COLOR": "1", "FORCE_COLOR": ""},
     )  # fmt: skip
     assert "\x1b[3" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["formats", "schema"])
+def test_a_reader_that_leaves_is_no_failed_check(command: str) -> None:
+    """`srdd formats 2>&1 | head -1`: what a shell calls 141, and nothing more is said."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        done = subprocess.run([sys.executable, "-m", "srdd", command], stdout=gone, stderr=gone, check=False)
+    assert done.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_standard_output_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "srdd", "schema"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "cannot write to standard output: No space left" in done.stderr

@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
-from srdd.errors import CalibrationError, NoiseError, OptionError
+from srdd.errors import CalibrationError, NoiseError, OptionError, SourceError
 from srdd.experiment_document import Comparison, Experiment
 from srdd.experiments.aqn import run_aqn, verdict_of
 from srdd.experiments.arms import PAIRS, make_arms
 from srdd.experiments.fault import Fault, dead, parse_fault, planted
+from srdd.experiments.probe import measure_probe
 from srdd.experiments.statistics import compare, holm
 from srdd.experiments.trial import Training
 from srdd.impact.fake import fake_quantize
+from srdd.impact.run import measure_impact
 from srdd.noise import Injector
+from srdd.report import load
 from srdd.rin import Schedule
 
 Run = Callable[..., tuple[int, str, str]]
@@ -219,6 +222,10 @@ def test_the_verdict_is_plain() -> None:
     assert verdict_of(none) == (
         "targeted noise is not shown to differ from global, random, healthy; no gain from noise is shown"
     )
+    untested = [_row(a, b, "not tested: a collapse in 1 of 2 seeds" if b == "global" else "x") for a, b in PAIRS]
+    assert verdict_of(untested).startswith(
+        "targeted noise is not tested against global; not shown to differ from random"
+    )
     all_won = [_row(a, b, f"{a} is better than {b}") for a, b in PAIRS]
     assert verdict_of(all_won).endswith("the guidance helps here")
     mixed = [_row(a, b, f"{b} is better than {a}" if b == "random" else v) for a, b in PAIRS for v in ["x"]]
@@ -255,8 +262,46 @@ def test_a_report_of_another_model(llama: LlamaForCausalLM) -> None:
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
     path = tmp_path / "report.json"
-    make_report({"output": [[tally(e)] for e in ERRORS]}).save(path)
+    made = make_report({"output": [[tally(e)] for e in ERRORS]})
+    model = made.model.model_copy(update={"parameter_count": 0})  # not known, so not another model's
+    made.model_copy(update={"model": model}).save(path)
     return path
+
+
+def test_a_report_of_another_size_or_other_weights(
+    tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srdd: Run
+) -> None:
+    given = ("experiment", "aqn", "--model", tiny_llama, "--quant", "mxfp4", "--data", text, "--seq-len", "16")
+    given = (*given, "--seeds", "2", "--worst", "1", "--out", tmp_path / "e.json", "--report")
+    document = load(report)
+    for changes, code, words in (
+        ({"architecture": "BertModel"}, 2, "of another model: architecture is BertModel, here it is LlamaForCausalLM"),
+        ({"parameter_count": 5}, 2, "parameter_count is 5, here it is"),
+        ({"weights_hash": "0" * 64}, 0, "ranked by a scan of other weights"),
+    ):
+        path = tmp_path / "other.json"
+        document.model_copy(update={"model": document.model.model_copy(update=changes)}).save(path)
+        found, _, shown = srdd(*given, path)
+        assert (found, words in " ".join(shown.split())) == (code, True), shown
+
+
+def test_a_broken_model_has_no_costs(tiny_llama: Path) -> None:
+    broken = LlamaForCausalLM.from_pretrained(tiny_llama)
+    torch.nn.init.constant_(broken.model.layers[1].mlp.down_proj.weight, math.nan)
+    named = r"model\.layers\.1\.mlp\.down_proj\.weight holds NaN"
+    with pytest.raises(SourceError, match=named):
+        run(broken)
+    with pytest.raises(SourceError, match=named):
+        measure_probe(broken, IDS, "mxfp4")
+    with pytest.raises(SourceError, match=named):
+        measure_impact(broken, IDS, "mxfp4")
+
+
+def test_costs_that_overflow_are_refused_in_one_line(tiny_llama: Path) -> None:
+    hot = LlamaForCausalLM.from_pretrained(tiny_llama)
+    torch.nn.init.constant_(hot.lm_head.weight, 3e38)
+    with pytest.raises(OptionError, match="NaN or infinite: the model overflows in its type"):
+        measure_impact(hot, IDS[:2], "mxfp4", attribute=("swap",))
 
 
 def test_command(tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srdd: Run) -> None:

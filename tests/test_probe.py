@@ -20,9 +20,11 @@ from srdd.experiments.modes import parse_modes
 from srdd.experiments.probe import measure_probe, targets_of
 from srdd.experiments.trials import SHARES
 from srdd.formats import parse
+from srdd.identity import Identity
 from srdd.impact.fake import fake_quantize
 from srdd.noise.draw import normal
 from srdd.probe_document import Probe, over_seeds
+from srdd.rin import RinConfig
 
 Run = Callable[..., tuple[int, str, str]]
 IDS = torch.randint(0, 50, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -179,6 +181,21 @@ def test_a_guided_profile_stands_beside_the_global_one(llama: LlamaForCausalLM) 
     # 0.2 on two of seven norms, none on the rest: more on one layer is less in all
     assert rms["guided"] == pytest.approx(0.2 * math.sqrt(2 / 7), rel=0.15)
     assert found.settings.multipliers_sha256 is not None
+
+
+def test_multipliers_of_another_model(llama: LlamaForCausalLM) -> None:
+    guide = make_rin(dict.fromkeys(range(3), 1.0))
+    mine = Identity(id="tiny", parameter_count=0, weights_hash="a" * 64)
+    settings: dict[str, Any] = {"sigmas": [0.1], "seeds": [0], "identity": mine}
+
+    def made_for(model: str, weights_hash: str) -> RinConfig:
+        of = guide.provenance.model_copy(update={"model": model, "weights_hash": weights_hash})
+        return guide.model_copy(update={"provenance": of})
+
+    with pytest.raises(OptionError, match="made for bert, whose weights are not those of tiny"):
+        measure_probe(llama, IDS, "mxfp4", "w16a16", multipliers=made_for("bert", "b" * 64), **settings)
+    found = measure_probe(llama, IDS, "mxfp4", "w16a16", multipliers=made_for("tiny", "b" * 64), **settings)
+    assert "the multipliers were made from other weights of tiny" in found.warnings
 
 
 def test_linear_noise_is_added_before_quantization(llama: LlamaForCausalLM) -> None:

@@ -1,6 +1,6 @@
-"""The command line: parse, call, print. Exit 0 fine, 1 a check failed, 2 could not run, 130 interrupted.
+"""The command line: parse, call, print.
 
-Not here: work. Each command is one file that imports what it needs when it runs, so that `srdd --help` starts at once.
+Exit 0 fine, 1 a check failed, 2 could not run, 130 interrupted, 141 nobody reads the output any more. Not here: work. Each command is one file that imports what it needs when it runs, so that `srdd --help` starts at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from srdd.cli import console
 from srdd.errors import SrddError
 
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
+_HUNG_UP = 141  # and for a program whose reader has gone, such as head
 
 
 def _version(wanted: bool) -> None:
@@ -83,6 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
     except SrddError as error:
         console.problem(f"error: {error}")
         return 2
+    except console.HungUpError:
+        console.hang_up()
+        return _HUNG_UP
     except (KeyboardInterrupt, typer.Abort):
         console.problem("interrupted; nothing was written")
         return _INTERRUPTED

@@ -5,8 +5,11 @@ Not here: what is printed. Tables go to stdout only when it is a terminal, so `s
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
+
+from srdd.errors import ReportError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,19 +17,42 @@ if TYPE_CHECKING:
 _WIDTH_WITHOUT_TERMINAL = 120  # rich would fall back to 80 and cut tables in CI logs
 
 
+class HungUpError(Exception):
+    """Nobody reads the output any more, as after `| head`. Typer would make an exit code 1 of a BrokenPipeError."""
+
+
 def people() -> Console:
     """A console for tables and messages; NO_COLOR is honoured by rich."""
     from rich.console import Console
 
+    class Heard(Console):
+        def on_broken_pipe(self) -> None:
+            raise HungUpError
+
     to_stdout = sys.stdout.isatty()
     stream = sys.stdout if to_stdout else sys.stderr
-    return Console(file=stream, width=None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
+    return Heard(file=stream, width=None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
 
 
 def machine(text: str) -> None:
-    """One JSON document, or whatever a program reads, on stdout."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    """One JSON document, or whatever a program reads, on stdout. Raises ReportError where that is full."""
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise HungUpError from None
+    except OSError as problem:
+        hang_up()
+        raise ReportError(f"cannot write to standard output: {problem.strerror}; make room, or redirect it") from None
+
+
+def hang_up() -> None:
+    """Nobody listens any more: what is left in buffers goes nowhere, instead of failing again when Python ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def problem(text: str) -> None:

@@ -105,6 +105,7 @@ def aqn(
     from srdd.cli.scan_steps import bars_on
     from srdd.experiments.aqn import run_aqn
     from srdd.experiments.fault import parse_fault
+    from srdd.experiments.same_model import check_report
     from srdd.experiments.trial import Training
     from srdd.impact.fake import EXCLUDE
 
@@ -125,6 +126,7 @@ def aqn(
         dtype="float32" if training and dtype == "auto" else dtype,
         device=device,
     )
+    notes = check_report(document.model, opened.identity, f"--report {report}")
     people.print(
         f"AQN, {kind}: {fmt.spec}, noise on {target}, sigma {sigma_start:g}, {seeds} seeds, layers ranked by "
         f"{series.kind} {metric} under {series.spec}"
@@ -151,7 +153,7 @@ def aqn(
             exclude=(*EXCLUDE, *(exclude or ())),
             backend=backend,
             identity=opened.identity,
-            notes=opened.notes,
+            notes=[*opened.notes, *notes],
             progress=lambda arm, done, total: progress("arms and seeds", done, total),
         )
     text = result.model_dump_json(indent=1)

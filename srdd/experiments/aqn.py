@@ -34,7 +34,7 @@ from srdd.rin import Schedule, Target
 from srdd.run_facts import identify, model_of, provenance, token_ids_of, used, versions
 from srdd.selfcheck import checked, values_differ
 from srdd.sites import find_sites
-from srdd.weights import device_of, dtype_of
+from srdd.weights import device_of, dtype_of, refuse_nonfinite
 
 FEW = 5  # seeds below which a reader is warned
 
@@ -92,6 +92,7 @@ def run_aqn(
     worst = max(1, layers // 4) if worst is None else worst
     arms = make_arms(errors, worst, fault=fault is not None)
     ids, calibration = token_ids_of(sequences)
+    refuse_nonfinite(model)
     device = device_of(model)
     sites = find_sites(model, ("weight", "input"))
     work = sum(s.numel for s in sites.of("weight")) * len(seeds) * (1 if training is None else training.steps)
@@ -166,7 +167,9 @@ def verdict_of(comparisons: Sequence[Comparison]) -> str:
         return "targeted noise is better than global, random and healthy-only noise: the guidance helps here"
     parts = [f"better than {', '.join(won)}"] if won else []
     parts += [f"worse than {', '.join(lost)}"] if lost else []
-    rest = [row.b for row in against if row.b not in (*won, *lost)]
+    untested = [row.b for row in against if row.verdict.startswith("not tested")]
+    parts += [f"not tested against {', '.join(untested)}"] if untested else []
+    rest = [row.b for row in against if row.b not in (*won, *lost, *untested)]
     parts += [f"not shown to differ from {', '.join(rest)}"] if rest else []
     helped = by_pair["targeted", "quantized"].verdict == "targeted is better than quantized"
     tail = "it is better than no noise" if helped else "no gain from noise is shown"

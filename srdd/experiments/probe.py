@@ -24,6 +24,7 @@ from srdd.experiments import evaluation, profiles
 from srdd.experiments.crossing import crossing, geometric
 from srdd.experiments.evaluation import finite_mean
 from srdd.experiments.modes import parse_modes
+from srdd.experiments.same_model import check_multipliers
 from srdd.experiments.trials import Cell, Run, grid_of, run_grid
 from srdd.formats import BlockFormat
 from srdd.formats import parse as parse_format
@@ -34,7 +35,7 @@ from srdd.rin import CLASSES, RinConfig, Target
 from srdd.run_facts import identify, model_of, provenance, token_ids_of, used, versions
 from srdd.selfcheck import checked, values_differ
 from srdd.sites import find_sites
-from srdd.weights import device_of, dtype_of
+from srdd.weights import device_of, dtype_of, refuse_nonfinite
 
 LIMITS: dict[Criterion, float] = {"loss": 1.1, "entropy": 1.1, "agreement": 0.8}
 STEPS = 5  # of the bisection: to 2 % of sigma on a grid of doublings
@@ -75,6 +76,9 @@ def measure_probe(
     _check(seeds, sigmas, criterion, limit)
     ids, calibration = token_ids_of(sequences)
     sites = find_sites(model, ("weight", "input"))
+    identity = identity or identify(model, sites)
+    notes = [*notes, *(check_multipliers(multipliers, identity) if multipliers is not None else [])]
+    refuse_nonfinite(model)
     device = device_of(model)
     work = sum(s.numel for s in sites.of("weight")) * len(seeds)
     kernel = kernels.choose(backend, elements=work, formats=[parsed], device=device)
@@ -105,7 +109,7 @@ def measure_probe(
     if multipliers is not None:
         digest = hashlib.sha256(multipliers.model_dump_json().encode()).hexdigest()
     return Probe(
-        model=model_of(identity or identify(model, sites)),
+        model=model_of(identity),
         settings=ProbeSettings(
             format=parsed.spec,
             modes=[mode.name for mode in chosen_modes],

@@ -11,11 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
+from srdd.errors import OptionError
 from srdd.impact_document import Estimate
 
 
 def mean(values: Sequence[float]) -> Estimate:
     """The mean of one number per sequence."""
+    _refuse_nonfinite(values)
     if len(values) < 2:
         return Estimate(value=fmean(values))
     middle = fmean(values)
@@ -33,7 +35,16 @@ def share_change(changed: Sequence[float], base: Sequence[float]) -> Estimate:
     return _jackknife(changed, base, lambda a, b: a / b - 1 if b > 0 else 0.0)
 
 
+def _refuse_nonfinite(values: Sequence[float]) -> None:
+    if not all(map(math.isfinite, values)):
+        raise OptionError(
+            "a loss or an error came out as NaN or infinite: the model overflows in its type, with quantization or "
+            "without; take --dtype float32 or bfloat16"
+        )
+
+
 def _jackknife(above: Sequence[float], below: Sequence[float], of: Callable[[float, float], float]) -> Estimate:
+    _refuse_nonfinite([*above, *below])
     count = len(above)
     value = of(math.fsum(above), math.fsum(below))
     if count < 2:

@@ -35,7 +35,7 @@ from srdd.run_facts import identify, model_of, provenance, token_ids_of, used, v
 from srdd.selfcheck import checked, values_differ
 from srdd.series import as_error
 from srdd.sites import Site, find_sites
-from srdd.weights import device_of, dtype_of
+from srdd.weights import device_of, dtype_of, refuse_nonfinite
 
 Attribute = Literal["gradient", "swap", "swap-groups"]
 Progress = Callable[[str, int, int], None]
@@ -75,6 +75,7 @@ def measure_impact(
     if ids.shape[1] < 2:
         raise CalibrationError(f"sequences of {ids.shape[1]} token(s) predict nothing; expected at least 2 tokens")
     stack = LayerStack(model)
+    refuse_nonfinite(model)
     device = device_of(model)
     real = [f for f in parsed if f is not None]
     sites = find_sites(model, ("weight", "input"))
