@@ -1,6 +1,8 @@
 """The command line: parse, call, print.
 
-Exit 0 fine, 1 a check failed, 2 could not run, 130 interrupted, 141 nobody reads the output any more. Not here: work. Each command is one file that imports what it needs when it runs, so that `srdd --help` starts at once.
+Exit 0 fine, 1 a check failed, 2 could not run, 130 interrupted, 141 nobody reads the output any more.
+
+Not here: work. Each command is one file that imports what it needs when it runs, so that `srdd --help` starts at once.
 """
 
 from __future__ import annotations
