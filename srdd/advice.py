@@ -61,12 +61,13 @@ def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -
     layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
     if not layers:
         raise ReportError(f"the report has no layer with {kind} sites under {spec}; scan with --sites {kind}")
-    if not any(math.isfinite(layer.formats[spec].value(name)) for layer in layers for name in MAIN):
+    if not any(_is_judged(layer, spec) for layer in layers):
         raise ReportError(f"none of {', '.join(MAIN)} is known under {spec}; advice needs a report of `srdd scan`")
     thresholds = report.settings.thresholds
     limits = limits_for(spec, against, thresholds)
     beyond = {layer.layer: found for layer in layers if (found := _beyond(layer.formats[spec], limits))}
-    verdict, rule = _verdict(len(beyond), len(layers))
+    judged = sum(_is_judged(layer, spec) for layer in layers)
+    verdict, rule = _verdict(len(beyond), judged)
     severity = {layer: _severity(found, limits) for layer, found in beyond.items()}
     ranked = sorted(severity, key=lambda layer: (-severity[layer], layer))
     worse_half = set(ranked[: math.ceil(len(ranked) / 2)])
@@ -85,7 +86,7 @@ def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -
         quant=spec,
         against=against,
         limits=limits,
-        layers=len(layers),
+        layers=judged,
         verdict=verdict,
         rule=rule,
         flagged=flagged,
@@ -93,12 +94,17 @@ def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -
         next_format=_next(candidates, spec) if verdict == "reconsider_format" else None,
         sigma_range=sigma_range,
         sigma_source=sigma_source,
-        notes=[text for text in report.warnings if text.startswith("version 0")] + _unjudged(layers, spec),
+        notes=[text for text in report.warnings if text.startswith(("version 0", "ERROR"))] + _unjudged(layers, spec),
     )
 
 
+def _is_judged(layer: Layer, spec: str) -> bool:
+    """False where NaN or infinities leave nothing to judge; such a layer is none that passes."""
+    return any(math.isfinite(layer.formats[spec].value(name)) for name in MAIN)
+
+
 def _unjudged(layers: Sequence[Layer], spec: str) -> list[str]:
-    unknown = [x.layer for x in layers if not any(math.isfinite(x.formats[spec].value(name)) for name in MAIN)]
+    unknown = [layer.layer for layer in layers if not _is_judged(layer, spec)]
     return [f"layer(s) {', '.join(map(str, unknown))} hold no finite metric and are not judged"] if unknown else []
 
 
@@ -170,14 +176,15 @@ def _candidate(layers: Sequence[Layer], spec: str, against: Against, thresholds:
     except OptionError:
         limits = limits_for(spec, "classic", thresholds)
     flagged = sum(bool(_beyond(layer.formats[spec], limits)) for layer in layers)
+    judged = sum(_is_judged(layer, spec) for layer in layers)
     sqnrs = [value for layer in layers if math.isfinite(value := layer.formats[spec].value("sqnr_db"))]
     return Candidate(
         format=spec,
         bits_per_value=_bits(spec),
         sqnr_db=fmean(sqnrs) if sqnrs else None,
         flagged=flagged,
-        layers=len(layers),
-        passes=flagged / len(layers) < FEW,
+        layers=judged,
+        passes=judged > 0 and flagged / judged < FEW,
     )
 
 

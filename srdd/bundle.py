@@ -52,6 +52,7 @@ class Bundle:
     baseline: Report | None = None
     probe: Probe | None = None
     experiment: Experiment | None = None
+    name: str = "srdd-report.json"  # of the report's file
     source: bytes | None = None  # the report's file as it is; None: made from a report in memory
     notes: list[str] = field(default_factory=list)
 
@@ -97,7 +98,7 @@ def gather(
         for name, a, b in other_model(base.model, report.model):
             raise OptionError(f"--baseline {baseline}: another model: {name} is {a}, in the report {b}")
         notes += [f"baseline: {note}" for note in comparable(base, report, *_shared(base, report))]
-    return Bundle(report, costs, chart, config, base, borne, trial, source, notes)
+    return Bundle(report, costs, chart, config, base, borne, trial, path.name, source, notes)
 
 
 def load_zones(path: Path) -> ZoneMap:

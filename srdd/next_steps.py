@@ -3,7 +3,7 @@
 Not here: the verdict (advice.py, overview.py). Names come from strangers' checkpoints and a command is copied into a
 shell, so a name that is more than a name becomes a placeholder.
 
-Worked number: the model "a; rm -rf ~" is typed as MODEL.
+Worked number: the model "a; rm -rf ~" is typed as MODEL, a folder called llama as path/to/llama.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from srdd.advice_document import Advice
 from srdd.bundle import Bundle
-from srdd.schema import Kind
+from srdd.packages import SHORT_NAMES
+from srdd.schema import Kind, Model
 from srdd.zones import span
 
 
@@ -27,11 +28,11 @@ class Step:
 
 def next_steps(bundle: Bundle, kind: Kind, spec: str, advice: Advice | None, worst_layers: list[int]) -> list[Step]:
     """In the order in which they help."""
-    model, file = _typed(bundle.report.model.id), "srdd-report.json"
+    model, file = _model(bundle.report.model), _typed(bundle.name, "REPORT")
     quant = f"--site {kind} --quant {spec}" if _typed(spec) == spec else f"--site {kind}"
+    if bundle.report.has_errors:  # whatever else the numbers say, they say it of what is left of the tensors
+        return [Step("Repair the tensors with NaN or infinities, then scan again.")]
     steps = []
-    if bundle.report.has_errors:
-        steps.append(Step("Repair the tensors with NaN or infinities, then scan again."))
     if advice and advice.verdict == "reconsider_format":
         why = f"Take {_with_bits(advice)}: it passes." if advice.next_format else "No format of this report passes."
         steps.append(Step(why, None if advice.next_format else f"srdd scan --model {model} --quant {_others(bundle)}"))
@@ -56,9 +57,16 @@ def _with_bits(advice: Advice) -> str:
     return f"{advice.next_format}" + (f" ({new:g} bits a value instead of {old:g})" if new and old else "")
 
 
-def _typed(text: str) -> str:
+def _model(model: Model) -> str:
+    """What to type for --model. A report knows a local folder by its name alone, not where it lies."""
+    name = _typed(model.id)
+    known = name == "MODEL" or "/" in name or model.revision or name in SHORT_NAMES
+    return name if known else f"path/to/{name}"
+
+
+def _typed(text: str, placeholder: str = "MODEL") -> str:
     """Text that may be typed into a shell; what a stranger wrote otherwise becomes a placeholder."""
-    return text if re.fullmatch(r"[A-Za-z0-9_./][\w./:-]{0,200}", text, re.ASCII) else "MODEL"
+    return text if re.fullmatch(r"[A-Za-z0-9_./][\w./:-]{0,200}", text, re.ASCII) else placeholder
 
 
 def _others(bundle: Bundle) -> str:

@@ -95,7 +95,7 @@ def overview(bundle: Bundle, kind: Kind, spec: str, found: FoundZones | None = N
         sentence += f"; {advice.next_format} passes"
     if report.has_errors:
         headline = "Some tensors hold NaN or infinite values"
-        sentence = f"{sentence}. Numbers leave the blocks with NaN or infinities out: repair those tensors first"
+        sentence = "Numbers leave the blocks that hold them out: repair those tensors before anything else"
     return Overview(
         kind=kind,
         spec=spec,

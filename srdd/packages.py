@@ -17,6 +17,9 @@ _PACKAGES = {
 }
 
 
+SHORT_NAMES = tuple(_PACKAGES)
+
+
 def packaged(name: str) -> Path | None:
     """The file or folder behind a short name; None when `name` is none. Raises SourceError when it is not installed."""
     if name not in _PACKAGES:

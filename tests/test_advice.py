@@ -163,5 +163,7 @@ def test_nothing_to_judge() -> None:
         advise(model(1), "output", SPEC)
     partly = advise(make_report({"weight": [[GOOD], [Tally()], [GOOD]]}), "weight", SPEC)
     assert partly.notes == ["layer(s) 1 hold no finite metric and are not judged"]
+    assert (partly.layers, partly.formats[0].layers) == (2, 2)  # what was not judged did not pass
+    assert partly.rule.startswith("0 of 2 layers")
     with pytest.raises(ReportError, match="advice needs a report of `srdd scan`"):
         advise(make_report({"weight": [[Tally()]] * 4}), "weight", SPEC)

@@ -134,7 +134,9 @@ def test_the_four_answers() -> None:
     assert "1 of 1 flagged layers are beyond a limit by more than 2 of them." in found.sure
     commands = [step.command for step in found.steps if step.command]
     assert any(command.startswith("srdd show srdd-report.json --layer 3") for command in commands)
-    assert any(command == "srdd impact --model toy --quant mxfp4:even --out impact.json" for command in commands)
+    assert any(
+        command == "srdd impact --model path/to/toy --quant mxfp4:even --out impact.json" for command in commands
+    )
     same = overview(Bundle(toy((1.0,) * 6)), "weight", MXFP4)
     assert (same.verdict, same.headline) == ("no_action", "No action needed")
     assert same.sure[0].startswith("Weights are measured whole")
@@ -159,7 +161,8 @@ def test_worst_verdict_and_nan() -> None:
     broken = report.model_copy(update={"sites": sites, "warnings": ["ERROR: weight x holds NaN"]})
     found = overview(Bundle(broken), "output", MXFP4)
     assert found.verdict == "broken"
-    assert found.steps[0].why.startswith("Repair")
+    assert [step.why[:6] for step in found.steps] == ["Repair"]
+    assert "repair those tensors before anything else" in found.sentence
     page = build(Bundle(broken), Choices(), "0")[0]
     assert page["warnings"][0].startswith("ERROR")
 
