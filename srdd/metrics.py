@@ -30,14 +30,14 @@ class Metric:
     material_share: float = 0.0  # ... or this share of the median, if larger. 0.06 in amplitude is 0.5 dB
 
     def text(self, value: float | None) -> str:
-        """For people: 18.74, 9.7 %. None and nan are a dash."""
+        """For people: 18.74, 9.7 %, 7511, 2.345e+05. None and nan are a dash."""
         if value is None or math.isnan(value):
             return "-"
         if math.isinf(value):
             return "exact" if value > 0 else "-inf"
         if self in COSTS:
             return f"{value:.4f}"
-        return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.2f}" if abs(value) < 1e4 else f"{value:.3g}"
+        return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.2f}" if abs(value) < 1e3 else f"{value:.4g}"
 
 
 def _ratio(above: float, below: float) -> float:

@@ -15,12 +15,12 @@ _WIDTH_WITHOUT_TERMINAL = 120  # rich would fall back to 80 and cut tables in CI
 
 
 def people() -> Console:
-    """A console for tables and messages; NO_COLOR is honoured by rich."""
-    from rich.console import Console
+    """A console for tables and messages that cuts no number; NO_COLOR is honoured by rich."""
+    from srdd.cli.fitted import FittedConsole
 
     to_stdout = sys.stdout.isatty()
     stream = sys.stdout if to_stdout else sys.stderr
-    return Console(file=stream, width=None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
+    return FittedConsole(file=stream, width=None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
 
 
 def machine(text: str) -> None:
