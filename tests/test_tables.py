@@ -7,15 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import N, make_report, tally
+from builders import N, impact_settings, make_report, tally
 from rich.table import Table
 
 from srdd.cli import console
 from srdd.cli.fitted import FittedConsole, fit
-from srdd.metrics import BY_NAME
+from srdd.costly import POINT_NAMES
+from srdd.impact_document import Estimate, Impact, LayerImpact, LinearImpact, Reference, WholeImpact
+from srdd.metrics import BY_NAME, RANKED, significant
 from srdd.rankings import agreement
 from srdd.report import Report
-from srdd.schema import Kind
+from srdd.schema import Kind, Model
 from srdd.tally import Tally
 
 Run = Callable[..., tuple[int, str, str]]
@@ -117,3 +119,74 @@ def test_layers_without_numbers_are_counted_apart(tmp_path: Path, srdd: Run) -> 
     assert "the 2 worst layers (2 of 4 hold no numbers) by relative error, and by SQNR" in " ".join(err.split())
     assert "1/2 < 20.00 dB" in err
     assert "/4" not in err
+
+
+def _impact() -> Impact:
+    """Costs that four decimals would all show as zero, in the order 1, 2, 3 of the Linears."""
+    small = Estimate(value=0.0000123, error=0.0000045)
+    layer = LayerImpact(
+        layer=0, format="mxfp4:even", point="both", isolated=small, cumulative=small, predicted_kl=small
+    )
+    linears = [
+        LinearImpact(
+            module=f"m{i}",
+            role="q_proj",
+            format="mxfp4:even",
+            output_error=dict.fromkeys(POINT_NAMES, small),
+            interaction=0.0,
+            predicted_kl=dict.fromkeys(POINT_NAMES, Estimate(value=i * 1e-6)),
+        )
+        for i in (1, 2, 3)
+    ]
+    whole = WholeImpact(
+        format="mxfp4:even",
+        point="both",
+        loss=small,
+        loss_change=small,
+        perplexity=1.0,
+        kl=Estimate(value=0.00042),
+        kl_median=0.00031,
+        kl_p90=0.001,
+        kl_p99=0.00222,
+        kl_max=0.00444,
+        top1=Estimate(value=1.0),
+    )
+    return Impact(
+        model=Model(id="toy", parameter_count=1),
+        settings=impact_settings("gradient"),
+        reference=Reference(loss=small, perplexity=1.0, entropy=small),
+        whole=[whole],
+        layers=[layer],
+        linears=linears,
+    )
+
+
+def test_small_costs_keep_three_digits(tmp_path: Path, srdd: Run) -> None:
+    path = tmp_path / "impact.json"
+    path.write_text(_impact().model_dump_json())
+    _, _, err = srdd("show", path)
+    for number in ("0.000420", "0.000310", "0.00222", "0.00444", "0.0000123 ± 0.0000045"):
+        assert number in err, number
+    rows = [line for line in err.splitlines() if re.search(r"\bm[123]\b", line)]
+    assert [row.split("│")[-2].strip() for row in rows] == ["3.00e-06", "2.00e-06", "1.00e-06"]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (7.314, None, "7.31"),
+        (0.0123456, 0.0004, "0.0123 ± 0.0004"),
+        (-0.5, None, "-0.500"),
+        (0.0, None, "0.00"),
+        (1234.5, 10.0, "1234 ± 10"),
+        (1.23e-9, 2e-10, "1.23e-09 ± 2.00e-10"),
+        (math.nan, None, "-"),
+        (math.inf, None, "inf"),
+    ],
+)
+def test_significant_digits(value: float, error: float | None, text: str) -> None:
+    assert significant(value, error) == text
+
+
+def test_costs_are_told_apart_in_zones() -> None:
+    assert [RANKED[name].text(0.0000123) for name in ("predicted_kl", "swap_kl")] == ["0.0000123"] * 2
