@@ -84,6 +84,9 @@ def test_one_seed_has_no_error_over_seeds(llama: LlamaForCausalLM, tmp_path: Pat
     (tmp_path / "probe.json").write_text(found.model_dump_json())
     _, _, shown = srdd("show", tmp_path / "probe.json")
     assert " ± - ± 0." in shown
+    code, printed, refusal = srdd("show", tmp_path / "probe.json", "--top", "1")
+    assert (code, printed) == (2, "")
+    assert refusal == "srdd: error: --top has no effect on an srdd-probe document; leave it out\n"
     assert "nan" not in shown
     at = {"mode": "w16a16", "target": "rmsnorm", "sigma": 0.3, "interval": None, "relative": 0.1, "by_seed": [0.3]}
     breaks = [Break(profile="global", noise_rms=0.2, **at), Break(profile="guided", noise_rms=0.3, **at)]
