@@ -104,7 +104,11 @@ def _measured(layers: Sequence[Layer], row: SummaryRow) -> int:
 def _over(measured: int, layers: int) -> str:
     if measured == layers:
         return f"over {layers} layers"
-    return f"over {measured} of {layers} layers ({layers - measured} hold no numbers)"
+    return f"over {measured} of {layers} layers ({_without_numbers(layers - measured)})"
+
+
+def _without_numbers(count: int) -> str:
+    return f"{count} {'holds' if count == 1 else 'hold'} no numbers"
 
 
 def _summary_cells(row: SummaryRow, count: int, *, first: bool) -> tuple[str, ...]:
@@ -145,8 +149,8 @@ def worst_layers(out: Console, report: Report, kind: Kind, spec: str, top: int) 
     if not count:
         return
     missing = len(layers) - sum(not math.isnan(layer.formats[spec].value("relative_error")) for layer in layers)
-    without = f" ({missing} of {len(layers)} hold no numbers)" if missing else ""
-    title = f"{_KIND_TITLES[kind]}, {spec}: the {count} worst layers{without} by relative error, and by SQNR"
+    title = f"{_KIND_TITLES[kind]}, {spec}: the {count} worst layers by relative error, and by SQNR"
+    title += f" ({_without_numbers(missing)})" if missing else ""
     table = Table(title=title, title_justify="left")
     for heading in ("by error:\nlayer", "rel. error %", "SQNR dB"):
         table.add_column(heading, justify="right")
