@@ -15,6 +15,8 @@ from typing import Literal
 
 from srdd.tally import Tally
 
+_MOST_DECIMALS = 7  # smaller numbers are written as 1.23e-08
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -30,14 +32,24 @@ class Metric:
     material_share: float = 0.0  # ... or this share of the median, if larger. 0.06 in amplitude is 0.5 dB
 
     def text(self, value: float | None) -> str:
-        """For people: 18.74, 9.7 %. None and nan are a dash."""
+        """For people: 18.74, 9.7 %, 7511, 2.345e+05. None and nan are a dash."""
         if value is None or math.isnan(value):
             return "-"
         if math.isinf(value):
             return "exact" if value > 0 else "-inf"
         if self in COSTS:
-            return f"{value:.4f}"
-        return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.2f}" if abs(value) < 1e4 else f"{value:.3g}"
+            return significant(value)
+        return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.2f}" if abs(value) < 1e3 else f"{value:.4g}"
+
+
+def significant(value: float, error: float | None = None) -> str:
+    """Three digits that count, and the error with as many decimals: "0.0123 ± 0.0005". Costs differ by magnitudes."""
+    if not math.isfinite(value):
+        return "-" if math.isnan(value) else f"{value:g}"
+    decimals = max(2 - math.floor(math.log10(abs(value))), 0) if value else 2
+    form = f".{decimals}f" if decimals <= _MOST_DECIMALS else ".2e"
+    text = f"{value:{form}}"
+    return text if error is None else f"{text} ± {error:{form}}"
 
 
 def _ratio(above: float, below: float) -> float:

@@ -16,6 +16,7 @@ from srdd.metrics import BY_NAME
 from srdd.schema import Layer
 
 AGREE = 0.7  # Spearman below this: the reader is told that the two rankings differ
+_ENOUGH = 5  # layers; the order of fewer is a matter of chance
 
 
 def worst(layers: Sequence[Layer], spec: str, metric: str, top: int) -> list[Layer]:
@@ -32,33 +33,42 @@ class Agreement:
     spearman: float
     common: int
     top: int
+    ranked: int  # layers in all
+    of_activations: bool
 
     def sentence(self) -> str:
         """What a reader should know before using either ranking."""
-        shared = f"{self.common} of the {self.top} worst layers are in both lists, Spearman {self.spearman:.2f}"
+        shared = f"Spearman {self.spearman:.2f}"
+        if self.top < self.ranked:  # lists of all layers share all of them, whatever their order
+            shared = f"{self.common} of the {self.top} worst layers are in both lists, {shared}"
         if self.spearman >= AGREE:
             return f"The two rankings agree: {shared}."
-        return (
+        said = (
             f"The two rankings disagree: {shared}. SQNR is ruled by the few largest values of a layer, relative error "
-            "counts every value alike; massive activations lift SQNR without helping the rest."
+            "counts every value alike"
         )
+        massive = "; massive activations lift SQNR without helping the rest" if self.of_activations else ""
+        return f"{said}{massive}."
 
 
 def agreement(layers: Sequence[Layer], spec: str, top: int) -> Agreement | None:
-    """Compare the rankings by relative error and by SQNR; None with fewer than three layers."""
+    """Compare the rankings by relative error and by SQNR; None with few layers, or when all are alike."""
     both = [
         layer
         for layer in layers
         if all(math.isfinite(layer.formats[spec].value(m)) for m in ("relative_error", "sqnr_db"))
     ]
-    if len(both) < 3:
+    if len(both) < _ENOUGH:
         return None
     errors = ranks([layer.formats[spec].value("relative_error") for layer in both])
     noise = ranks([-layer.formats[spec].value("sqnr_db") for layer in both])
+    correlation = _pearson(errors, noise)
+    if math.isnan(correlation):
+        return None
     top = min(top, len(both))
     first = {layer.layer for layer in worst(both, spec, "relative_error", top)}
     second = {layer.layer for layer in worst(both, spec, "sqnr_db", top)}
-    return Agreement(_pearson(errors, noise), len(first & second), top)
+    return Agreement(correlation, len(first & second), top, len(both), both[0].kind != "weight")
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:

@@ -53,13 +53,14 @@ def equal_damage(document: Probe) -> list[str]:
         pairs = zip(row.by_seed, other.by_seed, strict=False)
         logs = [math.log(a / b) for a, b in pairs if a is not None and b is not None]
         found = over_seeds([value - sum(logs) / len(logs) for value in logs])
+        what = f"{row.mode}, {row.target}: at equal damage guided noise is {ratio:.3f} times as large as global noise"
         error = found[1] if found is not None else math.nan
+        if math.isnan(error):
+            said.append(f"{what}; more seeds are needed to tell whether that is chance")
+            continue
         clear = abs(math.log(ratio)) > _CLEAR * error
         verdict = "different" if clear else "no difference beyond twice the error over seeds"
-        said.append(
-            f"{row.mode}, {row.target}: at equal damage guided noise is {ratio:.3f} times as large as global noise "
-            f"(± {ratio * error:.3f}, paired by seed): {verdict}"
-        )
+        said.append(f"{what} (± {ratio * error:.3f}, paired by seed): {verdict}")
     return said
 
 

@@ -233,7 +233,13 @@ def test_show(report: Path, srdd: Run) -> None:
     code, out, err = srdd("show", report)
     assert code == 0
     assert out == ""
-    for words in ("Weights", "Linear inputs", "Decoder-layer outputs", "worst layers", "The two rankings", "█"):
+    for words in (
+        "Weights",
+        "Linear inputs",
+        "Decoder-layer outputs",
+        "worst layers by relative error, and by SQNR",
+        "█",
+    ):
         assert words in err, words
 
 
@@ -257,8 +263,9 @@ def test_show_layer_and_json(report: Path, srdd: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [(("--site", "gradient"), "--site"), (("--quant", "mxint8"), "mxint8"), (("--quant", "x"), "unknown format"),
-     (("--layer", "9"), "--layer 9")],
-    ids=["site", "quant", "unknown", "layer"],
+     (("--layer", "9"), "--layer 9"), (("--layer", "1", "--top", "3"), "--top has no effect with --layer"),
+     (("--json", "--top", "3"), "--top has no effect with --json")],
+    ids=["site", "quant", "unknown", "layer", "top of a layer", "top as json"],
 )  # fmt: skip
 def test_show_mistakes(arguments: tuple, word: str, report: Path, srdd: Run) -> None:
     refused(srdd("show", report, *arguments), word)

@@ -228,6 +228,15 @@ def test_the_command_prints_tables_and_json(tmp_path: Path, srdd: Run) -> None:
     assert document["comparisons"][0]["layers"][0]["standard_error"] is None
 
 
+def test_layers_without_numbers_are_not_the_same(tmp_path: Path, srdd: Run) -> None:
+    nothing = Tally(nonfinite=1, excluded=1024)
+    base = make_report({"output": [[tally(0.3)], [tally(0.4)], [tally(0.5)]]})
+    new = make_report({"output": [[tally(0.3)], [tally(0.4)], [nothing]]})
+    _, _, err = srdd("compare", save(base, tmp_path, "base.json"), save(new, tmp_path, "new.json"))
+    assert "2 layers are exactly the same" in err
+    assert "not measured in both reports for layer 2" in err
+
+
 def test_the_command_shows_a_series(tmp_path: Path, srdd: Run) -> None:
     paths = [save(make_report({"weight": [[tally(e)]]}), tmp_path, f"{e}.json") for e in (0.1, 0.2, 0.4)]
     code, _, err = srdd("compare", *paths, "--series", "--metric", "relative_error")

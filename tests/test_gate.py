@@ -17,7 +17,7 @@ import yaml
 from builders import make_report, tally
 
 from srdd.errors import OptionError, ReportError
-from srdd.exporters import gate_markdown, junit
+from srdd.exporters import gate_markdown, gate_text, junit
 from srdd.gate import check
 from srdd.limits import Floor, Limit, Scope
 from srdd.policy import DEFAULTS, Policy, load, parse_floor, parse_limit
@@ -200,6 +200,25 @@ def test_damaged_policies_are_refused_in_one_line(text: str, words: str, tmp_pat
     assert "\n" not in str(caught.value)
 
 
+def test_every_value_has_its_unit_and_the_closest_its_distance() -> None:
+    new = make_report({"output": [[tally(0.3, clipped=10)] * 2] * 2})
+    base = make_report({"output": [[tally(0.3, clipped=9)] * 2] * 2})
+    (case,) = check(new, base, Policy(limits=(parse_limit("saturation_ratio=+0.01", Scope()),))).cases
+    said = "saturation_ratio 0.98 %, baseline 0.88 %, bound 1.88 % (saturation_ratio +0.01 as ratio)"
+    assert gate_text.sentence(case, case.worst).endswith(said)
+    assert gate_text.closest_text(case) == "layer 0: 0.98 %, bound 1.88 %"
+    (share,) = check(new, base, Policy(limits=(parse_limit("relative_error=+5%", Scope()),))).cases
+    assert gate_text.limit_text(share) == "relative_error +5%"
+
+
+def test_tables_of_a_check_give_the_closest_value(files: dict[str, Path], tmp_path: Path, srdd: Run) -> None:
+    markdown = tmp_path / "gate.md"
+    arguments = ("check", files["base"], "--baseline", files["base"], "--limit", "sqnr_db=-0.5", "--summary", markdown)
+    _, _, shown = srdd(*arguments)
+    for text in (shown, markdown.read_text()):
+        assert "layer 0: 20.00 dB, bound 19.50 dB" in text
+
+
 HOSTILE = "</failure>\x00<script>|&"
 
 
@@ -238,7 +257,7 @@ def test_in_a_shell(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.
     assert shell(files["base"], "--baseline", files["base"]).returncode == 0
     failed = shell(files["worse"], "--baseline", files["base"], "--limit", "sqnr_db=-0.5")
     assert (failed.returncode, failed.stdout) == (1, "")
-    assert "FAILED output mxfp4:even layer 2: sqnr_db 16.99 dB, baseline 20.00, bound 19.50" in failed.stderr
+    assert "FAILED output mxfp4:even layer 2: sqnr_db 16.99 dB, baseline 20.00 dB, bound 19.50 dB" in failed.stderr
     other = shell(files["rule"], "--baseline", files["base"])
     assert other.returncode == 2
     assert "scale rule differs: mxfp4:even in the base and mxfp4:floor in the new report" in other.stderr

@@ -23,7 +23,8 @@ from srdd.formats import parse
 from srdd.identity import Identity
 from srdd.impact.fake import fake_quantize
 from srdd.noise.draw import normal
-from srdd.probe_document import Probe, over_seeds
+from srdd.probe_document import Break, Probe, over_seeds
+from srdd.readings import equal_damage
 from srdd.rin import RinConfig
 
 Run = Callable[..., tuple[int, str, str]]
@@ -76,6 +77,23 @@ def test_geometric_means_by_hand() -> None:
     assert geometric([0.5]) == (pytest.approx(0.5), None)
     assert over_seeds([1.0, 3.0]) == (2.0, 1.0)
     assert over_seeds([1.0, None]) is None
+
+
+def test_one_seed_has_no_error_over_seeds(llama: LlamaForCausalLM, tmp_path: Path, srdd: Run) -> None:
+    found = measure_probe(
+        llama, IDS, "mxfp4", "w16a16", sigmas=[0.3], seeds=[4], multipliers=make_rin({0: 0.5, 1: 1.5, 2: 1.0})
+    )
+    (tmp_path / "probe.json").write_text(found.model_dump_json())
+    _, _, shown = srdd("show", tmp_path / "probe.json")
+    assert " ± - ± 0." in shown
+    code, printed, refusal = srdd("show", tmp_path / "probe.json", "--top", "1")
+    assert (code, printed) == (2, "")
+    assert refusal == "srdd: error: --top has no effect on an srdd-probe document; leave it out\n"
+    assert "nan" not in shown
+    at = {"mode": "w16a16", "target": "rmsnorm", "sigma": 0.3, "interval": None, "relative": 0.1, "by_seed": [0.3]}
+    breaks = [Break(profile="global", noise_rms=0.2, **at), Break(profile="guided", noise_rms=0.3, **at)]
+    (said,) = equal_damage(found.model_copy(update={"breaks": breaks}))
+    assert said.endswith("1.500 times as large as global noise; more seeds are needed to tell whether that is chance")
 
 
 @pytest.mark.parametrize("relative", [False, True])

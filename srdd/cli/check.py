@@ -97,7 +97,7 @@ def show(out: Console, verdict: Verdict) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from srdd.exporters.gate_text import implausible_text, sentence
+    from srdd.exporters.gate_text import closest_text, implausible_text, limit_text, sentence
 
     against = f" against {verdict.baseline}" if verdict.baseline else ""
     out.print(f"[bold]{escape(verdict.new)}[/bold]{escape(against)}{'  (built-in limits)' if verdict.defaults else ''}")
@@ -108,7 +108,8 @@ def show(out: Console, verdict: Verdict) -> None:
         table.add_column(heading, justify="right" if heading in ("checked", "failed") else "left")
     for case in verdict.cases:
         mark = "[green]ok[/green]" if case.passed else "[red]FAILED[/red]"
-        cells = (case.kind, case.format, case.limit, str(case.checked), str(len(case.failures)), case.worst.name)
+        counts = (str(case.checked), str(len(case.failures)))
+        cells = (case.kind, case.format, limit_text(case), *counts, closest_text(case))
         table.add_row(mark, *map(escape, cells))
     out.print(table)
     for case in verdict.cases:

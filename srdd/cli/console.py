@@ -22,16 +22,12 @@ class HungUpError(Exception):
 
 
 def people() -> Console:
-    """A console for tables and messages; NO_COLOR is honoured by rich."""
-    from rich.console import Console
-
-    class Heard(Console):
-        def on_broken_pipe(self) -> None:
-            raise HungUpError
+    """A console for tables and messages that cuts no number; NO_COLOR is honoured by rich."""
+    from srdd.cli.fitted import FittedConsole
 
     to_stdout = sys.stdout.isatty()
     stream = sys.stdout if to_stdout else sys.stderr
-    return Heard(file=stream, width=None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
+    return FittedConsole(file=stream, width=None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
 
 
 def machine(text: str) -> None:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from srdd.costly import POINT_NAMES, groups, linears, main_point
+from srdd.metrics import significant
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,10 +51,10 @@ def _whole(out: Console, document: Impact) -> None:
             f"{row.loss.value:.3f}",
             _number(row.loss_change, 1, 100),
             f"{row.perplexity:.2f}",
-            _number(row.kl, 4),
-            f"{row.kl_median:.4f}",
-            f"{row.kl_p99:.3f}",
-            f"{row.kl_max:.2f}",
+            _kl(row.kl),
+            significant(row.kl_median),
+            significant(row.kl_p99),
+            significant(row.kl_max),
             _number(row.top1, 1, 100),
         )
     out.print(table)
@@ -105,7 +106,7 @@ def _linears(out: Console, document: Impact, top: int) -> None:
             table.add_column(heading, justify="left" if heading == "module" else "right")
         for row in rows:
             errors = [f"{100 * row.output_error[p].value:.1f}" for p in POINT_NAMES]
-            kls = [f"{row.predicted_kl[p].value:.4f}" if p in row.predicted_kl else "-" for p in POINT_NAMES]
+            kls = [significant(row.predicted_kl[p].value) if p in row.predicted_kl else "-" for p in POINT_NAMES]
             table.add_row(escape(row.module), *errors, f"{row.interaction:+.2f}", *kls)
         out.print(table)
 
@@ -119,15 +120,19 @@ def _groups(out: Console, document: Impact, top: int) -> None:
         for heading in ("group", "measured KL", "sum of its Linears' predictions"):
             table.add_column(heading, justify="left" if heading == "group" else "right")
         for row in rows:
-            predicted = "-" if row.predicted is None else f"{row.predicted:.4f}"
-            table.add_row(escape(row.name), _number(row.measured, 4), predicted)
+            predicted = "-" if row.predicted is None else significant(row.predicted)
+            table.add_row(escape(row.name), _kl(row.measured), predicted)
         out.print(table)
 
 
 def _cost(name: str, estimate: Estimate) -> str:
     if name in ("joint", "Linears"):  # side results: their errors are in the document, the table stays readable
-        return f"{estimate.value:.4f}"
-    return _number(estimate, 1, 100) if name.endswith("%") else _number(estimate, 4)
+        return significant(estimate.value)
+    return _number(estimate, 1, 100) if name.endswith("%") else _kl(estimate)
+
+
+def _kl(estimate: Estimate) -> str:
+    return significant(estimate.value, estimate.error)
 
 
 def _number(estimate: Estimate, digits: int, times: float = 1) -> str:

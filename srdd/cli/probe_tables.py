@@ -6,12 +6,14 @@ over sequences stands beside the change of loss, because seeds alone do not tell
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
+from srdd.metrics import significant
 from srdd.probe_document import Probe, Profile, Trial, over_seeds
 from srdd.readings import dips, equal_damage, limit_of, profiles, unit_of
 
@@ -63,8 +65,10 @@ def _cells(trials: Sequence[Trial]) -> list[str]:
     if change is None:
         cells.append("collapsed")
     else:
-        cells.append(f"{change[0]:+.3f} ± {change[1]:.3f} ± {'-' if text is None else f'{text[0]:.3f}'}")
-    cells += [_mean([t.entropy for t in trials], 3), _mean([t.kl for t in trials], 4)]
+        errors = (change[1], math.nan if text is None else text[0])
+        cells.append(" ± ".join([f"{change[0]:+.3f}", *("-" if math.isnan(e) else f"{e:.3f}" for e in errors)]))
+    kl = over_seeds([t.kl for t in trials])
+    cells += [_mean([t.entropy for t in trials], 3), "-" if kl is None else significant(kl[0])]
     return [*cells, _mean([t.top1 for t in trials], 1, 100)]
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from srdd.report import Report
     from srdd.schema import Kind
 
+_TOP = 10  # layers, or Linears of an impact document
+
 
 def show(
     report: Annotated[Path, typer.Argument(help="The report to show.")] = Path("srdd-report.json"),
@@ -23,7 +25,9 @@ def show(
     quant: Annotated[
         str | None, typer.Option("--quant", help="Only this format of the report, e.g. mxfp4:even.")
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many of the worst layers to list.")] = 10,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="How many of the worst layers to list (default 10).")
+    ] = None,
     layer: Annotated[
         int | None, typer.Option("--layer", help="The modules inside this layer; -1 for those outside the layers.")
     ] = None,
@@ -33,9 +37,12 @@ def show(
 
     Example: srdd show srdd-report.json --site output --quant mxfp4 --top 5
     """
+    from srdd.errors import OptionError
     from srdd.report import Report, load_any
     from srdd.series import choose_kinds, choose_specs
 
+    if top is not None and (as_json or layer is not None):
+        raise OptionError(f"--top has no effect with {'--json' if as_json else '--layer'}; leave it out")
     document = load_any(report)
     if not isinstance(document, Report):
         _show_other(document, top, as_json, unused={"--site": site, "--quant": quant, "--layer": layer})
@@ -46,7 +53,6 @@ def show(
         return
 
     from srdd.cli import console, tables
-    from srdd.errors import OptionError
 
     out = console.people()
     tables.header(out, document)
@@ -59,24 +65,28 @@ def show(
         return
     tables.summary(out, document, kinds, specs)
     best = tables.main_kind(kinds)
-    tables.worst_layers(out, document, best, specs[0], top)
+    tables.worst_layers(out, document, best, specs[0], top or _TOP)
     tables.bars(out, document, best, specs[0])
     out.print("More: --site, --quant, --top N, --layer N for the modules inside a layer.")
 
 
-def _show_other(document: Impact | Probe | Experiment, top: int, as_json: bool, unused: dict[str, object]) -> None:
+def _show_other(
+    document: Impact | Probe | Experiment, top: int | None, as_json: bool, unused: dict[str, object]
+) -> None:
     from srdd.cli import console, experiment_tables, impact_tables, probe_tables
     from srdd.errors import OptionError
     from srdd.impact_document import Impact
     from srdd.probe_document import Probe
 
+    if not isinstance(document, Impact):
+        unused["--top"] = top
     given = [name for name, value in unused.items() if value is not None]
     if given:
         raise OptionError(f"{', '.join(given)} has no effect on an {document.document} document; leave it out")
     if as_json:
         console.machine(document.model_dump_json(indent=1))
     elif isinstance(document, Impact):
-        impact_tables.show(console.people(), document, top)
+        impact_tables.show(console.people(), document, top or _TOP)
     elif isinstance(document, Probe):
         probe_tables.show(console.people(), document)
     else:

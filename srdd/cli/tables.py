@@ -79,8 +79,10 @@ def summary(out: Console, report: Report, kinds: Sequence[Kind], specs: Sequence
         rows = [r for r in report.summary if r.kind == kind and r.format in specs and r.metric in MAIN]
         if not rows:
             continue
-        count = sum(1 for layer in report.layers if layer.kind == kind)
-        table = Table(title=f"{_KIND_TITLES[kind]}, over {count} layers", title_justify="left")
+        layers = [layer for layer in report.layers if layer.kind == kind]
+        counts = [_measured(layers, row) for row in rows]
+        title = f"{_KIND_TITLES[kind]}, {_over(max(counts), len(layers))}"
+        table = Table(title=title, title_justify="left")
         table.add_column("format:rule", no_wrap=True)
         table.add_column("metric", no_wrap=True)
         for name in ("min", "mean ± std", "max", "Gaussian"):
@@ -89,8 +91,24 @@ def summary(out: Console, report: Report, kinds: Sequence[Kind], specs: Sequence
         table.add_column("unusual for this model")
         for index, row in enumerate(rows):
             last = index + 1 == len(rows) or rows[index + 1].format != row.format
-            table.add_row(*_summary_cells(row, count, first=row.metric == MAIN[0]), end_section=last)
+            table.add_row(*_summary_cells(row, counts[index], first=row.metric == MAIN[0]), end_section=last)
         out.print(table)
+
+
+def _measured(layers: Sequence[Layer], row: SummaryRow) -> int:
+    """How many layers hold a number, exact copies among them."""
+    found = (layer.formats[row.format].value(row.metric) for layer in layers if row.format in layer.formats)
+    return sum(not math.isnan(value) for value in found)
+
+
+def _over(measured: int, layers: int) -> str:
+    if measured == layers:
+        return f"over {layers} layers"
+    return f"over {measured} of {layers} layers ({_without_numbers(layers - measured)})"
+
+
+def _without_numbers(count: int) -> str:
+    return f"{count} {'holds' if count == 1 else 'hold'} no numbers"
 
 
 def _summary_cells(row: SummaryRow, count: int, *, first: bool) -> tuple[str, ...]:
@@ -123,17 +141,22 @@ def _layers(numbers: Sequence[int]) -> str:
 
 
 def worst_layers(out: Console, report: Report, kind: Kind, spec: str, top: int) -> None:
-    """The worst layers by relative error and, beside them, by SQNR; then whether the two agree."""
+    """Two lists side by side, the worst layers by relative error and by SQNR; then whether the two agree."""
     layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
-    if not layers:
-        return
-    top = min(top, len(layers))
-    table = Table(title=f"{_KIND_TITLES[kind]}, {spec}: the {top} worst layers", title_justify="left")
-    for name in ("layer", "rel. error %", "SQNR dB", "layer", "SQNR dB", "rel. error %", "zeroed %", "crest"):
-        table.add_column(name, justify="right", no_wrap=True)
     by_error = worst(layers, spec, "relative_error", top)
     by_sqnr = worst(layers, spec, "sqnr_db", top)
-    for index in range(max(len(by_error), len(by_sqnr))):
+    count = max(len(by_error), len(by_sqnr))
+    if not count:
+        return
+    missing = len(layers) - sum(not math.isnan(layer.formats[spec].value("relative_error")) for layer in layers)
+    title = f"{_KIND_TITLES[kind]}, {spec}: the {count} worst layers by relative error, and by SQNR"
+    title += f" ({_without_numbers(missing)})" if missing else ""
+    table = Table(title=title, title_justify="left")
+    for heading in ("by error:\nlayer", "rel. error %", "SQNR dB"):
+        table.add_column(heading, justify="right")
+    for heading in ("by SQNR:\nlayer", "SQNR dB", "rel. error %", "zeroed %", "crest"):
+        table.add_column(heading, justify="right")
+    for index in range(count):
         left = _cells(by_error, index, spec, ("relative_error", "sqnr_db"))
         right = _cells(by_sqnr, index, spec, ("sqnr_db", "relative_error", "deadzone_ratio", "crest"))
         table.add_row(*left, *right)
@@ -144,10 +167,13 @@ def worst_layers(out: Console, report: Report, kind: Kind, spec: str, top: int) 
 
 
 def _cells(ranked: Sequence[Layer], index: int, spec: str, names: Sequence[str]) -> tuple[str, ...]:
+    """A layer, the value it is ranked by with its error, and the other values."""
     if index >= len(ranked):
         return ("",) * (1 + len(names))
-    layer = ranked[index]
-    return (str(layer.layer), *(_with_error(layer.formats[spec], name) for name in names))
+    layer, (first, *rest) = ranked[index], names
+    measured = layer.formats[spec]
+    others = (BY_NAME[name].text(measured.value(name)) for name in rest)
+    return (str(layer.layer), _with_error(measured, first), *others)
 
 
 def _with_error(measured: Measurement, name: str) -> str:

@@ -5,7 +5,7 @@ Not here: verdicts. Worked number: a failed check starts with a heading that say
 
 from __future__ import annotations
 
-from srdd.exporters.gate_text import implausible_text, sentence
+from srdd.exporters.gate_text import closest_text, implausible_text, limit_text, sentence
 from srdd.gate import Verdict
 
 
@@ -22,7 +22,8 @@ def render(verdict: Verdict) -> str:
     lines += ["| --- | --- | --- | --- | ---: | ---: | --- |"]
     for case in verdict.cases:
         mark = "ok" if case.passed else "**failed**"
-        cells = (mark, case.kind, case.format, case.limit, str(case.checked), str(len(case.failures)), case.worst.name)
+        counts = (str(case.checked), str(len(case.failures)))
+        cells = (mark, case.kind, case.format, limit_text(case), *counts, closest_text(case))
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     lines += ["", *(f"- note: {_cell(note)}" for note in verdict.notes)]
     return "\n".join(lines).rstrip() + "\n"

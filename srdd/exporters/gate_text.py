@@ -1,6 +1,6 @@
 """The sentences of a verdict: which layer, which metric, base, new, limit. JUnit, Markdown and the terminal share them.
 
-Not here: verdicts. Worked number: "output mxfp4:even layer 7: sqnr_db 16.00 dB, baseline 19.00, bound 18.50".
+Not here: verdicts. Worked number: "output mxfp4:even layer 7: sqnr_db 16.00 dB, baseline 19.00 dB, bound 18.50 dB".
 """
 
 from __future__ import annotations
@@ -28,9 +28,25 @@ def implausible_text(case: Case, finding: Finding) -> str:
 
 def sentence(case: Case, finding: Finding) -> str:
     """One layer against one limit."""
-    text, unit = RANKED[case.metric].text, f" {case.unit}" if case.unit else ""
-    new = "not measured" if math.isnan(finding.new) else f"{text(finding.new)}{unit}"
-    base = "" if finding.base is None else f", baseline {text(finding.base)}"
+    base = "" if finding.base is None else f", baseline {_value(case, finding.base)}"
     noise = ", change within noise" if finding.within_noise and not finding.passed else ""
-    bound = text(finding.bound)
-    return f"{case.kind} {case.format} {finding.name}: {case.metric} {new}{base}, bound {bound} ({case.limit}){noise}"
+    values = f"{_value(case, finding.new)}{base}, bound {_value(case, finding.bound)}"
+    return f"{case.kind} {case.format} {finding.name}: {case.metric} {values} ({limit_text(case)}){noise}"
+
+
+def limit_text(case: Case) -> str:
+    """The limit as it was given; values are shown in percent where a limit may be a ratio, so that is said."""
+    as_ratio = case.unit == "%" and "%" not in case.limit
+    return f"{case.limit} as ratio" if as_ratio else case.limit
+
+
+def closest_text(case: Case) -> str:
+    """ "layer 0: 19.00 dB, bound 18.50 dB", for tables."""
+    return f"{case.worst.name}: {_value(case, case.worst.new)}, bound {_value(case, case.worst.bound)}"
+
+
+def _value(case: Case, value: float) -> str:
+    if math.isnan(value):
+        return "not measured"
+    text = RANKED[case.metric].text(value)
+    return f"{text} {case.unit}" if case.unit and math.isfinite(value) else text
