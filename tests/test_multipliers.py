@@ -85,6 +85,7 @@ def test_lr_leaves_the_noise_uniform() -> None:
         ("variable", {"normalize": "median"}, "expected one of mean, max, rms"),
         ("variable", {"clamp": (2, 1)}, "expected 0 <= lo < hi"),
         ("targeted", {"worst": 12}, "for every layer use global"),
+        ("targeted", {"worst": 0}, "--worst 0: expected 1 to "),
         ("targeted", {"worst": 1, "above": 0.1}, "exclude each other"),
         ("targeted", {"above": 0.9}, r"no layer \(10.00 to 90.00 % over the layers\)"),
         ("targeted", {"above": 0.01}, "every layer"),
