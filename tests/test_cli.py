@@ -289,10 +289,29 @@ def test_every_command_has_help_with_an_example(command: str, srdd: Run) -> None
     assert "Example:" in out + err
 
 
-def test_usage_errors_exit_2(srdd: Run) -> None:
-    code, out, err = srdd("scan", "--model", "x", "--no-such-option")
-    assert (code, out) == (2, "")
-    assert "--no-such-option" in err
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("scan --model x --no-such-option", ("no such option", "--no-such-option", "`srdd scan --help`")),
+        ("scan", ("missing option", "--model", "`srdd scan --help`")),
+        ("scan --model", ("--model", "requires an argument", "`srdd scan --help`")),
+        ("scan --model x --samples abc", ("--samples", "integer", "`srdd scan --help`")),
+        ("scan --model x extra", ("extra", "`srdd scan --help`")),
+        ("show --top 0", ("--top", "1", "`srdd show --help`")),
+        ("scam", ("no such command 'scam'", "'scan'", "`srdd --help`")),
+        ("experiment nope", ("no such command 'nope'", "`srdd experiment --help`")),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(arguments: str, words: tuple, srdd: Run) -> None:
+    result = srdd(*arguments.split())
+    refused(result, *words)
+    assert len(result[2].splitlines()) == 1, result[2]
+
+
+def test_a_bare_command_line_shows_its_help(srdd: Run) -> None:
+    for arguments in ((), ("experiment",)):
+        _, out, err = srdd(*arguments)
+        assert "Usage: srdd" in out + err
 
 
 def test_interrupt_says_so_and_leaves_no_file(
