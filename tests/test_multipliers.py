@@ -290,6 +290,8 @@ def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
         (["--json", "--format", "yaml"], "both write to stdout"),
         (["--out", "rin"], "a name without suffix"),
         (["--metric", "kurtosis"], "cannot rank layers"),
+        (["--metric", ""], "cannot rank layers"),
+        (["--strategy", "global", "--metric", "sqnr_db"], "--metric sqnr_db has no effect on global"),
     ],
 )
 def test_bad_options(path: Path, srdd: Run, arguments: list[str], words: str) -> None:

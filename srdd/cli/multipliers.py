@@ -30,7 +30,9 @@ def multipliers(
     ] = "variable",
     site: Annotated[str | None, typer.Option("--site", help="weight, input or output (default: output).")] = None,
     quant: Annotated[str | None, typer.Option("--quant", help="A format of the report (default: its first).")] = None,
-    metric: Annotated[str, typer.Option("--metric", help="The metric that guides.")] = "relative_error",
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="The metric that guides. [default: relative_error]")
+    ] = None,
     normalize: Annotated[
         str | None, typer.Option("--normalize", help="mean, max or rms of the multipliers is 1 (default mean).")
     ] = None,
@@ -79,6 +81,7 @@ def multipliers(
     from importlib.metadata import version
 
     from srdd.cli import console, outputs
+    from srdd.errors import OptionError
     from srdd.guidance import guide
     from srdd.multipliers import Choices
     from srdd.report import read
@@ -87,6 +90,8 @@ def multipliers(
     outputs.check(out, force)
     choices = Choices(normalize, _clamp(clamp), worst, above, scheme, _factors(factor), phase_at)
     schedule = _schedule(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
+    if strategy == "global" and metric is not None:
+        raise OptionError(f"--metric {metric} has no effect on global, which gives every layer the same; leave it out")
     document, sha256 = read(report)
     config, series = guide(
         document,
@@ -94,7 +99,7 @@ def multipliers(
         version("srdd"),
         site=site,
         quant=quant,
-        metric=metric,
+        metric="relative_error" if metric is None else metric,
         strategy=strategy,
         choices=choices,
         schedule=schedule,
