@@ -64,11 +64,7 @@ def open_model(
 
     dtype "auto" is the checkpoint's own; for GGUF float32, the type its values dequantize to.
     """
-    if dtype not in DTYPES:
-        raise OptionError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
-    if device_map is not None and device != "auto":
-        raise OptionError("--device has no effect with --device-map; give one of them")
-    where = _device(device)
+    where = check_options(dtype, device, device_map)
     path = packaged(name) or Path(name).expanduser()
     notes: tuple[str, ...] = ()
     label, hashed = _label(name, path), None
@@ -112,6 +108,15 @@ def open_model(
     return OpenModel(model.eval(), tokenizer, problem, identity, first.device, (*notes, *random))
 
 
+def check_options(dtype: str, device: str, device_map: str | None) -> torch.device:
+    """The device that was asked for. Raises OptionError for what no model could be opened with."""
+    if dtype not in DTYPES:
+        raise OptionError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
+    if device_map is not None and device != "auto":
+        raise OptionError("--device has no effect with --device-map; give one of them")
+    return _device(device)
+
+
 def _label(name: str, path: Path) -> str:
     """What a report calls the model: a local path gives its last part only."""
     if packaged(name) is not None:
@@ -125,13 +130,13 @@ def _device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise OptionError(f"device {device!r}: expected auto, cpu, cuda, cuda:N or mps") from None
+        raise OptionError(f"--device {device}: expected auto, cpu, cuda, cuda:N or mps") from None
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"device {device!r}: this machine has {torch.cuda.device_count()} cuda device(s)")
+        raise OptionError(f"--device {device}: this machine has {torch.cuda.device_count()} cuda device(s)")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise OptionError("device 'mps' is not available on this machine")
+        raise OptionError("--device mps: not available on this machine; leave it out, or take cpu")
     if chosen.type not in ("cpu", "cuda", "mps"):
-        raise OptionError(f"device {device!r}: expected auto, cpu, cuda, cuda:N or mps")
+        raise OptionError(f"--device {device}: expected auto, cpu, cuda, cuda:N or mps")
     return chosen
 
 
@@ -214,6 +219,9 @@ def _tokenizer(target: str, label: str, options: dict[str, Any]) -> tuple[Any | 
         with quiet():
             return AutoTokenizer.from_pretrained(target, **options), None
     except Exception as problem:  # a model without tokenizer files is legal: its weights can be scanned
+        folder, globs = Path(target), ("*token*", "*vocab*", "*.model")
+        if folder.is_dir() and not any(True for glob in globs for _ in folder.glob(glob)):
+            return None, "its folder holds no tokenizer files"  # transformers says so in a paragraph
         return None, f"{_one_line(problem, target, label)[:160]}"
 
 

@@ -36,7 +36,9 @@ def scan(
     seq_len: Annotated[int | None, typer.Option("--seq-len", help="Tokens a sequence. [default: 512]")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences at once. [default: 4]")] = None,
     seed: Annotated[int, typer.Option("--seed", help="For the order of the text and stochastic rounding.")] = 0,
-    out: Annotated[Path, typer.Option("--out", help="Where the report goes.")] = Path("srdd-report.json"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the report goes. [default: srdd-report.json]")
+    ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Of a Hugging Face id.")] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -59,19 +61,23 @@ def scan(
     Example: srdd scan --model smollm2 --quant mxfp4,nvfp4,mxfp8
     """
     from srdd.cli import console
+    from srdd.cli.opening import refuse_unused
     from srdd.errors import OptionError
     from srdd.files import check_writable
     from srdd.formats import parse_list
-    from srdd.verdicts import parse_thresholds
 
     # Everything that can be refused without torch is refused first, before anything slow is loaded.
     if not quant:
         raise OptionError("no format given; say e.g. --quant mxfp4,nvfp4 (see `srdd formats`)")
-    formats, thresholds = parse_list(quant), parse_thresholds(threshold or ())
-    if dry_run and strict:
-        raise OptionError("--strict has no effect with --dry-run")
+    formats, thresholds = parse_list(quant), _thresholds(threshold or [])
+    if dry_run:
+        unused: dict[str, object] = {"--strict": strict, "--out": out, "--threshold": threshold}
+        unused |= {"--data": data, "--text-column": text_column}
+        unused |= {"--samples": samples, "--seq-len": seq_len, "--batch-size": batch_size}
+        refuse_unused(unused, "with --dry-run")
+    target = Path("srdd-report.json") if out is None else out
     if not dry_run:
-        check_writable(out)
+        check_writable(target)
     from srdd.cli.scan_steps import Request, run
 
     request = Request(
@@ -100,17 +106,35 @@ def scan(
     if report is None:
         list_sites(found, as_json)
         return
-    report.save(out)
+    report.save(target)
     if as_json:
         console.machine(summary_json(report))
     else:
         from srdd.cli import tables
 
         tables.scanned(people, report)
-    people.print(f"Report: {out}. Look inside with `srdd show {out}`, or `--layer N` for the modules of a layer.")
+    people.print(f"Report: {target}. Look inside with `srdd show {target}`, or `--layer N` for the modules of a layer.")
     if strict and report.has_errors:
         console.problem("failed: a site holds NaN or infinite values (--strict)")
         raise typer.Exit(1)
+
+
+def _thresholds(texts: list[str]) -> dict[str, float]:
+    """The classic limits with those given. Raises OptionError, also for limits that no measurement can cross."""
+    from srdd.errors import OptionError
+    from srdd.metrics import BY_NAME
+    from srdd.verdicts import parse_thresholds
+
+    thresholds = parse_thresholds(texts)
+    names = [text.partition("=")[0].strip() for text in texts]
+    for text, name in zip(texts, names, strict=True):
+        if names.count(name) > 1:
+            raise OptionError(f"--threshold {text}: {name} is given twice; give it once")
+        low, high = -1 if name == "cosine" else 0, 1
+        if BY_NAME[name].unit != "dB" and not low <= thresholds[name] <= high:
+            share = ", e.g. 0.1 for 10%" if BY_NAME[name].unit == "%" else ""
+            raise OptionError(f"--threshold {text}: expected {low} to {high}{share}")
+    return thresholds
 
 
 def list_sites(found: SiteMap, as_json: bool) -> None:
