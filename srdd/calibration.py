@@ -76,7 +76,7 @@ def load(
         rows = [_stream(filled, tokenizer, source)]
     ids, dropped = _cut(rows, samples, seq_len, source)
     if skipped:
-        dropped = "; ".join(filter(None, (dropped, f"{skipped} empty documents")))
+        dropped = "; ".join(filter(None, (dropped, _counted(skipped, "empty document"))))
     largest = (vocab_size or 2**31) - 1
     if int(ids.max()) > largest or int(ids.min()) < 0:
         raise CalibrationError(
@@ -202,8 +202,12 @@ def _cut(rows: list[list[int]], samples: int, seq_len: int, source: str) -> tupl
     if len(kept) < samples:
         notes.append(f"only {len(kept)} of {samples} sequences: {source} has {have} tokens")
     if len(pieces) < len(every):
-        notes.append(f"{len(every) - len(pieces)} repeated sequences")
+        notes.append(_counted(len(every) - len(pieces), "repeated sequence"))
     unused = have - len(kept) * seq_len
     if unused:
         notes.append(f"{unused} of {have} tokens not used")
     return torch.tensor(kept, dtype=torch.int64), "; ".join(notes)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -79,7 +79,8 @@ def open_model(
             path = open_while_loading.enter_context(gguf.unpacked(path, "float32" if dtype == "auto" else dtype))
         elif path.is_file():
             raise SourceError(
-                f"{path.name} is a single file; a model needs its folder with config.json, or --sites weight"
+                f"{path.name} is a single file; a model needs its folder with config.json, "
+                "`srdd scan --sites weight` reads the file alone"
             )
         elif path.is_dir():
             hashed = _check_folder(path, label)
@@ -188,7 +189,9 @@ def _load(
             model = model.to(where)
     except Exception as problem:  # transformers and the hub raise many types; each means it cannot be opened
         if isinstance(problem, MemoryError | torch.OutOfMemoryError):
-            raise SourceError(f"{label} does not fit into memory; try --device-map auto or --sites weight") from problem
+            raise SourceError(
+                f"{label} does not fit into memory; try --device-map auto, or `srdd scan --sites weight`"
+            ) from problem
         if "trust_remote_code" in str(problem) and not options["trust_remote_code"]:
             raise SourceError(
                 f"{label} needs Python code that comes with the checkpoint; read it, then pass --trust-remote-code"

@@ -109,6 +109,10 @@ def test_repeats_and_empty_rows_are_left_out_and_said(tmp_path: Path, tokenizer:
     assert got.token_ids.tolist() == [[2, 3, 4, END]]
     assert "2 repeated sequences" in got.dropped
     assert "2 empty documents" in got.dropped
+    data = write(tmp_path, "once.jsonl", "\n".join(map(json.dumps, rows[1:4])))
+    dropped = load(data, tokenizer, samples=9, seq_len=4).dropped
+    assert "; 1 repeated sequence; " in dropped
+    assert dropped.endswith("; 1 empty document")
 
 
 def test_unusual_line_ends_and_marks_stay_inside_a_text(tmp_path: Path, tokenizer: Any) -> None:

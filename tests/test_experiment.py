@@ -287,6 +287,7 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srd
         (["--steps", "4"], "--steps has no effect on --kind inference"),
         (["--fault", "10"], "--fault '10'"),
         (["--metric", "quality"], "quality"),
+        (["--metric", "predicted_kl"], "--metric predicted_kl: no impact was measured in this report; run `srdd imp"),
         (["--target", "norms"], "norms"),
         (["--seeds", "1"], "--seeds 1: expected 2 or more; one seed shows nothing"),
         (["--fault", "layer=9,deadzone=0.01"], "--fault layer=9: "),

@@ -81,7 +81,7 @@ def test_folders_that_are_no_models(tmp_path: Path, tiny_llama: Path) -> None:
         open_model("./nowhere/at/all")
     with pytest.raises(SourceError, match="somebody/something"):
         open_model("somebody/something")
-    with pytest.raises(SourceError, match="single file"):
+    with pytest.raises(SourceError, match=r"single file.*`srdd scan --sites weight` reads the file alone"):
         open_model(str(tiny_llama / "model.safetensors"))
 
 

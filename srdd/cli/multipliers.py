@@ -81,6 +81,7 @@ def multipliers(
     from importlib.metadata import version
 
     from srdd.cli import console, outputs
+    from srdd.cli.zones import check_cost
     from srdd.errors import OptionError
     from srdd.guidance import guide
     from srdd.multipliers import Choices
@@ -93,13 +94,15 @@ def multipliers(
     if strategy == "global" and metric is not None:
         raise OptionError(f"--metric {metric} has no effect on global, which gives every layer the same; leave it out")
     document, sha256 = read(report)
+    metric = "relative_error" if metric is None else metric
+    check_cost(document, metric)
     config, series = guide(
         document,
         sha256,
         version("srdd"),
         site=site,
         quant=quant,
-        metric="relative_error" if metric is None else metric,
+        metric=metric,
         strategy=strategy,
         choices=choices,
         schedule=schedule,
