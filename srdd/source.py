@@ -6,7 +6,9 @@ gets out as it is: every failure is one SourceError line that says what was foun
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,10 +80,7 @@ def open_model(
             )
             path = open_while_loading.enter_context(gguf.unpacked(path, "float32" if dtype == "auto" else dtype))
         elif path.is_file():
-            raise SourceError(
-                f"{path.name} is a single file; a model needs its folder with config.json, "
-                "`srdd scan --sites weight` reads the file alone"
-            )
+            raise SourceError(f"{path.name} is a single file, no model folder; `srdd scan --sites weight` can read it")
         elif path.is_dir():
             hashed = _check_folder(path, label)
         elif path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -165,6 +164,19 @@ def _of_hub(name: str, revision: str | None) -> tuple[str | None, str | None]:
     return snapshot.name, shards_hash(shards) if shards else None
 
 
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Nothing below an error from the hub's client inside the block: without a network it logs every retry."""
+    from huggingface_hub.utils import logging as hub
+
+    level = hub.get_verbosity()
+    hub.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.set_verbosity(level)
+
+
 def _load(
     target: str, label: str, dtype: str, device_map: str | None, where: torch.device | None, options: dict[str, Any]
 ) -> tuple[Any, tuple[str, ...]]:
@@ -178,7 +190,7 @@ def _load(
             raise MissingExtraError("--device-map needs accelerate: pip install 'srdd[big]'")
         extra["device_map"] = device_map
     try:
-        with quiet():
+        with quiet(), quiet_hub():
             config = AutoConfig.from_pretrained(target, **options)
             names = set(getattr(config, "architectures", None) or ())
             # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
@@ -196,7 +208,9 @@ def _load(
             raise SourceError(
                 f"{label} needs Python code that comes with the checkpoint; read it, then pass --trust-remote-code"
             ) from problem
-        raise SourceError(f"{label} cannot be opened: {_one_line(problem, target, label)}") from problem
+        from_hub = isinstance(problem, OSError) and not Path(target).is_dir()
+        found = "is no folder here, and the hub did not give it" if from_hub else "cannot be opened"
+        raise SourceError(f"{label} {found}: {_one_line(problem, target, label)}") from problem
     return model, _random_part(model, sorted(info["missing_keys"]), label, causal)
 
 
@@ -219,7 +233,7 @@ def _tokenizer(target: str, label: str, options: dict[str, Any]) -> tuple[Any | 
     from transformers import AutoTokenizer
 
     try:
-        with quiet():
+        with quiet(), quiet_hub():
             return AutoTokenizer.from_pretrained(target, **options), None
     except Exception as problem:  # a model without tokenizer files is legal: its weights can be scanned
         folder, globs = Path(target), ("*token*", "*vocab*", "*.model")

@@ -25,7 +25,7 @@ from srdd.report import Report
 from srdd.schema import KINDS
 from srdd.selection import Selection, parse_layers
 from srdd.sites import SiteMap
-from srdd.source import OpenModel, first_unpacking, needs_model, open_model
+from srdd.source import OpenModel, first_unpacking, needs_model, open_model, quiet_hub
 
 _DEFAULTS = {"samples": 16, "seq_len": 512, "batch_size": 4}
 _OF_TEXT = ("data", "text_column", "samples", "seq_len", "batch_size")
@@ -95,7 +95,8 @@ def _run_checkpoint(request: Request, out: Console) -> tuple[SiteMap, Report | N
         if getattr(request, name) not in ("auto", "cpu"):
             raise OptionError(f"--{name} has no effect when weights are read as stored, on the CPU; leave it out")
     kernels.choose(request.backend)  # an unknown name is refused before anything is fetched
-    checkpoint = open_checkpoint(request.model, revision=request.revision)
+    with quiet_hub():
+        checkpoint = open_checkpoint(request.model, revision=request.revision)
     selection = request.selection()
     found = selection.filter(checkpoint_sites(checkpoint))
     _plan(out, request, checkpoint.identity.id, found, None, "cpu, as stored, no model built")
