@@ -191,6 +191,7 @@ def test_missing_tokenizer_still_scans_weights_and_says_so(tiny_llama: Path, tmp
         (("--quant", "mxfp4", "--dtype", "float8"), ("dtype",)),
         (("--quant", "mxfp4", "--sites", "weight", "--samples", "3"), ("--samples", "no effect")),
         (("--quant", "mxfp4", "--sites", "weight", "--dtype", "float32"), ("--dtype", "no effect")),
+        (("--quant", "mxfp4", "--sites", "weight", "--backend", "foo"), ("--backend foo: unknown backend",)),
         (("--quant", "mxfp4", "--seq-len", "9999"), ("9999", "give --seq-len 256")),
         (("--quant", "mxfp4", "--samples", "0"), ("samples",)),
         (("--quant", "mxfp4", "--batch-size", "0"), ("batch",)),
@@ -252,7 +253,7 @@ def test_unwritable_output_is_found_before_the_scan(tmp_path: Path, srdd: Run) -
         ("--seq-len 1", "--seq-len 1: expected at least 2"),
         ("--batch-size 0", "--batch-size 0: expected at least 1"),
         ("--seed -1", "--seed -1: expected 0 or more"),
-        ("--backend foo", "unknown backend 'foo'; known: auto"),
+        ("--backend foo", "--backend foo: unknown backend 'foo'; known: auto"),
         ("--dtype int8", "--dtype int8: expected one of auto"),
         ("--device foo", "--device foo: expected auto"),
         ("--data none.txt", "--data none.txt: no such file"),
@@ -262,13 +263,19 @@ def test_unwritable_output_is_found_before_the_scan(tmp_path: Path, srdd: Run) -
     ],
 )
 def test_bad_values_are_found_before_a_model_is_opened(
-    command: str, arguments: str, words: str, report: Path, tmp_path: Path, srdd: Run, monkeypatch: pytest.MonkeyPatch
+    command: str,
+    arguments: str,
+    words: str,
+    tmp_path: Path,
+    srdd: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    ranking = ("--report", request.getfixturevalue("report")) if command == "experiment aqn" else ()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("srdd.source.open_model", lambda *_, **__: pytest.fail("a model was opened"))
     monkeypatch.setattr("srdd.cli.scan_steps.open_model", lambda *_, **__: pytest.fail("a model was opened"))
     given = ("--model", "somebody/huge", "--quant", "mxfp4", "--out", "out.json", *arguments.split())
-    ranking = ("--report", report, "--worst", "1") if command == "experiment aqn" else ()
     refused(srdd(*command.split(), *given, *ranking), words)
 
 

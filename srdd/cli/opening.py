@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import torch
     from rich.console import Console
 
     from srdd.calibration import Sequences
@@ -78,10 +79,21 @@ def check_options(
     device_map: str | None,
 ) -> None:
     """What can be refused before a model is opened, which may take minutes. Raises SrddError as running it would."""
-    from srdd import calibration, kernels, source
+    from srdd import calibration, source
 
     calibration.check(data, text_column=text_column, samples=samples, seq_len=seq_len, batch_size=batch_size, seed=seed)
-    kernels.choose(backend, device=source.check_options(dtype, device, device_map))
+    check_backend(backend, source.check_options(dtype, device, device_map))
+
+
+def check_backend(backend: str, device: torch.device | str = "cpu") -> None:
+    """Raises BackendError for a kernel that is unknown, or cannot run on the device."""
+    from srdd import kernels
+    from srdd.errors import BackendError
+
+    try:
+        kernels.choose(backend, device=device)
+    except BackendError as problem:
+        raise BackendError(f"--backend {backend}: {problem}") from None
 
 
 def refuse_unused(options: Mapping[str, object], when: str) -> None:

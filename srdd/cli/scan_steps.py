@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from srdd import calibration, kernels, scanner
+from srdd import calibration, scanner
 from srdd.calibration import Sequences
 from srdd.checkpoint import Checkpoint, open_checkpoint
 from srdd.checkpoint_sites import checkpoint_sites
-from srdd.cli.opening import check_options, refuse_unused
+from srdd.cli.opening import check_backend, check_options, refuse_unused
 from srdd.errors import CalibrationError, OptionError
 from srdd.formats import BlockFormat
 from srdd.report import Report
@@ -94,7 +94,7 @@ def _run_checkpoint(request: Request, out: Console) -> tuple[SiteMap, Report | N
     for name in ("dtype", "device"):
         if getattr(request, name) not in ("auto", "cpu"):
             raise OptionError(f"--{name} has no effect when weights are read as stored, on the CPU; leave it out")
-    kernels.choose(request.backend)  # an unknown name is refused before anything is fetched
+    check_backend(request.backend)  # an unknown name is refused before anything is fetched
     with quiet_hub():
         checkpoint = open_checkpoint(request.model, revision=request.revision)
     selection = request.selection()
