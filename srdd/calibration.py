@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -54,28 +55,20 @@ def load(
 
     Raises OptionError for numbers out of range and CalibrationError for data that is missing, unreadable or too short.
     """
-    if samples < 1:
-        raise OptionError(f"--samples {samples}: expected at least 1")
-    if seq_len < 2:
-        raise OptionError(f"--seq-len {seq_len}: expected at least 2")
-    if seed < 0:
-        raise OptionError(f"--seed {seed}: expected 0 or more")
-    if data is None and text_column is not None:
-        raise OptionError("--text-column has no effect without --data")
-    if data is not None and data.suffix.lower() not in SUFFIXES:
-        raise CalibrationError(f"--data {data.name}: unknown kind of file; expected {', '.join(SUFFIXES)}")
+    check(data, text_column=text_column, samples=samples, seq_len=seq_len, seed=seed)
     raw, source = _read(data)
+    stored_ids = data is not None and data.suffix.lower() == ".npz"
+    if tokenizer is None and not stored_ids:
+        raise CalibrationError("this model has no tokenizer; give token ids in an .npz file with --data")
     if max_seq_len is not None and seq_len > max_seq_len:
-        raise OptionError(f"--seq-len {seq_len}: this model takes at most {max_seq_len} tokens")
+        raise OptionError(
+            f"--seq-len {seq_len}: this model takes at most {max_seq_len} tokens; give --seq-len {max_seq_len}"
+        )
     digest = hashlib.sha256(raw).hexdigest()
     skipped = 0
-    if data is not None and data.suffix.lower() == ".npz":
-        if text_column is not None:
-            raise CalibrationError(f"--text-column has no effect on {data.name}; it holds token ids")
+    if data is not None and stored_ids:
         rows = _from_npz(data, seq_len)
     else:
-        if tokenizer is None:
-            raise CalibrationError("this model has no tokenizer; give token ids in an .npz file, or use --sites weight")
         documents = from_text(raw.decode("utf-8")) if data is None else from_file(data, text_column)
         filled = [d for d in documents if not isinstance(d, str) or d.strip()]
         skipped = len(documents) - len(filled)
@@ -83,7 +76,7 @@ def load(
         rows = [_stream(filled, tokenizer, source)]
     ids, dropped = _cut(rows, samples, seq_len, source)
     if skipped:
-        dropped = "; ".join(filter(None, (dropped, f"{skipped} empty documents")))
+        dropped = "; ".join(filter(None, (dropped, _counted(skipped, "empty document"))))
     largest = (vocab_size or 2**31) - 1
     if int(ids.max()) > largest or int(ids.min()) < 0:
         raise CalibrationError(
@@ -92,10 +85,37 @@ def load(
     return Sequences(ids, source, digest, dropped, seed)
 
 
-def batches(sequences: Sequences, batch_size: int) -> Iterator[Tensor]:
-    """The sequences in order, `batch_size` at a time; the last batch may be smaller."""
+def check(
+    data: Path | None, *, text_column: str | None, samples: int, seq_len: int, seed: int, batch_size: int = 1
+) -> None:
+    """All that can be refused before a model is opened. Raises OptionError and CalibrationError as `load` does."""
+    if samples < 1:
+        raise OptionError(f"--samples {samples}: expected at least 1")
+    if seq_len < 2:
+        raise OptionError(f"--seq-len {seq_len}: expected at least 2")
+    if seed < 0:
+        raise OptionError(f"--seed {seed}: expected 0 or more")
+    _check_batch_size(batch_size)
+    if data is None and text_column is not None:
+        raise OptionError("--text-column has no effect without --data")
+    if data is None:
+        return
+    if data.suffix.lower() not in SUFFIXES:
+        raise CalibrationError(f"--data {data.name}: unknown kind of file; expected {', '.join(SUFFIXES)}")
+    if data.suffix.lower() == ".npz" and text_column is not None:
+        raise CalibrationError(f"--text-column has no effect on {data.name}; it holds token ids")
+    with _readable(data):
+        data.open("rb").close()
+
+
+def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise OptionError(f"--batch-size {batch_size}: expected at least 1")
+
+
+def batches(sequences: Sequences, batch_size: int) -> Iterator[Tensor]:
+    """The sequences in order, `batch_size` at a time; the last batch may be smaller."""
+    _check_batch_size(batch_size)
     for start in range(0, len(sequences.token_ids), batch_size):
         yield sequences.token_ids[start : start + batch_size]
 
@@ -103,15 +123,21 @@ def batches(sequences: Sequences, batch_size: int) -> Iterator[Tensor]:
 def _read(data: Path | None) -> tuple[bytes, str]:
     if data is None:
         return files("srdd").joinpath("data/calibration.txt").read_bytes(), DEFAULT_SOURCE
-    try:
+    with _readable(data):
         raw = data.read_bytes()
+    if not raw.strip():
+        raise CalibrationError(f"--data {data.name} is empty")
+    return raw, data.name
+
+
+@contextmanager
+def _readable(data: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise CalibrationError(f"--data {data}: no such file") from None
     except OSError as problem:
         raise CalibrationError(f"--data {data}: {problem.strerror}") from problem
-    if not raw.strip():
-        raise CalibrationError(f"--data {data.name} is empty")
-    return raw, data.name
 
 
 def _stream(documents: list[Document], tokenizer: Any, source: str) -> list[int]:
@@ -176,8 +202,12 @@ def _cut(rows: list[list[int]], samples: int, seq_len: int, source: str) -> tupl
     if len(kept) < samples:
         notes.append(f"only {len(kept)} of {samples} sequences: {source} has {have} tokens")
     if len(pieces) < len(every):
-        notes.append(f"{len(every) - len(pieces)} repeated sequences")
+        notes.append(_counted(len(every) - len(pieces), "repeated sequence"))
     unused = have - len(kept) * seq_len
     if unused:
         notes.append(f"{unused} of {have} tokens not used")
     return torch.tensor(kept, dtype=torch.int64), "; ".join(notes)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -87,7 +87,7 @@ def _documents(rows: Iterable[tuple[str, Any]], path: Path, text_column: str | N
         columns = (text_column,) if text_column is not None else ("messages", *_TEXT_COLUMNS)
         column = next((name for name in columns if name in row), None)
         if column is None:
-            wanted = f"column {text_column!r}" if text_column else "a text column"
+            wanted = f"column {text_column!r}" if text_column else "text column"
             raise CalibrationError(
                 f"{path.name} {place} has no {wanted}; it has {', '.join(map(repr, row))}; use --text-column"
             )

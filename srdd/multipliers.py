@@ -130,7 +130,7 @@ def _targeted(series: Series, choices: Choices) -> Plan:
         chosen = [layer for layer, value in values if violates(series.metric, value, choices.above)]
         why = f"{series.metric.name} {'below' if series.metric.better == 'up' else 'above'} {choices.above:g}"
     else:
-        count = choices.worst or math.ceil(len(series.layers) / 4)
+        count = math.ceil(len(series.layers) / 4) if choices.worst is None else choices.worst
         if not 1 <= count < len(series.layers):
             raise OptionError(f"--worst {count}: expected 1 to {len(series.layers) - 1}; for every layer use global")
         errors = dict(zip(series.layers, series.errors, strict=True))

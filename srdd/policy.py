@@ -40,8 +40,14 @@ def load(path: Path) -> Policy:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise OptionError(f"no policy at {path}") from None
-    except (OSError, ValueError) as problem:
+        raise OptionError(
+            f"no policy at {path}; write [[limit]] and [[floor]] tables there, or use --limit and --floor"
+        ) from None
+    except UnicodeDecodeError:
+        raise OptionError(f"cannot read the policy {path}: it is no UTF-8 text, expected TOML") from None
+    except OSError as problem:
+        raise OptionError(f"cannot read the policy {path}: {problem.strerror}") from problem
+    except ValueError as problem:
         raise OptionError(f"cannot read the policy {path}: {problem}") from problem
     known = ("limit", "floor", "implausible_gain", "by")
     unknown = [key for key in document if key not in known]

@@ -173,15 +173,21 @@ def _content(path: Path, what: str = "report", command: str = "scan") -> bytes:
         return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except FileNotFoundError:
         raise ReportError(f"no {what} at {path}; write one with `srdd {command} --out {path}`") from None
+    except IsADirectoryError:
+        raise ReportError(
+            f"{path} is a folder, expected the file of a {what}; name one that `srdd {command} --out` wrote"
+        ) from None
     except OSError as problem:
-        raise ReportError(f"cannot read {path}: {problem}") from problem
+        raise ReportError(f"cannot read {path}: {problem.strerror}") from problem
 
 
 def _parse(content: bytes, path: Path) -> Any:
     try:
         return from_json(content.decode("utf-8"), allow_inf_nan=False)  # several times faster than json
-    except UnicodeDecodeError as problem:
-        raise ReportError(f"cannot read {path}: {problem}") from problem
+    except UnicodeDecodeError:
+        raise ReportError(
+            f"{path} is no report: found bytes that are no UTF-8 text, expected JSON that `srdd scan --out` wrote"
+        ) from None
     except ValueError as problem:
         raise ReportError(
             f"{path} is no complete JSON document ({problem}); it may be cut off: scan again"

@@ -158,14 +158,27 @@ def load(path: str | Path) -> RinConfig:
     except (OSError, UnicodeDecodeError) as problem:
         raise OptionError(f"cannot read {path}: {problem}") from problem
     except yaml.YAMLError as problem:
-        raise OptionError(f"{path} is no YAML: {' '.join(str(problem).split())}") from problem
+        mark = getattr(problem, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = getattr(problem, "problem", None) or getattr(problem, "reason", None) or type(problem).__name__
+        raise OptionError(f"{path} is no YAML{place}: {what}; correct it, or write it anew") from problem
     if not isinstance(tree, dict) or tree.get("document") != "srdd-rin":
         raise OptionError(f"{path} is no srdd-rin document; write one with `srdd multipliers --out {path}`")
     try:
         return RinConfig.model_validate(tree)
     except ValidationError as problem:
-        first = problem.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise OptionError(f"{path}: {f'{place}: ' if place else ''}{first['msg']}") from problem
+        raise OptionError(f"{path}: {_said(problem)}") from problem
     except OptionError as problem:
         raise OptionError(f"{path}: {problem}") from problem
+
+
+def _said(problem: ValidationError) -> str:
+    """The first error; an unknown key comes before the missing one that it was probably meant to be."""
+    errors = problem.errors()
+    first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] != "extra_forbidden":
+        return f"{place}: {first['msg']}" if place else first["msg"]
+    beside = [e["loc"] for e in errors if e["type"] == "missing" and e["loc"][:-1] == first["loc"][:-1]]
+    missing = ", ".join(".".join(map(str, loc)) for loc in beside)
+    return f"unknown key {place!r}" + (f"; missing: {missing}" if missing else "; leave it out")

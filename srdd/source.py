@@ -6,7 +6,9 @@ gets out as it is: every failure is one SourceError line that says what was foun
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,11 +66,7 @@ def open_model(
 
     dtype "auto" is the checkpoint's own; for GGUF float32, the type its values dequantize to.
     """
-    if dtype not in DTYPES:
-        raise OptionError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
-    if device_map is not None and device != "auto":
-        raise OptionError("--device has no effect with --device-map; give one of them")
-    where = _device(device)
+    where = check_options(dtype, device, device_map)
     path = packaged(name) or Path(name).expanduser()
     notes: tuple[str, ...] = ()
     label, hashed = _label(name, path), None
@@ -82,9 +80,7 @@ def open_model(
             )
             path = open_while_loading.enter_context(gguf.unpacked(path, "float32" if dtype == "auto" else dtype))
         elif path.is_file():
-            raise SourceError(
-                f"{path.name} is a single file; a model needs its folder with config.json, or --sites weight"
-            )
+            raise SourceError(f"{path.name} is a single file, no model folder; `srdd scan --sites weight` can read it")
         elif path.is_dir():
             hashed = _check_folder(path, label)
         elif path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -112,6 +108,15 @@ def open_model(
     return OpenModel(model.eval(), tokenizer, problem, identity, first.device, (*notes, *random))
 
 
+def check_options(dtype: str, device: str, device_map: str | None) -> torch.device:
+    """The device that was asked for. Raises OptionError for what no model could be opened with."""
+    if dtype not in DTYPES:
+        raise OptionError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
+    if device_map is not None and device != "auto":
+        raise OptionError("--device has no effect with --device-map; give one of them")
+    return _device(device)
+
+
 def _label(name: str, path: Path) -> str:
     """What a report calls the model: a local path gives its last part only."""
     if packaged(name) is not None:
@@ -125,13 +130,13 @@ def _device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise OptionError(f"device {device!r}: expected auto, cpu, cuda, cuda:N or mps") from None
+        raise OptionError(f"--device {device}: expected auto, cpu, cuda, cuda:N or mps") from None
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"device {device!r}: this machine has {torch.cuda.device_count()} cuda device(s)")
+        raise OptionError(f"--device {device}: this machine has {torch.cuda.device_count()} cuda device(s)")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise OptionError("device 'mps' is not available on this machine")
+        raise OptionError("--device mps: not available on this machine; leave it out, or take cpu")
     if chosen.type not in ("cpu", "cuda", "mps"):
-        raise OptionError(f"device {device!r}: expected auto, cpu, cuda, cuda:N or mps")
+        raise OptionError(f"--device {device}: expected auto, cpu, cuda, cuda:N or mps")
     return chosen
 
 
@@ -159,6 +164,19 @@ def _of_hub(name: str, revision: str | None) -> tuple[str | None, str | None]:
     return snapshot.name, shards_hash(shards) if shards else None
 
 
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Nothing below an error from the hub's client inside the block: without a network it logs every retry."""
+    from huggingface_hub.utils import logging as hub
+
+    level = hub.get_verbosity()
+    hub.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.set_verbosity(level)
+
+
 def _load(
     target: str, label: str, dtype: str, device_map: str | None, where: torch.device | None, options: dict[str, Any]
 ) -> tuple[Any, tuple[str, ...]]:
@@ -172,7 +190,7 @@ def _load(
             raise MissingExtraError("--device-map needs accelerate: pip install 'srdd[big]'")
         extra["device_map"] = device_map
     try:
-        with quiet():
+        with quiet(), quiet_hub():
             config = AutoConfig.from_pretrained(target, **options)
             names = set(getattr(config, "architectures", None) or ())
             # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
@@ -183,12 +201,16 @@ def _load(
             model = model.to(where)
     except Exception as problem:  # transformers and the hub raise many types; each means it cannot be opened
         if isinstance(problem, MemoryError | torch.OutOfMemoryError):
-            raise SourceError(f"{label} does not fit into memory; try --device-map auto or --sites weight") from problem
+            raise SourceError(
+                f"{label} does not fit into memory; try --device-map auto, or `srdd scan --sites weight`"
+            ) from problem
         if "trust_remote_code" in str(problem) and not options["trust_remote_code"]:
             raise SourceError(
                 f"{label} needs Python code that comes with the checkpoint; read it, then pass --trust-remote-code"
             ) from problem
-        raise SourceError(f"{label} cannot be opened: {_one_line(problem, target, label)}") from problem
+        from_hub = isinstance(problem, OSError) and not Path(target).is_dir()
+        found = "is no folder here, and the hub did not give it" if from_hub else "cannot be opened"
+        raise SourceError(f"{label} {found}: {_one_line(problem, target, label)}") from problem
     return model, _random_part(model, sorted(info["missing_keys"]), label, causal)
 
 
@@ -211,9 +233,12 @@ def _tokenizer(target: str, label: str, options: dict[str, Any]) -> tuple[Any | 
     from transformers import AutoTokenizer
 
     try:
-        with quiet():
+        with quiet(), quiet_hub():
             return AutoTokenizer.from_pretrained(target, **options), None
     except Exception as problem:  # a model without tokenizer files is legal: its weights can be scanned
+        folder, globs = Path(target), ("*token*", "*vocab*", "*.model")
+        if folder.is_dir() and not any(True for glob in globs for _ in folder.glob(glob)):
+            return None, "its folder holds no tokenizer files"  # transformers says so in a paragraph
         return None, f"{_one_line(problem, target, label)[:160]}"
 
 

@@ -27,8 +27,12 @@ CLASSIC: dict[str, float] = {m.name: m.threshold for m in METRICS if m.threshold
 
 
 def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
-    """The classic thresholds with overrides such as "sqnr_db=18" applied. Raises OptionError."""
+    """The classic thresholds with overrides such as "sqnr_db=18" applied.
+
+    Raises OptionError, also for a metric given twice and for a limit that no measurement can cross.
+    """
     thresholds = dict(CLASSIC)
+    seen: set[str] = set()
     for text in texts:
         name, equals, number = text.partition("=")
         metric = BY_NAME.get(name.strip())
@@ -41,6 +45,13 @@ def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
             raise OptionError(f"threshold {text!r}: {number!r} is no number") from None
         if not math.isfinite(thresholds[metric.name]):
             raise OptionError(f"threshold {text!r}: expected a finite number")
+        if metric.name in seen:
+            raise OptionError(f"threshold {text!r}: {metric.name} is given twice; give it once")
+        seen.add(metric.name)
+        low, high = -1 if metric.name == "cosine" else 0, 1
+        if metric.unit != "dB" and not low <= thresholds[metric.name] <= high:
+            share = ", e.g. 0.1 for 10%" if metric.unit == "%" else ""
+            raise OptionError(f"threshold {text!r}: expected {low} to {high}{share}")
     return thresholds
 
 

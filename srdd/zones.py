@@ -111,8 +111,8 @@ def find(series: Series, scheme: str = "auto", max_zones: int | None = None) -> 
         groups = named(series, scheme) if scheme in _SHARES else spans(series, scheme)
         return _zones(series, groups), []
     most = MAX_ZONES if max_zones is None else max_zones
-    if most < 1:
-        raise OptionError(f"--max-zones {most}: expected 1 or more")
+    if most < 1 or (max_zones is not None and most > len(series.layers)):
+        raise OptionError(f"--max-zones {most}: expected 1 to {len(series.layers)}, as many as there are layers")
     places = cuts(series.values, most, _floor(series))
     edges = [0, *places, len(series.layers)]
     groups = {f"zone {i + 1}": series.layers[a:b] for i, (a, b) in enumerate(pairwise(edges))}

@@ -109,6 +109,10 @@ def test_repeats_and_empty_rows_are_left_out_and_said(tmp_path: Path, tokenizer:
     assert got.token_ids.tolist() == [[2, 3, 4, END]]
     assert "2 repeated sequences" in got.dropped
     assert "2 empty documents" in got.dropped
+    data = write(tmp_path, "once.jsonl", "\n".join(map(json.dumps, rows[1:4])))
+    dropped = load(data, tokenizer, samples=9, seq_len=4).dropped
+    assert "; 1 repeated sequence; " in dropped
+    assert dropped.endswith("; 1 empty document")
 
 
 def test_unusual_line_ends_and_marks_stay_inside_a_text(tmp_path: Path, tokenizer: Any) -> None:
@@ -152,7 +156,7 @@ def test_batches_keep_order_and_the_rest(tmp_path: Path) -> None:
         ("d.md", "w2", "unknown kind"),
         ("d.jsonl", '{"text": "w2"}\n{"text": ', "line 2 is no JSON"),
         ("d.jsonl", "[1]", "line 1: expected an object"),
-        ("d.jsonl", '{"body": "w2", "id": 3}', "'body', 'id'"),
+        ("d.jsonl", '{"body": "w2", "id": 3}', "line 1 has no text column; it has 'body', 'id'"),
         ("d.jsonl", '{"text": 5}', "holds int"),
         ("d.json", '{"text": "w2"}', "expected a list"),
         ("d.json", "[", "is no JSON"),

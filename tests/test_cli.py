@@ -99,12 +99,15 @@ def test_json_goes_to_stdout_alone(tiny_llama: Path, tmp_path: Path, srdd: Run) 
     assert {row["metric"] for row in json.loads(out)["rows"]} >= {"sqnr_db", "relative_error"}
 
 
-def test_dry_run_lists_the_sites_and_writes_nothing(tiny_llama: Path, tmp_path: Path, srdd: Run) -> None:
-    code, out, _ = srdd("scan", "--model", tiny_llama, "--quant", "mxfp4", "--dry-run", "--out", tmp_path / "r.json")
+def test_dry_run_lists_the_sites_and_writes_nothing(
+    tiny_llama: Path, tmp_path: Path, srdd: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = srdd("scan", "--model", tiny_llama, "--quant", "mxfp4", "--dry-run")
     assert code == 0
     assert "weight     0  model.layers.0.self_attn.q_proj" in out
     assert "output     2  model.layers.2" in out
-    assert not (tmp_path / "r.json").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_from_the_checkpoint_equal_those_of_the_model(
@@ -161,6 +164,13 @@ def test_missing_tokenizer_still_scans_weights_and_says_so(tiny_llama: Path, tmp
     refused(
         srdd("scan", "--model", bare, "--quant", "mxfp4", "--sites", "input", "--out", tmp_path / "r.json"), "tokenizer"
     )
+    scan = ("scan", "--model", bare, "--quant", "mxfp4", "--out", tmp_path / "other.json")
+    refused(srdd(*scan, "--samples", "3", "--seq-len", "9"), "--samples, --seq-len have no effect", "only weights")
+    refused(srdd(*scan, "--batch-size", "1"), "--batch-size has no effect", "its folder holds no tokenizer files")
+    assert not (tmp_path / "other.json").exists()
+    impact = srdd("impact", "--model", bare, "--quant", "mxfp4", "--out", tmp_path / "other.json")
+    refused(impact, "this model has no tokenizer", ".npz file with --data")
+    assert "--sites" not in impact[2]
 
 
 @pytest.mark.parametrize(
@@ -181,11 +191,17 @@ def test_missing_tokenizer_still_scans_weights_and_says_so(tiny_llama: Path, tmp
         (("--quant", "mxfp4", "--dtype", "float8"), ("dtype",)),
         (("--quant", "mxfp4", "--sites", "weight", "--samples", "3"), ("--samples", "no effect")),
         (("--quant", "mxfp4", "--sites", "weight", "--dtype", "float32"), ("--dtype", "no effect")),
-        (("--quant", "mxfp4", "--seq-len", "9999"), ("9999", "256")),
+        (("--quant", "mxfp4", "--sites", "weight", "--backend", "foo"), ("--backend foo: unknown backend",)),
+        (("--quant", "mxfp4", "--seq-len", "9999"), ("9999", "give --seq-len 256")),
         (("--quant", "mxfp4", "--samples", "0"), ("samples",)),
         (("--quant", "mxfp4", "--batch-size", "0"), ("batch",)),
         (("--quant", "mxfp4", "--data", "missing.txt"), ("missing.txt",)),
-        (("--quant", "mxfp4", "--dry-run", "--strict"), ("no effect",)),
+        (("--quant", "mxfp4", "--dry-run", "--strict"), ("no effect", "--strict, --out, --data")),
+        (("--quant", "mxfp4", "--dry-run", "--samples", "3"), ("--samples", "have no effect with --dry-run")),
+        (("--quant", "mxfp4", "--threshold", "cosine=0.9", "--threshold", "cosine=0.8"), ("cosine is given twice",)),
+        (("--quant", "mxfp4", "--threshold", "cosine=5"), ("--threshold cosine=5: expected -1 to 1",)),
+        (("--quant", "mxfp4", "--threshold", "relative_error=10"), ("expected 0 to 1, e.g. 0.1 for 10%",)),
+        (("--quant", "mxfp4", "--threshold", "deadzone_ratio=-0.1"), ("expected 0 to 1",)),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, tuple) else None,
 )  # fmt: skip
@@ -227,6 +243,40 @@ def test_unwritable_output_is_found_before_the_scan(tmp_path: Path, srdd: Run) -
         srdd("scan", "--model", "not-even-looked-at", "--quant", "mxfp4", "--out", tmp_path / "none" / "r.json"),
         "does not exist",
     )
+
+
+@pytest.mark.parametrize("command", ["scan", "impact", "probe", "experiment aqn"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--samples 0", "--samples 0: expected"),
+        ("--seq-len 1", "--seq-len 1: expected at least 2"),
+        ("--batch-size 0", "--batch-size 0: expected at least 1"),
+        ("--seed -1", "--seed -1: expected 0 or more"),
+        ("--backend foo", "--backend foo: unknown backend 'foo'; known: auto"),
+        ("--dtype int8", "--dtype int8: expected one of auto"),
+        ("--device foo", "--device foo: expected auto"),
+        ("--data none.txt", "--data none.txt: no such file"),
+        ("--data x.csv", "--data x.csv: unknown kind of file"),
+        ("--data x.npz --text-column text", "--text-column has no effect on x.npz"),
+        ("--text-column text", "--text-column has no effect without --data"),
+    ],
+)
+def test_bad_values_are_found_before_a_model_is_opened(
+    command: str,
+    arguments: str,
+    words: str,
+    tmp_path: Path,
+    srdd: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    ranking = ("--report", request.getfixturevalue("report")) if command == "experiment aqn" else ()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("srdd.source.open_model", lambda *_, **__: pytest.fail("a model was opened"))
+    monkeypatch.setattr("srdd.cli.scan_steps.open_model", lambda *_, **__: pytest.fail("a model was opened"))
+    given = ("--model", "somebody/huge", "--quant", "mxfp4", "--out", "out.json", *arguments.split())
+    refused(srdd(*command.split(), *given, *ranking), words)
 
 
 def test_show(report: Path, srdd: Run) -> None:
@@ -296,10 +346,29 @@ def test_every_command_has_help_with_an_example(command: str, srdd: Run) -> None
     assert "Example:" in out + err
 
 
-def test_usage_errors_exit_2(srdd: Run) -> None:
-    code, out, err = srdd("scan", "--model", "x", "--no-such-option")
-    assert (code, out) == (2, "")
-    assert "--no-such-option" in err
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("scan --model x --no-such-option", ("no such option", "--no-such-option", "`srdd scan --help`")),
+        ("scan", ("missing option", "--model", "`srdd scan --help`")),
+        ("scan --model", ("--model", "requires an argument", "`srdd scan --help`")),
+        ("scan --model x --samples abc", ("--samples", "integer", "`srdd scan --help`")),
+        ("scan --model x extra", ("extra", "`srdd scan --help`")),
+        ("show --top 0", ("--top", "1", "`srdd show --help`")),
+        ("scam", ("no such command 'scam'", "'scan'", "`srdd --help`")),
+        ("experiment nope", ("no such command 'nope'", "`srdd experiment --help`")),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(arguments: str, words: tuple, srdd: Run) -> None:
+    result = srdd(*arguments.split())
+    refused(result, *words)
+    assert len(result[2].splitlines()) == 1, result[2]
+
+
+def test_a_bare_command_line_shows_its_help(srdd: Run) -> None:
+    for arguments in ((), ("experiment",)):
+        _, out, err = srdd(*arguments)
+        assert "Usage: srdd" in out + err
 
 
 def test_interrupt_says_so_and_leaves_no_file(

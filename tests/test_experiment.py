@@ -332,13 +332,28 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srd
         (["--steps", "4"], "--steps has no effect on --kind inference"),
         (["--fault", "10"], "--fault '10'"),
         (["--metric", "quality"], "quality"),
+        (["--metric", "predicted_kl"], "--metric predicted_kl: no impact was measured in this report; run `srdd imp"),
         (["--target", "norms"], "norms"),
-        (["--seeds", "1"], "one seed shows nothing"),
+        (["--seeds", "1"], "--seeds 1: expected 2 or more; one seed shows nothing"),
+        (["--fault", "layer=9,deadzone=0.01"], "--fault layer=9: "),
+        (["--worst", "2"], "--worst 2: expected 1 to 1 of 3 layers"),
+        (["--mode", "w8a8"], "mxfp4:even has 4 bits"),
+        (["--kind", "train", "--steps", "0"], "--steps 0: expected above 0"),
+        (["--kind", "train", "--train-batch", "0"], "--train-batch 0: expected above 0"),
+        (["--kind", "train", "--learning-rate", "0"], "--learning-rate 0: expected above 0"),
     ],
 )
 def test_bad_options(
-    arguments: list[str], words: str, tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srdd: Run
+    arguments: list[str],
+    words: str,
+    tiny_llama: Path,
+    text: Path,
+    tmp_path: Path,
+    report: Path,
+    srdd: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("srdd.source.open_model", lambda *_, **__: pytest.fail("a model was opened"))
     out = tmp_path / "e.json"
     given = ("--model", tiny_llama, "--quant", "mxfp4", "--data", text, "--report", report, "--seq-len", "16")
     code, printed, shown = srdd("experiment", "aqn", *given, "--worst", "1", "--out", out, *arguments)

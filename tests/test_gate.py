@@ -292,6 +292,8 @@ def test_command(files: dict[str, Path], tmp_path: Path, srdd: Run, monkeypatch:
         (["base", "--baseline", "base", "--limit", "sqnr_db=-1", "--layers", "x"], "not understood"),
         (["-", "--baseline", "-"], "cannot both be standard input"),
         (["missing.json", "--baseline", "base"], "no report at"),
+        (["base", "--baseline", "base", "--policy", "gone.toml"], "no policy at gone.toml; write [[limit]] and"),
+        (["base", "--baseline", "base", "--policy", "/"], "cannot read the policy /: Is a directory"),
         (["base", "--baseline", "base", "--junit", "out", "--summary", "out"], "are the same file"),
     ],
 )

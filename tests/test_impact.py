@@ -337,11 +337,24 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> Non
         (["--quant", "mxfp4", "--modes", "w,b"], "expected each of w, a, wa at most once"),
         (["--quant", "mxfp4", "--attribute", "magic"], "expected gradient, swap, swap-groups, or both"),
         (["--quant", "mxfp4,mxfp4"], "mxfp4"),
+        (["--quant", "mxfp4", "--rows", "-1"], "--rows -1: expected 0 (all) or more"),
+        (["--quant", "mxfp4", "--label-samples", "0"], "--label-samples 0: expected at least 1"),
+        (["--quant", "mxfp4", "--attribute", "swap", "--label-samples", "3"], "--label-samples 3 has no effect"),
         (["--quant", "mxfp4", "--seq-len", "1"], ""),
         (["--quant", "mxfp4", "--exclude", "*"], "left out by exclude"),
     ],
 )
-def test_bad_options(arguments: list[str], words: str, tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> None:
+def test_bad_options_are_found_before_the_model_is_opened(
+    arguments: list[str],
+    words: str,
+    tiny_llama: Path,
+    text: Path,
+    tmp_path: Path,
+    srdd: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if "--exclude" not in arguments:  # which is held against the names of the model
+        monkeypatch.setattr("srdd.source.open_model", lambda *_, **__: pytest.fail("a model was opened"))
     out = tmp_path / "impact.json"
     given = ("--model", tiny_llama, "--data", text, "--out", out, "--samples", "2", "--seq-len", "16")
     code, printed, shown = srdd("impact", *given, *arguments)

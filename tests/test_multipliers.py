@@ -85,6 +85,7 @@ def test_lr_leaves_the_noise_uniform() -> None:
         ("variable", {"normalize": "median"}, "expected one of mean, max, rms"),
         ("variable", {"clamp": (2, 1)}, "expected 0 <= lo < hi"),
         ("targeted", {"worst": 12}, "for every layer use global"),
+        ("targeted", {"worst": 0}, "--worst 0: expected 1 to "),
         ("targeted", {"worst": 1, "above": 0.1}, "exclude each other"),
         ("targeted", {"above": 0.9}, r"no layer \(10.00 to 90.00 % over the layers\)"),
         ("targeted", {"above": 0.01}, "every layer"),
@@ -136,9 +137,10 @@ def test_a_document_loads_back_as_the_same_object(strategy: str, form: str, tmp_
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda d: d.update(sigma=1), "sigma: Extra inputs are not permitted"),
+        (lambda d: d.update(sigma=1), "unknown key 'sigma'; leave it out"),
+        (lambda d: d.update(layer_multiplier=d.pop("layer_multipliers")), "'layer_multiplier'; missing: layer_mult"),
         (lambda d: d["schedule"].update(sigma_end=0), "never reaches 0"),
-        (lambda d: d["schedule"].update(warmup=1), "schedule.warmup: Extra"),
+        (lambda d: d["schedule"].update(warmup=1), "unknown key 'schedule.warmup'"),
         (lambda d: d.update(layer_multipliers={}), "no noise would be injected"),
         (lambda d: d.update(layer_multipliers={0: 0, 1: 0}), "no noise would be injected"),
         (lambda d: d["layer_multipliers"].update({1: -1.0}), "finite values from 0"),
@@ -171,9 +173,13 @@ def test_damaged_documents_are_refused_in_one_line(change: Callable[[Any], None]
 def test_a_missing_or_broken_file(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="srdd multipliers --out"):
         rin.load(tmp_path / "rin.yaml")
-    (tmp_path / "rin.yaml").write_text("a: [")
-    with pytest.raises(OptionError, match="is no YAML"):
-        rin.load(tmp_path / "rin.yaml")
+    for text, words in (("a: 1\nb: [", "at line 2, column 5: "), ("a: \x00", ": special characters")):
+        (tmp_path / "rin.yaml").write_text(text)
+        with pytest.raises(OptionError, match="is no YAML") as caught:
+            rin.load(tmp_path / "rin.yaml")
+        assert words in str(caught.value)
+        assert "unicode string" not in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def inputs(errors: dict[str, list[float]]) -> Report:
@@ -289,6 +295,9 @@ def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
         (["--json", "--format", "yaml"], "both write to stdout"),
         (["--out", "rin"], "a name without suffix"),
         (["--metric", "kurtosis"], "cannot rank layers"),
+        (["--metric", "predicted_kl"], "--metric predicted_kl: no impact was measured in this report; run `srdd imp"),
+        (["--metric", ""], "cannot rank layers"),
+        (["--strategy", "global", "--metric", "sqnr_db"], "--metric sqnr_db has no effect on global"),
     ],
 )
 def test_bad_options(path: Path, srdd: Run, arguments: list[str], words: str) -> None:

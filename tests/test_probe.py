@@ -299,10 +299,23 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> Non
         (["--modes", "w8a8"], "mxfp4:even has 4 bits"),
         (["--target", "norm"], "--target 'norm'"),
         (["--multipliers", "no-such.yaml"], "no file no-such.yaml"),
-        (["--criterion", "x"], "expected loss, entropy, agreement"),
+        (["--criterion", "x"], "--criterion x: expected loss, entropy, agreement"),
+        (["--sigmas", "-1"], "--sigmas [-1.0]: expected finite numbers above 0"),
+        (["--limit", "0.5"], "--limit 0.5: expected a ratio above 1"),
+        (["--criterion", "agreement", "--limit", "2"], "--limit 2: agreement is a share"),
+        (["--quant", "mxfp4,nvfp4"], "--quant mxfp4,nvfp4: a probe is of one format"),
     ],
 )
-def test_bad_options(arguments: list[str], words: str, tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> None:
+def test_bad_options_are_found_before_the_model_is_opened(
+    arguments: list[str],
+    words: str,
+    tiny_llama: Path,
+    text: Path,
+    tmp_path: Path,
+    srdd: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("srdd.source.open_model", lambda *_, **__: pytest.fail("a model was opened"))
     out = tmp_path / "probe.json"
     given = (
         "--model",

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -184,6 +185,18 @@ def test_bad_documents_are_refused_in_one_line(tmp_path: Path, text, words: str)
 def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="srdd scan"):
         load(tmp_path / "none.json")
+
+
+def test_a_folder_and_a_binary_file_are_no_reports(tmp_path: Path, srdd: Callable[..., tuple[int, str, str]]) -> None:
+    (tmp_path / "model.bin").write_bytes(b"\x00\xff\x80GGUF")
+    for name, words in (("", "is a folder, expected the file of a report"), ("model.bin", "model.bin is no report: ")):
+        code, _, shown = srdd("show", tmp_path / name)
+        assert code == 2
+        assert len(shown.splitlines()) == 1
+        assert words in shown
+        assert "`srdd scan --out`" in shown
+        assert "Errno" not in shown
+        assert "codec" not in shown
 
 
 def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,6 +255,7 @@ def test_the_command(tmp_path: Path, srdd: Run) -> None:
     [
         (["--out", "x.docx"], "cannot tell the kind of output from '.docx'; use"),
         (["--out", "x.csv", "--title", "t"], "--title has no effect on .csv"),
+        (["--out", "x.html", "--title", " "], "--title ' ': expected a text; leave it out for the model's name"),
         (["--out", "x.html", "--figure", "zones"], "--figure has no effect on .html (only on .png, .svg, .pdf)"),
         (["--out", "x.png", "--figure", "pie"], "--figure pie: expected one of profile, heatmap, scatter, zones"),
         (["--out", "x.png", "--figure", "scatter", "--metric", "cosine"], "--metric has no effect on --figure scatter"),

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf as third_party
@@ -16,6 +17,8 @@ from srdd import gguf, gguf_header
 from srdd.checkpoint import open_checkpoint
 from srdd.errors import MissingExtraError, OptionError, SourceError
 from srdd.source import first_unpacking, needs_model, open_model
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 def test_folder(tiny_llama: Path) -> None:
@@ -79,9 +82,9 @@ def test_folders_that_are_no_models(tmp_path: Path, tiny_llama: Path) -> None:
         open_model(str(tmp_path))
     with pytest.raises(SourceError, match="no such model folder"):
         open_model("./nowhere/at/all")
-    with pytest.raises(SourceError, match="somebody/something"):
+    with pytest.raises(SourceError, match="somebody/something is no folder here, and the hub did not give it: "):
         open_model("somebody/something")
-    with pytest.raises(SourceError, match="single file"):
+    with pytest.raises(SourceError, match="single file, no model folder; `srdd scan --sites weight`"):
         open_model(str(tiny_llama / "model.safetensors"))
 
 
@@ -336,6 +339,29 @@ def test_a_hub_model_has_its_commit_and_hash(tmp_path: Path, tiny_llama: Path, m
     assert opened.id == stored.id == "somebody/tiny"
     assert opened.revision == stored.revision == commit
     assert opened.weights_hash == stored.weights_hash == open_model(str(tiny_llama)).identity.weights_hash
+
+
+def test_the_hub_client_does_not_log_its_retries(
+    tmp_path: Path, srdd: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own logger, told to warn from where a download would be; no network."""
+    from huggingface_hub.utils import logging as hub
+
+    def unreachable(*_: object, **__: object) -> None:
+        hub.get_logger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("no connection")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", unreachable)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    level = hub.get_verbosity()
+    for sites in ((), ("--sites", "weight")):
+        code, _, shown = srdd(
+            "scan", "--model", "somebody/something", "--quant", "mxfp4", "--out", tmp_path / "r.json", *sites
+        )
+        assert code == 2
+        assert "Retrying" not in caplog.text
+        assert "and the hub did not give it: no connection" in shown.splitlines()[-1]
+    assert hub.get_verbosity() == level
 
 
 def test_code_from_the_checkpoint_is_not_run_unasked(tmp_path: Path, tiny_llama: Path) -> None:

@@ -156,7 +156,7 @@ def test_bad_schemes(scheme: str, words: str) -> None:
 def test_max_zones() -> None:
     series = weights([0.1] * 6 + [0.5] * 6 + [0.9] * 6)
     assert [len(find(series, max_zones=n)[0]) for n in (1, 2, 3, 6)] == [1, 2, 3, 3]
-    for scheme, most in (("auto", 0), ("five", 3)):
+    for scheme, most in (("auto", 0), ("auto", 19), ("five", 3)):
         with pytest.raises(OptionError, match="--max-zones"):
             find(series, scheme, most)
 
@@ -202,10 +202,12 @@ def test_version_0_has_zones_and_says_what_it_lacks(tmp_path: Path, srdd: Run) -
     [
         (["--site", "weight"], "the report has output"),
         (["--metric", "crest"], "cannot rank layers"),
+        (["--metric", "predicted_kl"], "--metric predicted_kl: no impact was measured in this report; run `srdd imp"),
         (["--quant", "nvfp4"], "the report has mxfp4:floor"),
         (["--out", "zones.txt"], "'.txt'; use .json, .yaml"),
         (["--force"], "--force has no effect without --out"),
-        (["--max-zones", "0"], "expected 1 or more"),
+        (["--max-zones", "0"], "--max-zones 0: expected 1 to 28"),
+        (["--max-zones", "29"], "--max-zones 29: expected 1 to 28"),
     ],
 )
 def test_bad_options(path: Path, srdd: Run, arguments: list[str], words: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 from importlib import import_module
+from typing import Any
 
 import typer
 
@@ -76,13 +77,28 @@ def build(commands: Collection[str]) -> typer.Typer:
 
 def _app_for(arguments: list[str]) -> typer.Typer:
     """The named command alone: Typer reads the options of all that it is given, which takes longer than `zones`."""
-    return build(arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS)
+    return build(_command_of(arguments) or COMMANDS)
+
+
+def _command_of(arguments: list[str]) -> list[str]:
+    return [name for name in arguments[:1] if name in COMMANDS]
+
+
+def _show_usage_error(error: Any, given: list[str]) -> None:
+    """One line where typer has four. The help that a bare `srdd` gets comes as such an error too, and stays whole."""
+    text = error.format_message()
+    if "\n" in text:
+        error.show()
+        return
+    path = error.ctx.command_path if getattr(error, "ctx", None) else " ".join(["srdd", *_command_of(given)])
+    console.problem(f"error: {text[:1].lower()}{text[1:].rstrip('.')}; see `{path} --help`")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line, return the exit code. A user's mistake becomes one line, a bug keeps its traceback."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = _app_for(sys.argv[1:] if arguments is None else arguments)(arguments, standalone_mode=False)
+        code = _app_for(given)(given, prog_name="srdd", standalone_mode=False)
     except SrddError as error:
         console.problem(f"error: {error}")
         return 2
@@ -93,10 +109,10 @@ def main(arguments: list[str] | None = None) -> int:
         console.problem("interrupted; nothing was written")
         return _INTERRUPTED
     except Exception as error:
-        # typer's own usage errors (unknown option, missing value) know how to show themselves
-        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+        # typer's own usage errors: an unknown option, a missing value
+        if not hasattr(error, "exit_code") or not hasattr(error, "format_message"):
             raise
-        error.show()
+        _show_usage_error(error, given)
         return int(error.exit_code)
     if code == _INTERRUPTED:  # typer turns Ctrl-C inside a command into this code and says nothing
         console.problem("interrupted; nothing was written")

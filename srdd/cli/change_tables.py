@@ -74,7 +74,8 @@ def details(out: Console, comparison: Comparison, top: int) -> None:
         if changed:
             _table(out, f"{what}: {title}{_of(changed, top)}", metric, changed[:top])
         if what == "Layers" and (same := sum(row.change == 0 for row in rows)):
-            out.print(f"{title}: {same if same < len(rows) else 'all'} layers are exactly the same.")
+            which = "all layers are" if same == len(rows) else "1 layer is" if same == 1 else f"{same} layers are"
+            out.print(f"{title}: {which} exactly the same.")
         if missing := [row.name for row in rows if math.isnan(row.change)]:
             text = escape(", ".join(missing))
             out.print(f"[yellow]note:[/yellow] {metric.name} is not measured in both reports for {text}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from srdd.rin import Schedule
+
+_Number = TypeVar("_Number", int, float)
 
 experiment = typer.Typer(
     no_args_is_help=True,
@@ -85,15 +87,19 @@ def aqn(
     Example: srdd experiment aqn --model smollm2 --quant mxfp4 --report srdd-report.json --seeds 8
     """
     from srdd.cli import console
+    from srdd.cli.zones import check_cost
+    from srdd.errors import OptionError
     from srdd.files import check_writable, write_text
     from srdd.formats import parse
     from srdd.report import read
     from srdd.series import layer_series
 
     _check(kind, steps, learning_rate, train_batch, sigma_end)
+    _check_counts(seeds, samples)
     fmt, training = parse(quant), kind == "train"
     check_writable(out)
     document, sha256 = read(report)
+    check_cost(document, metric)
     spec = fmt.spec if fmt.spec in document.settings.formats else None
     if spec is None:
         listed = ", ".join(document.settings.formats)
@@ -104,15 +110,25 @@ def aqn(
     from srdd.cli.opening import open_with_text
     from srdd.cli.scan_steps import bars_on
     from srdd.experiments.aqn import run_aqn
+    from srdd.experiments.arms import make_arms
     from srdd.experiments.fault import parse_fault
+    from srdd.experiments.modes import parse_modes
+    from srdd.experiments.profiles import check_target
     from srdd.experiments.same_model import check_report
     from srdd.experiments.trial import Training
     from srdd.impact.fake import EXCLUDE
 
     planted = None if fault is None else parse_fault(fault)
+    if planted is not None and planted.layer >= series.depth:
+        raise OptionError(f"--fault layer={planted.layer}: {report} has layers 0 to {series.depth - 1}")
+    if mode is not None:
+        parse_modes(mode, fmt)
+    check_target(target)
+    if worst is not None:
+        make_arms(series.errors, worst, fault=planted is not None)
     schedule = _schedule(kind, sigma_start, sigma_end)
-    per_seed = samples or (16 if training else 2)
-    plan = Training(steps or 20, learning_rate or 2e-5, train_batch or 2) if training else None
+    per_seed = _or(samples, 16 if training else 2)
+    plan = Training(_or(steps, 20), _or(learning_rate, 2e-5), _or(train_batch, 2)) if training else None
     needed = per_seed + plan.steps * plan.batch_size if plan else per_seed * seeds
     people = console.people()
     opened, sequences = open_with_text(
@@ -122,7 +138,9 @@ def aqn(
         text_column=text_column,
         samples=needed,
         seq_len=seq_len,
+        batch_size=batch_size,
         seed=seed,
+        backend=backend,
         dtype="float32" if training and dtype == "auto" else dtype,
         device=device,
     )
@@ -172,6 +190,7 @@ def _check(
     train_batch: int | None,
     sigma_end: float | None,
 ) -> None:
+    from srdd.cli.opening import refuse_unused
     from srdd.errors import OptionError
 
     if kind not in ("inference", "train"):
@@ -182,9 +201,26 @@ def _check(
         "--train-batch": train_batch,
         "--sigma-end": sigma_end,
     }
-    unused = [name for name, value in given.items() if value is not None]
-    if kind == "inference" and unused:
-        raise OptionError(f"{', '.join(unused)} has no effect on --kind inference; leave it out")
+    if kind == "inference":
+        refuse_unused(given, "on --kind inference")
+    for name in ("--steps", "--train-batch", "--learning-rate"):
+        value = given[name]
+        if value is not None and not value > 0:
+            raise OptionError(f"{name} {value:g}: expected above 0")
+
+
+def _check_counts(seeds: int, samples: int | None) -> None:
+    from srdd.errors import OptionError
+
+    if seeds < 2:
+        raise OptionError(f"--seeds {seeds}: expected 2 or more; one seed shows nothing")
+    if samples is not None and samples < 1:
+        raise OptionError(f"--samples {samples}: expected at least 1")
+
+
+def _or(given: _Number | None, default: _Number) -> _Number:
+    """The default only where nothing was given: 0 is a value, and a wrong one."""
+    return default if given is None else given
 
 
 def _schedule(kind: str, sigma_start: float, sigma_end: float | None) -> Schedule:

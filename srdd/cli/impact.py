@@ -26,7 +26,8 @@ def impact(
         str,
         typer.Option(
             "--attribute",
-            help="gradient: predicted KL; swap: measured, a layer at a time; swap-groups: a fusion group at a time.",
+            help="Any of gradient: predicted KL; swap: measured, a layer at a time; swap-groups: a fusion group at a "
+            "time; or both: gradient,swap.",
         ),
     ] = "gradient",
     rows: Annotated[int, typer.Option("--rows", help="Tokens per sequence for errors of Linears; 0: all.")] = 64,
@@ -67,6 +68,7 @@ def impact(
     from srdd.files import check_writable, write_text
 
     formats, points, attributes = _formats(quant), _points(modes), _attributes(attribute)
+    _check_numbers(rows, label_samples, attributes)
     check_writable(out)
 
     from srdd.cli import impact_tables
@@ -83,7 +85,9 @@ def impact(
         text_column=text_column,
         samples=samples,
         seq_len=seq_len,
+        batch_size=batch_size,
         seed=seed,
+        backend=backend,
         revision=revision,
         dtype=dtype,
         device=device,
@@ -123,6 +127,17 @@ def impact(
     people.print(f"Impact: {out}.{hint}")
 
 
+def _check_numbers(rows: int, label_samples: int, attributes: list[str]) -> None:
+    from srdd.errors import OptionError
+
+    if rows < 0:
+        raise OptionError(f"--rows {rows}: expected 0 (all) or more")
+    if label_samples < 1:
+        raise OptionError(f"--label-samples {label_samples}: expected at least 1")
+    if label_samples > 1 and "gradient" not in attributes:
+        raise OptionError(f"--label-samples {label_samples} has no effect without --attribute gradient; leave it out")
+
+
 def _formats(quant: list[str] | None) -> list[BlockFormat | None]:
     from srdd.errors import OptionError
     from srdd.formats import parse_list
@@ -151,5 +166,5 @@ def _attributes(text: str) -> list[str]:
     names = ["gradient", "swap"] if text == "both" else [name.strip() for name in text.split(",")]
     known = ("gradient", "swap", "swap-groups")
     if not set(names) <= set(known):
-        raise OptionError(f"--attribute {text!r}: expected {', '.join(known)}, or both (the first two)")
+        raise OptionError(f"--attribute {text!r}: expected {', '.join(known)}, or both (gradient,swap)")
     return list(dict.fromkeys(names))

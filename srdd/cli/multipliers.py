@@ -30,7 +30,9 @@ def multipliers(
     ] = "variable",
     site: Annotated[str | None, typer.Option("--site", help="weight, input or output (default: output).")] = None,
     quant: Annotated[str | None, typer.Option("--quant", help="A format of the report (default: its first).")] = None,
-    metric: Annotated[str, typer.Option("--metric", help="The metric that guides.")] = "relative_error",
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="The metric that guides. [default: relative_error]")
+    ] = None,
     normalize: Annotated[
         str | None, typer.Option("--normalize", help="mean, max or rms of the multipliers is 1 (default mean).")
     ] = None,
@@ -79,6 +81,8 @@ def multipliers(
     from importlib.metadata import version
 
     from srdd.cli import console, outputs
+    from srdd.cli.zones import check_cost
+    from srdd.errors import OptionError
     from srdd.guidance import guide
     from srdd.multipliers import Choices
     from srdd.report import read
@@ -87,7 +91,11 @@ def multipliers(
     outputs.check(out, force)
     choices = Choices(normalize, _clamp(clamp), worst, above, scheme, _factors(factor), phase_at)
     schedule = _schedule(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
+    if strategy == "global" and metric is not None:
+        raise OptionError(f"--metric {metric} has no effect on global, which gives every layer the same; leave it out")
     document, sha256 = read(report)
+    metric = "relative_error" if metric is None else metric
+    check_cost(document, metric)
     config, series = guide(
         document,
         sha256,

@@ -1,6 +1,6 @@
-"""What the commands that run a model on text share: opening it, and the sequences it runs on.
+"""What the commands that run a model on text share: checking options, opening it, and the sequences it runs on.
 
-Not here: scans, which may need neither (scan_steps.py).
+Not here: the scan's own steps, which may need neither (scan_steps.py).
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
     from rich.console import Console
 
     from srdd.calibration import Sequences
@@ -23,7 +26,9 @@ def open_with_text(
     text_column: str | None,
     samples: int,
     seq_len: int,
+    batch_size: int,
     seed: int,
+    backend: str,
     **opening: Any,
 ) -> tuple[OpenModel, Sequences]:
     """The model and its sequences; `opening` goes to open_model. Raises SourceError, CalibrationError, OptionError."""
@@ -32,6 +37,18 @@ def open_with_text(
     from srdd import calibration
     from srdd.source import open_model
 
+    check_options(
+        data,
+        text_column=text_column,
+        samples=samples,
+        seq_len=seq_len,
+        batch_size=batch_size,
+        seed=seed,
+        backend=backend,
+        dtype=opening["dtype"],
+        device=opening["device"],
+        device_map=opening.get("device_map"),
+    )
     out.print(f"Opening {escape(model)}")
     opened = open_model(model, **opening)
     config = opened.model.config
@@ -46,3 +63,44 @@ def open_with_text(
         max_seq_len=getattr(config, "max_position_embeddings", None),
     )
     return opened, sequences
+
+
+def check_options(
+    data: Path | None,
+    *,
+    text_column: str | None,
+    samples: int,
+    seq_len: int,
+    batch_size: int,
+    seed: int,
+    backend: str,
+    dtype: str,
+    device: str,
+    device_map: str | None,
+) -> None:
+    """What can be refused before a model is opened, which may take minutes. Raises SrddError as running it would."""
+    from srdd import calibration, source
+
+    calibration.check(data, text_column=text_column, samples=samples, seq_len=seq_len, batch_size=batch_size, seed=seed)
+    check_backend(backend, source.check_options(dtype, device, device_map))
+
+
+def check_backend(backend: str, device: torch.device | str = "cpu") -> None:
+    """Raises BackendError for a kernel that is unknown, or cannot run on the device."""
+    from srdd import kernels
+    from srdd.errors import BackendError
+
+    try:
+        kernels.choose(backend, device=device)
+    except BackendError as problem:
+        raise BackendError(f"--backend {backend}: {problem}") from None
+
+
+def refuse_unused(options: Mapping[str, object], when: str) -> None:
+    """An option without effect is a mistake worth a word, not something to ignore. Raises OptionError."""
+    from srdd.errors import OptionError
+
+    given = [name for name, value in options.items() if value is not None and value is not False and value != []]
+    if given:
+        verb, them = ("has", "it") if len(given) == 1 else ("have", "them")
+        raise OptionError(f"{', '.join(given)} {verb} no effect {when}; leave {them} out")

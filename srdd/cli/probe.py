@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from srdd.formats import BlockFormat
 
 
 def probe(
@@ -53,9 +56,8 @@ def probe(
     from srdd import rin
     from srdd.cli import console
     from srdd.files import check_writable, write_text
-    from srdd.formats import parse
 
-    fmt, grid = parse(quant), _numbers(sigmas)
+    fmt, grid = _format(quant), _numbers(sigmas)
     check_writable(out)
     guide = rin.load(multipliers) if multipliers is not None else None
 
@@ -66,6 +68,7 @@ def probe(
     from srdd.experiments.probe import measure_probe, targets_of
     from srdd.impact.fake import EXCLUDE
 
+    _check(criterion, limit, grid, range(seed, seed + seeds))
     names, targets = [mode.name for mode in parse_modes(modes, fmt)], targets_of(target)
     people = console.people()
     opened, sequences = open_with_text(
@@ -75,7 +78,9 @@ def probe(
         text_column=text_column,
         samples=samples,
         seq_len=seq_len,
+        batch_size=batch_size,
         seed=seed,
+        backend=backend,
         dtype=dtype,
         device=device,
     )
@@ -110,6 +115,29 @@ def probe(
     else:
         probe_tables.show(people, document)
     people.print(f"Probe: {out}. See it again with `srdd show {out}`.")
+
+
+def _format(quant: str) -> BlockFormat:
+    from srdd.errors import OptionError
+    from srdd.formats import parse
+
+    if "," in quant:
+        raise OptionError(f"--quant {quant}: a probe is of one format; run it once for each")
+    return parse(quant)
+
+
+def _check(criterion: str, limit: float | None, sigmas: list[float] | None, seeds: range) -> None:
+    """What measure_probe would refuse once the model is open; its texts name a setting, these the option."""
+    from srdd.errors import OptionError
+    from srdd.experiments import probe as experiment
+
+    known = experiment.LIMITS
+    if criterion not in known:
+        raise OptionError(f"--criterion {criterion}: expected {', '.join(known)}")
+    try:
+        experiment.check_settings(seeds, sigmas, criterion, known[criterion] if limit is None else limit)
+    except OptionError as problem:
+        raise OptionError(f"--{problem}") from None
 
 
 def _numbers(text: str | None) -> list[float] | None:

@@ -67,6 +67,8 @@ def report(
         if value is not None and name not in exporter.USES:
             users = ", ".join(suffix for suffix, other in report_exporters().items() if name in other.USES)
             raise OptionError(f"--{name} has no effect on {out.suffix} (only on {users}); leave it out")
+    if title is not None and not title.strip():
+        raise OptionError(f"--title {title!r}: expected a text; leave it out for the model's name")
     check_new(out, force=force)
     bundle = gather(
         report,

@@ -36,7 +36,9 @@ def scan(
     seq_len: Annotated[int | None, typer.Option("--seq-len", help="Tokens a sequence. [default: 512]")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences at once. [default: 4]")] = None,
     seed: Annotated[int, typer.Option("--seed", help="For the order of the text and stochastic rounding.")] = 0,
-    out: Annotated[Path, typer.Option("--out", help="Where the report goes.")] = Path("srdd-report.json"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the report goes. [default: srdd-report.json]")
+    ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Of a Hugging Face id.")] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -59,6 +61,7 @@ def scan(
     Example: srdd scan --model smollm2 --quant mxfp4,nvfp4,mxfp8
     """
     from srdd.cli import console
+    from srdd.cli.opening import refuse_unused
     from srdd.errors import OptionError
     from srdd.files import check_writable
     from srdd.formats import parse_list
@@ -68,10 +71,14 @@ def scan(
     if not quant:
         raise OptionError("no format given; say e.g. --quant mxfp4,nvfp4 (see `srdd formats`)")
     formats, thresholds = parse_list(quant), parse_thresholds(threshold or ())
-    if dry_run and strict:
-        raise OptionError("--strict has no effect with --dry-run")
+    if dry_run:
+        unused: dict[str, object] = {"--strict": strict, "--out": out, "--threshold": threshold}
+        unused |= {"--data": data, "--text-column": text_column}
+        unused |= {"--samples": samples, "--seq-len": seq_len, "--batch-size": batch_size}
+        refuse_unused(unused, "with --dry-run")
+    target = Path("srdd-report.json") if out is None else out
     if not dry_run:
-        check_writable(out)
+        check_writable(target)
     from srdd.cli.scan_steps import Request, run
 
     request = Request(
@@ -100,14 +107,14 @@ def scan(
     if report is None:
         list_sites(found, as_json)
         return
-    report.save(out)
+    report.save(target)
     if as_json:
         console.machine(summary_json(report))
     else:
         from srdd.cli import tables
 
         tables.scanned(people, report)
-    people.print(f"Report: {out}. Look inside with `srdd show {out}`, or `--layer N` for the modules of a layer.")
+    people.print(f"Report: {target}. Look inside with `srdd show {target}`, or `--layer N` for the modules of a layer.")
     if strict and report.has_errors:
         console.problem("failed: a site holds NaN or infinite values (--strict)")
         raise typer.Exit(1)

@@ -18,15 +18,17 @@ from srdd import calibration, scanner
 from srdd.calibration import Sequences
 from srdd.checkpoint import Checkpoint, open_checkpoint
 from srdd.checkpoint_sites import checkpoint_sites
+from srdd.cli.opening import check_backend, check_options, refuse_unused
 from srdd.errors import CalibrationError, OptionError
 from srdd.formats import BlockFormat
 from srdd.report import Report
 from srdd.schema import KINDS
 from srdd.selection import Selection, parse_layers
 from srdd.sites import SiteMap
-from srdd.source import OpenModel, first_unpacking, needs_model, open_model
+from srdd.source import OpenModel, first_unpacking, needs_model, open_model, quiet_hub
 
 _DEFAULTS = {"samples": 16, "seq_len": 512, "batch_size": 4}
+_OF_TEXT = ("data", "text_column", "samples", "seq_len", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,21 @@ class Request:
         given: int | None = getattr(self, name)
         return _DEFAULTS[name] if given is None else given
 
+    def check(self) -> None:
+        """What can be refused before the model is opened. Raises SrddError."""
+        check_options(
+            self.data,
+            text_column=self.text_column,
+            samples=self.number("samples"),
+            seq_len=self.number("seq_len"),
+            batch_size=self.number("batch_size"),
+            seed=self.seed,
+            backend=self.backend,
+            dtype=self.dtype,
+            device=self.device,
+            device_map=self.device_map,
+        )
+
     def selection(self, sites: str | None = None) -> Selection:
         layers = None if self.layers is None else parse_layers(self.layers)
         return Selection.parse(sites or self.sites or KINDS, layers=layers, exclude=self.exclude)
@@ -66,7 +83,7 @@ class Request:
 def run(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
     """Carry out a scan; no report for a dry run. Raises SrddError."""
     if request.selection().kinds == ("weight",):
-        _refuse(request, ("data", "text_column", "samples", "seq_len", "batch_size"), "when only weights are scanned")
+        _refuse(request, _OF_TEXT, "when only weights are scanned")
         if not needs_model(request.model):
             return _run_checkpoint(request, out)
     return _run_model(request, out)
@@ -77,7 +94,9 @@ def _run_checkpoint(request: Request, out: Console) -> tuple[SiteMap, Report | N
     for name in ("dtype", "device"):
         if getattr(request, name) not in ("auto", "cpu"):
             raise OptionError(f"--{name} has no effect when weights are read as stored, on the CPU; leave it out")
-    checkpoint = open_checkpoint(request.model, revision=request.revision)
+    check_backend(request.backend)  # an unknown name is refused before anything is fetched
+    with quiet_hub():
+        checkpoint = open_checkpoint(request.model, revision=request.revision)
     selection = request.selection()
     found = selection.filter(checkpoint_sites(checkpoint))
     _plan(out, request, checkpoint.identity.id, found, None, "cpu, as stored, no model built")
@@ -97,6 +116,7 @@ def _run_checkpoint(request: Request, out: Console) -> tuple[SiteMap, Report | N
 
 
 def _run_model(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
+    request.check()
     first = "; unpacking this GGUF file once, half a minute" if first_unpacking(request.model, request.dtype) else ""
     out.print(f"Opening {escape(request.model)}{first}")
     with out.status("opening"):
@@ -115,6 +135,7 @@ def _run_model(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
         problem = f"no tokenizer: {opened.tokenizer_problem}"
         if request.sites is not None or request.data is not None:
             raise CalibrationError(f"{problem}; use --sites weight, or --data with token ids in an .npz file")
+        _refuse(request, _OF_TEXT, f"as this model has {problem}, and only weights can be scanned")
         selection = request.selection("weight")
         notes.append(f"only weights are scanned, {problem}")
     found = selection.apply(opened.model)
@@ -156,11 +177,7 @@ def _sequences(request: Request, opened: OpenModel) -> Sequences:
 
 
 def _refuse(request: Request, names: Sequence[str], when: str) -> None:
-    """An option without effect is a mistake worth a word, not something to ignore."""
-    given = [name for name in names if getattr(request, name) not in (None, False)]
-    if given:
-        options = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise OptionError(f"{options} has no effect {when}; leave it out")
+    refuse_unused({"--" + name.replace("_", "-"): getattr(request, name) for name in names}, when)
 
 
 def _plan(out: Console, request: Request, name: str, found: SiteMap, sequences: Sequences | None, where: str) -> None:

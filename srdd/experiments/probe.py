@@ -73,7 +73,7 @@ def measure_probe(
     for target in targets:
         profiles.check_target(target)
     limit = LIMITS[criterion] if limit is None else limit
-    _check(seeds, sigmas, criterion, limit)
+    check_settings(seeds, sigmas, criterion, limit)
     ids, calibration = token_ids_of(sequences)
     sites = find_sites(model, ("weight", "input"))
     identity = identity or identify(model, sites)
@@ -135,7 +135,8 @@ def measure_probe(
     )
 
 
-def _check(seeds: Sequence[int], sigmas: Sequence[float] | None, criterion: Criterion, limit: float) -> None:
+def check_settings(seeds: Sequence[int], sigmas: Sequence[float] | None, criterion: Criterion, limit: float) -> None:
+    """Raises OptionError for what no probe can run with; no model is needed to tell."""
     if not seeds or len(set(seeds)) != len(seeds):
         raise OptionError(f"seeds {list(seeds)}: expected at least one, each once")
     if sigmas is not None and not (sigmas and all(0 < s < math.inf for s in sigmas)):
