@@ -188,6 +188,17 @@ def _sorted(rows: list[_Row]) -> list[_Row]:
     return sorted(rows, key=lambda row: math.inf if math.isnan(row.change) else -abs(row.change))
 
 
+def error_notes(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
+    """Every ERROR a report warns of (NaN or infinite values), with the report's name, each once."""
+    found = [
+        f"{name}: {text}"
+        for name, report in zip(names, reports, strict=True)
+        for text in report.warnings
+        if text.startswith("ERROR")
+    ]
+    return list(dict.fromkeys(found))
+
+
 def value_text(metric: Metric, value: float) -> str:
     """A value for people: as `Metric.text`, with more digits where the unit is none (a cosine of 0.9962)."""
     plain = metric.unit == "" and math.isfinite(value)

@@ -237,6 +237,21 @@ def test_layers_without_numbers_are_not_the_same(tmp_path: Path, srdd: Run) -> N
     assert "not measured in both reports for layer 2" in err
 
 
+@pytest.mark.parametrize("broken", [0, 1])
+def test_an_error_of_either_report_is_repeated(broken: int, tmp_path: Path, srdd: Run) -> None:
+    said = "ERROR: NaN or infinite values at 1 site(s): output model.layers.2"
+    reports = [
+        report.model_copy(update={"warnings": [said] if i == broken else []}) for i, report in enumerate((BASE, NEW))
+    ]
+    paths = [save(report, tmp_path, f"{i}.json") for i, report in enumerate(reports)]
+    for options in ((), ("--series",), ("--site", "weight")):
+        code, _, err = srdd("compare", *paths, *options)
+        assert code == 0
+        assert " ".join(err.split()).count(f"{broken}.json: {said}") == 1
+    _, printed, _ = srdd("compare", *paths, "--json")
+    assert f"{paths[broken]}: {said}" in json.loads(printed)["notes"]
+
+
 def test_the_command_shows_a_series(tmp_path: Path, srdd: Run) -> None:
     paths = [save(make_report({"weight": [[tally(e)]]}), tmp_path, f"{e}.json") for e in (0.1, 0.2, 0.4)]
     code, _, err = srdd("compare", *paths, "--series", "--metric", "relative_error")

@@ -310,7 +310,7 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srd
     given = (*given, "--worst", "1", "--seeds", "2", "--out", out)
     code, printed, shown = srdd("experiment", "aqn", *given, "--fault", "layer=1,deadzone=0.1", "--sigma-start", "0.1")
     assert (code, printed) == (0, ""), shown
-    for words in ("targeted - global", "p (Holm)", "planted fault: deadzone 0.1", "2 seeds show large effects only"):
+    for words in ("targeted - global", "(Holm)", "planted fault: deadzone 0.1", "2 seeds show large effects only"):
         assert words in shown
     assert math.isfinite(Experiment.model_validate_json(out.read_text()).arm("dither").losses[0] or math.nan)
     train = ("--kind", "train", "--steps", "3", "--samples", "2", "--train-batch", "1")

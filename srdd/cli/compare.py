@@ -60,7 +60,7 @@ def compare(
     kinds = choose_kinds(base, site)
     wanted = None if across else _canonical(documents, quant)
     specs = [_two_formats(base, new, quant)] if across else [(spec, spec) for spec in wanted or base.settings.formats]
-    notes: list[str] = []
+    notes = comparing.error_notes([str(path) for path in reports], documents[: len(reports)])
     for other in documents[1:]:
         notes += comparable(
             base,
