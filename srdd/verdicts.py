@@ -38,20 +38,20 @@ def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
         metric = BY_NAME.get(name.strip())
         if not equals or metric is None or metric.better is None:
             known = ", ".join(m.name for m in METRICS if m.better is not None)
-            raise OptionError(f"threshold {text!r} not understood; expected NAME=NUMBER with NAME one of: {known}")
+            raise OptionError(f"--threshold {text} not understood; expected NAME=NUMBER with NAME one of: {known}")
         try:
             thresholds[metric.name] = float(number)
         except ValueError:
-            raise OptionError(f"threshold {text!r}: {number!r} is no number") from None
+            raise OptionError(f"--threshold {text}: {number!r} is no number") from None
         if not math.isfinite(thresholds[metric.name]):
-            raise OptionError(f"threshold {text!r}: expected a finite number")
+            raise OptionError(f"--threshold {text}: expected a finite number")
         if metric.name in seen:
-            raise OptionError(f"threshold {text!r}: {metric.name} is given twice; give it once")
+            raise OptionError(f"--threshold {text}: {metric.name} is given twice; give it once")
         seen.add(metric.name)
         low, high = -1 if metric.name == "cosine" else 0, 1
         if metric.unit != "dB" and not low <= thresholds[metric.name] <= high:
             share = ", e.g. 0.1 for 10%" if metric.unit == "%" else ""
-            raise OptionError(f"threshold {text!r}: expected {low} to {high}{share}")
+            raise OptionError(f"--threshold {text}: expected {low} to {high}{share}")
     return thresholds
 
 
