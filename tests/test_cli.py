@@ -273,8 +273,8 @@ def test_bad_values_are_found_before_a_model_is_opened(
 ) -> None:
     ranking = ("--report", request.getfixturevalue("report")) if command == "experiment aqn" else ()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("srdd.source.open_model", lambda *_, **__: pytest.fail("a model was opened"))
     monkeypatch.setattr("srdd.cli.scan_steps.open_model", lambda *_, **__: pytest.fail("a model was opened"))
+    monkeypatch.setattr("srdd.source.open_model", lambda *_, **__: pytest.fail("a model was opened"))
     given = ("--model", "somebody/huge", "--quant", "mxfp4", "--out", "out.json", *arguments.split())
     refused(srdd(*command.split(), *given, *ranking), words)
 
