@@ -23,7 +23,7 @@ from srdd.noise import Injector
 from srdd.rin import Schedule
 
 DRAWLESS = [row.name for row in FORMATS.values() if not row.stochastic]
-IDS = torch.randint(0, 64, (4, 8), generator=torch.Generator().manual_seed(0))
+IDS = torch.randint(0, 64, (2, 32), generator=torch.Generator().manual_seed(0))
 
 
 def _open(folder: Path) -> LlamaForCausalLM:
@@ -77,7 +77,7 @@ def test_the_reference_says_that_it_needs_float64(device: torch.device) -> None:
 
 
 def test_a_scan_gives_the_numbers_of_the_cpu(llama: LlamaForCausalLM, moved: LlamaForCausalLM) -> None:
-    here, there = (srdd.scan(model, IDS, quant="mxfp4,nvfp4,nvfp4_2d") for model in (llama, moved))
+    here, there = (srdd.scan(model, IDS, quant="mxfp4,nvfp4") for model in (llama, moved))
     assert (here.settings.device, there.settings.device) == ("cpu", NAME)
     assert here.coverage == there.coverage
     for a, b in zip(here.sites, there.sites, strict=True):
@@ -88,9 +88,7 @@ def test_a_scan_gives_the_numbers_of_the_cpu(llama: LlamaForCausalLM, moved: Lla
 
 
 def test_costs_are_measured_on_the_device(llama: LlamaForCausalLM, moved: LlamaForCausalLM) -> None:
-    here, there = (
-        measure_impact(m, IDS[:2], "mxfp4", attribute=("swap", "swap-groups"), noise=True) for m in (llama, moved)
-    )
+    here, there = (measure_impact(m, IDS, "mxfp4", attribute=("swap",), noise=True) for m in (llama, moved))
     assert [row.kl.value for row in there.whole] == pytest.approx([row.kl.value for row in here.whole], rel=1e-5)
     assert [row.swap_kl.value for row in there.layers] == pytest.approx(
         [row.swap_kl.value for row in here.layers], rel=1e-5
@@ -108,9 +106,11 @@ def test_noise_arrives_on_the_device(relative: bool, llama: LlamaForCausalLM, mo
 
 
 def test_probe_and_experiment_run_on_the_device(moved: LlamaForCausalLM) -> None:
-    probe = measure_probe(moved, IDS, "mxfp4", "w16a16,w4a4", sigmas=[0.01, 0.1], seeds=(0, 1))
+    probe = measure_probe(moved, IDS, "mxfp4", "w16a16,w4a4", sigmas=[0.1], seeds=(0,))
     schedule = Schedule(sigma_start=0.05, sigma_end=0.01, num_stages=4)
-    experiment = run_aqn(moved, IDS, "mxfp4", [1.0, 2.0, 3.0], ranked_by="x", schedule=schedule, seeds=(0, 1))
+    experiment = run_aqn(
+        moved, IDS, "mxfp4", [1.0, 2.0, 3.0], ranked_by="x", schedule=schedule, seeds=(0, 1), samples=1
+    )
     assert probe.settings.device == experiment.settings.device == NAME
 
 
