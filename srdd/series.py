@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from srdd.errors import OptionError, ReportError
 from srdd.formats import parse
-from srdd.metrics import RANKED, Metric
+from srdd.metrics import COSTS, RANKED, Metric
 from srdd.report import Report
 from srdd.schema import KINDS, Kind, Measurement, Site
 from srdd.summary import layer_rows
@@ -114,6 +114,10 @@ def series_of(sites: Sequence[Site], report: Report, kind: Kind, spec: str, metr
         raise ReportError(f"the report has no layer with {kind} sites under {spec}; scan with --sites {kind}")
     values = {row.layer: row.formats[spec].value(metric.name) for row in rows}
     missing = [layer for layer, value in values.items() if not math.isfinite(value)]
+    if metric in COSTS and not any(metric.name in site.formats[spec].given for site in bare):
+        raise OptionError(
+            f"--metric {metric.name}: no impact was measured in this report; run `srdd impact` and give what it writes"
+        )
     if missing:
         shown = ", ".join(map(str, missing[:8])) + (" ..." if len(missing) > 8 else "")
         absent = all(row.formats[spec].tally is None for row in rows)

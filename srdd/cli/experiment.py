@@ -87,7 +87,6 @@ def aqn(
     Example: srdd experiment aqn --model smollm2 --quant mxfp4 --report srdd-report.json --seeds 8
     """
     from srdd.cli import console
-    from srdd.cli.zones import check_cost
     from srdd.errors import OptionError
     from srdd.files import check_writable, write_text
     from srdd.formats import parse
@@ -99,7 +98,6 @@ def aqn(
     fmt, training = parse(quant), kind == "train"
     check_writable(out)
     document, sha256 = read(report)
-    check_cost(document, metric)
     spec = fmt.spec if fmt.spec in document.settings.formats else None
     if spec is None:
         listed = ", ".join(document.settings.formats)

@@ -81,7 +81,6 @@ def multipliers(
     from importlib.metadata import version
 
     from srdd.cli import console, outputs
-    from srdd.cli.zones import check_cost
     from srdd.errors import OptionError
     from srdd.guidance import guide
     from srdd.multipliers import Choices
@@ -95,7 +94,6 @@ def multipliers(
         raise OptionError(f"--metric {metric} has no effect on global, which gives every layer the same; leave it out")
     document, sha256 = read(report)
     metric = "relative_error" if metric is None else metric
-    check_cost(document, metric)
     config, series = guide(
         document,
         sha256,

@@ -10,7 +10,6 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from srdd.report import Report
     from srdd.series import Series
     from srdd.zones import Zone, ZoneMap
 
@@ -44,7 +43,6 @@ def zones(
     form = structured.form_of(out.suffix) if out else "json"
     outputs.check(out, force)
     document, sha256 = read(report)
-    check_cost(document, metric)
     series = layer_series(document, site, quant, metric)
     found, cuts = find(series, scheme, max_zones)
     chart = ZoneMap(
@@ -63,18 +61,6 @@ def zones(
     show(people, series, chart)
     if out is not None:
         people.print(f"Zone map: {out}")
-
-
-def check_cost(document: Report, metric: str) -> None:
-    """Raises OptionError for a cost of a report that was made without measuring any."""
-    from srdd.errors import OptionError
-    from srdd.metrics import COSTS
-
-    costs = {cost.name for cost in COSTS}
-    if metric in costs and not any(costs & m.given.keys() for s in document.sites for m in s.formats.values()):
-        raise OptionError(
-            f"--metric {metric}: no impact was measured in this report; run `srdd impact` and give what it writes"
-        )
 
 
 def show(out: Console, series: Series, chart: ZoneMap) -> None:
