@@ -33,7 +33,6 @@ _TOLERANCE = 1e-5  # of sums; what float32 may cost inside a piece, see kernels/
 _COUNTS = ("n", "nonzero", "deadzone", "clipped", "at_max", "nonfinite", "excluded", "zero_scale")
 _SIZE_OF = {"sum_x": "sum_abs_x", "sum_e": "sum_abs_e"}  # signs cancel: these are compared to the sum of magnitudes
 
-
 Find = Callable[[Backend, tuple[BlockFormat, ...], torch.device, torch.dtype], str | None]
 
 
@@ -63,14 +62,15 @@ def values_differ(
     backend: Backend, formats: tuple[BlockFormat, ...], device: torch.device, dtype: torch.dtype
 ) -> str | None:
     """The same of quantized values, bit for bit."""
-    for x in _pieces(formats, dtype):
-        for fmt in formats:
-            got = kernels.quant_dequant(x.to(device), fmt, backend=backend).cpu()
-            want = kernels.quant_dequant(x, fmt, backend="reference")
-            off = ~((got == want) & (got.signbit() == want.signbit()) | got.isnan() & want.isnan())
-            if off.any():
-                place = tuple(off.nonzero()[0].tolist())
-                return f"{fmt.spec} makes {got[place]:.9g} of {x[place]:.9g} instead of {want[place]:.9g}"
+    x = _pieces(formats, dtype)
+    there = x.to(device)
+    for fmt in formats:
+        got = torch.stack([kernels.quant_dequant(piece, fmt, backend=backend) for piece in there]).cpu()
+        want = torch.stack([kernels.quant_dequant(piece, fmt, backend="reference") for piece in x])
+        off = ~((got == want) & (got.signbit() == want.signbit()) | got.isnan() & want.isnan())
+        if off.any():
+            place = tuple(off.nonzero()[0].tolist())
+            return f"{fmt.spec} makes {got[place]:.9g} of {x[place]:.9g} instead of {want[place]:.9g}"
     return None
 
 
