@@ -91,8 +91,9 @@ def refuse_nonfinite(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter.is_meta or not parameter.is_floating_point():  # offloaded weights are not looked at
             continue
-        low, high = parameter.detach().aminmax() if parameter.numel() else (torch.zeros(()), torch.zeros(()))
-        if not (low.isfinite() and high.isfinite()):
+        values = parameter.detach()
+        values = values.float() if values.element_size() == 1 else values  # 8-bit floats have no aminmax
+        if values.numel() and not torch.stack(values.aminmax()).isfinite().all():
             raise SourceError(f"{name} holds NaN or infinite values; repair it (`srdd scan` finds all such tensors)")
 
 

@@ -404,6 +404,15 @@ def test_a_reader_that_leaves_is_no_failed_check(command: str) -> None:
     assert done.returncode == 141
 
 
+def test_a_mistake_nobody_reads_keeps_its_exit_code() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        command = [sys.executable, "-m", "srdd", "zones", "no-such.json"]
+        done = subprocess.run(command, stdout=gone, stderr=gone, check=False)
+    assert done.returncode == 2
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_behind_standard_output_is_one_line() -> None:
     with open("/dev/full", "w") as full:

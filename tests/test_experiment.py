@@ -29,6 +29,7 @@ from srdd.impact.run import measure_impact
 from srdd.noise import Injector
 from srdd.report import load
 from srdd.rin import Schedule
+from srdd.weights import refuse_nonfinite
 
 Run = Callable[..., tuple[int, str, str]]
 IDS = torch.randint(0, 50, (12, 12), generator=torch.Generator().manual_seed(0))
@@ -295,6 +296,15 @@ def test_a_broken_model_has_no_costs(tiny_llama: Path) -> None:
         measure_probe(broken, IDS, "mxfp4")
     with pytest.raises(SourceError, match=named):
         measure_impact(broken, IDS, "mxfp4")
+
+
+def test_weights_in_8_bits_are_looked_at_too() -> None:
+    layer = torch.nn.Linear(4, 4, bias=False)
+    layer.weight = torch.nn.Parameter(torch.ones(4, 4).to(torch.float8_e4m3fn), requires_grad=False)
+    refuse_nonfinite(layer)
+    layer.weight.data[2, 1] = math.nan
+    with pytest.raises(SourceError, match="weight holds NaN"):
+        refuse_nonfinite(layer)
 
 
 def test_costs_that_overflow_are_refused_in_one_line(tiny_llama: Path) -> None:

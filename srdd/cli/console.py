@@ -52,5 +52,9 @@ def hang_up() -> None:
 
 
 def problem(text: str) -> None:
-    """One line on stderr."""
-    sys.stderr.write(f"srdd: {text}\n")
+    """One line on stderr; where nobody reads it, the exit code still tells."""
+    try:
+        sys.stderr.write(f"srdd: {text}\n")
+        sys.stderr.flush()
+    except OSError:
+        hang_up()
