@@ -60,6 +60,7 @@ def _cases() -> dict[str, Tensor]:
         "subnormals": normal(64, 64) * 1e-39,
         "near_the_top": normal(64, 64).clamp(-3, 3) * 1e38,
         "amax_sweep": (1 + torch.arange(4096) / 4096.0)[:, None] * torch.linspace(-1, 1, 32),
+        "constant": torch.full((64, 64), 1.9),  # every sum in a row rounds the same way
         "zeros": zeros,
         "ragged": normal(3, 37, 45),
         "ragged_bad": ragged_holes,

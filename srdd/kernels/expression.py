@@ -3,10 +3,10 @@
 Not here: the blocks' scales (scales.py), rounding to a grid (rounding.py), shapes, padding, chunks and compilation
 (fused.py). Nothing here looks at a value to decide what to do next.
 
-A group is [K, L]: K rows of L = the block's width, 2048 elements in all. Sums run in float32 inside one group, in units
-of its largest power of two, where nothing overflows, and leave it as float64. What underflows is 2^-63 of the group's
-largest value and below. Worked number: x = 3e38 has x^4 = 8e153, which float32 could not hold; in units of 2^127 it is
-1.76, and its fourth power 9.7.
+A group is [K, L]: K rows of L = the block's width, 2048 elements in all. Sums run in float32 inside one group, down 64
+rows of 32 and then across, in units of its largest power of two, where nothing overflows, and leave it as float64. What
+underflows is 2^-63 of the group's largest value and below. Worked number: x = 3e38 has x^4 = 8e153, which float32 could
+not hold; in units of 2^127 it is 1.76, and its fourth power 9.7.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from srdd.kernels.scales import block_scales
 from srdd.tally import FIELDS
 
 GROUP = 2048  # elements
-_PACK = 256.0  # three counts of up to 128 rows fit one float32: 128 * (1 + 256 + 65536) < 2^24
+_ROWS = 64  # of a group where it is summed, whatever the block's width: so many float32 numbers are added in a row
+_PACK = 256.0  # three counts of 64 rows fit one float32: 64 * (1 + 256 + 65536) < 2^24
 
 
 def largest_finite(fmts: Sequence[BlockFormat], x: Tensor) -> Tensor:
@@ -78,8 +79,11 @@ def _tallies(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`tallies` for formats of one width. Works on magnitudes: only sum_x and sum_e need a sign."""
     scales, units = block_scales(fmts, x, tensor_scales)
+    groups, _, width = x.shape
+    blocks = GROUP // (_ROWS * width)
+    x, scales = x.view(groups, _ROWS, blocks, width), scales.view(-1, groups, _ROWS, blocks, 1)
     f = x.to(torch.float32)
-    inverse = scales[0][:, :, None]
+    inverse = scales[0]
     finite = f.abs() < math.inf
     f = torch.where(inverse > 0, f, 0.0)
     a = f.abs()
@@ -88,16 +92,18 @@ def _tallies(
     nonzero = torch.where(a > 0, 1.0, torch.where(finite, 0.0, _PACK))  # not finite: in a bad block, so a is 0
     rows = [*_counts(nonzero, 2), _sum(f * inverse), _sum(x2), _sum(x2 * x2), _sum(xn)]
     for i, fmt in enumerate(fmts):
-        first, second = scales[1 + 2 * i][:, :, None], scales[2 + 2 * i][:, :, None]
+        first, second, noise = scales[1 + 2 * i], scales[2 + 2 * i], noises[i]
+        if noise is not None:
+            noise = noise.view(x.shape)
         if fmt.scale is Scale.E8M0:
             y = a * first
-            q = on_grid = round_to(y, a, fmt, noises[i])
+            q = on_grid = round_to(y, a, fmt, noise)
             e, base = q - y, y
             clipped = y > fmt.element.max
             rescale = second * inverse  # block to group
             zero_scale = torch.zeros_like(rows[0])
         else:
-            on_grid = round_to(a / first, a, fmt, noises[i])
+            on_grid = round_to(a / first, a, fmt, noise)
             q = on_grid * second
             e, base = q - a, a
             clipped = a > first * fmt.element.max  # infinite where d is zero: nothing clips there
@@ -121,9 +127,9 @@ def _tallies(
             _sum(torch.where(zero, e2, 0.0)),  # where x is zero too, so is e
             _sum(qn * qn),
             _sum(xn * qn),
-            en.abs().amax(1).amax(1),
+            en.abs().amax(1).amax((1, 2)),
         ]
-    return torch.stack(rows), units, scales[0]
+    return torch.stack(rows), units, inverse.flatten(1)
 
 
 # The rows of each width: these, then those of each format; and the power of the group's unit that each is in.
@@ -192,16 +198,16 @@ def _plan(widths: tuple[tuple[int, ...], ...], device: torch.device) -> tuple[Te
 
 
 def _sum(t: Tensor) -> Tensor:
-    """[G, K, L] -> [G]: down the rows first, so that vector lanes never meet inside the long loop."""
-    return t.sum(1).sum(1)
+    """[G, rows, blocks, L] -> [G]: down the rows first, so that vector lanes never meet inside the long loop."""
+    return t.sum(1).sum((1, 2))
 
 
 def _counts(packed: Tensor, number: int) -> list[Tensor]:
-    """[G, K, L] of ones, _PACKs and squares of _PACK -> as many counts [G]; unpacked where K is summed, not L."""
+    """[G, rows, blocks, L] of ones, _PACKs and their squares -> as many counts [G]; unpacked when rows are summed."""
     left = packed.sum(1)
     counts = []
     for place in reversed(range(number)):
         digit = torch.floor(left * _PACK**-place)
-        counts.append(digit.sum(1))
+        counts.append(digit.sum((1, 2)))
         left = left - digit * _PACK**place
     return counts[::-1]
