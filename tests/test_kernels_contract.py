@@ -71,7 +71,21 @@ def test_every_failure_of_the_compiler_is_known_as_one() -> None:
 
     for error in (FailOnRecompileLimitHit("limit"), Unsupported("op", "gb"), CppCompileError(["g++"], "no")):
         assert fused.is_compile_error(error)
+    of_triton = type("OutOfResources", (Exception,), {"__module__": "triton.runtime.errors"})
+    assert fused.is_compile_error(of_triton())
     assert not fused.is_compile_error(RuntimeError("of the arithmetic"))
+
+
+def test_triton_is_told_not_to_fuse_multiplications_into_additions() -> None:
+    """On a GPU q - x of a value on nvfp4's grid would else leave the rounding of q, where the error is zero."""
+    from torch._inductor import config
+    from torch._inductor.codegen.triton import TritonKernel
+
+    assert TritonKernel.triton_meta_common()["enable_fp_fusion"]
+    with config.patch(fused._options()):
+        told = TritonKernel.triton_meta_common()
+    assert not told["enable_fp_fusion"]
+    assert told["disable_ftz"]
 
 
 def test_unknown_format() -> None:
