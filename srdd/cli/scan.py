@@ -35,7 +35,9 @@ def scan(
     samples: Annotated[int | None, typer.Option("--samples", help="Sequences to run. [default: 16]")] = None,
     seq_len: Annotated[int | None, typer.Option("--seq-len", help="Tokens a sequence. [default: 512]")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences at once. [default: 4]")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="For the order of the text and stochastic rounding.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="For the order of the text and stochastic rounding. [default: 0]")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Where the report goes. [default: srdd-report.json]")
     ] = None,
@@ -48,7 +50,9 @@ def scan(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
     ] = False,
-    backend: Annotated[str, typer.Option("--backend", help="Kernel: auto, fused, eager or reference.")] = "auto",
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="Kernel: auto, fused, eager or reference. [default: auto]")
+    ] = None,
     threshold: Annotated[
         list[str] | None, typer.Option("--threshold", help="Override a classic limit, e.g. sqnr_db=18; may repeat.")
     ] = None,
@@ -73,7 +77,7 @@ def scan(
     formats, thresholds = parse_list(quant), parse_thresholds(threshold or ())
     if dry_run:
         unused: dict[str, object] = {"--strict": strict, "--out": out, "--threshold": threshold}
-        unused |= {"--data": data, "--text-column": text_column}
+        unused |= {"--data": data, "--text-column": text_column, "--seed": seed, "--backend": backend}
         unused |= {"--samples": samples, "--seq-len": seq_len, "--batch-size": batch_size}
         refuse_unused(unused, "with --dry-run")
     target = Path("srdd-report.json") if out is None else out
@@ -98,7 +102,7 @@ def scan(
         device=device,
         device_map=device_map,
         trust_remote_code=trust_remote_code,
-        backend=backend,
+        backend=backend or "auto",
         thresholds=thresholds,
         dry_run=dry_run,
     )

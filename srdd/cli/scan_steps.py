@@ -27,7 +27,7 @@ from srdd.selection import Selection, parse_layers
 from srdd.sites import SiteMap
 from srdd.source import OpenModel, first_unpacking, needs_model, open_model, quiet_hub
 
-_DEFAULTS = {"samples": 16, "seq_len": 512, "batch_size": 4}
+_DEFAULTS = {"samples": 16, "seq_len": 512, "batch_size": 4, "seed": 0}
 _OF_TEXT = ("data", "text_column", "samples", "seq_len", "batch_size")
 
 
@@ -45,7 +45,7 @@ class Request:
     samples: int | None
     seq_len: int | None
     batch_size: int | None
-    seed: int
+    seed: int | None
     revision: str | None
     dtype: str
     device: str
@@ -68,7 +68,7 @@ class Request:
             samples=self.number("samples"),
             seq_len=self.number("seq_len"),
             batch_size=self.number("batch_size"),
-            seed=self.seed,
+            seed=self.number("seed"),
             backend=self.backend,
             dtype=self.dtype,
             device=self.device,
@@ -84,6 +84,8 @@ def run(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
     """Carry out a scan; no report for a dry run. Raises SrddError."""
     if request.selection().kinds == ("weight",):
         _refuse(request, _OF_TEXT, "when only weights are scanned")
+        if not any(fmt.stochastic for fmt in request.formats):
+            _refuse(request, ("seed",), "when only weights are scanned and no format rounds stochastically")
         if not needs_model(request.model):
             return _run_checkpoint(request, out)
     return _run_model(request, out)
@@ -108,7 +110,7 @@ def _run_checkpoint(request: Request, out: Console) -> tuple[SiteMap, Report | N
             request.formats,
             selection,
             backend=request.backend,
-            seed=request.seed,
+            seed=request.number("seed"),
             thresholds=request.thresholds,
             progress=progress,
         )
@@ -153,7 +155,7 @@ def _run_model(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
             selection,
             batch_size=request.number("batch_size"),
             backend=request.backend,
-            seed=request.seed,
+            seed=request.number("seed"),
             thresholds=request.thresholds,
             identity=opened.identity,
             notes=notes,
@@ -170,7 +172,7 @@ def _sequences(request: Request, opened: OpenModel) -> Sequences:
         text_column=request.text_column,
         samples=request.number("samples"),
         seq_len=request.number("seq_len"),
-        seed=request.seed,
+        seed=request.number("seed"),
         vocab_size=getattr(config, "vocab_size", None),
         max_seq_len=getattr(config, "max_position_embeddings", None),
     )
