@@ -135,9 +135,11 @@ def test_auto_weighs_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.choose("auto", elements=10**5, formats=("mxfp4",)).name == "eager"
     assert kernels.choose("auto").name == "eager"
     for formats in (("mxfp4",), ("mxfp4", "nvfp4", "mxfp8")):  # every format compiled must be repaid too
-        enough = kernels.REPAYS * (1 + len(formats)) // len(formats) + 1
-        assert kernels.choose("auto", elements=enough - 2, formats=formats).name == "eager"
-        assert kernels.choose("auto", elements=enough, formats=formats).name == "fused"
+        for device, repays in kernels.REPAYS.items():
+            enough = repays * (1 + len(formats)) // len(formats) + 1
+            assert kernels.choose("auto", elements=enough - 2, formats=formats, device=device).name == "eager"
+            assert kernels.choose("auto", elements=enough, formats=formats, device=device).name == "fused"
+    assert kernels.REPAYS["cuda"] > kernels.REPAYS["cpu"]  # a GPU runs the eager kernel a hundred times as fast
 
 
 def test_a_backend_is_a_value() -> None:

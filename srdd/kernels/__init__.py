@@ -32,9 +32,10 @@ from srdd.tally import FIELDS, IS_MAX
 __all__ = ["Backend", "choose", "fallback_reason", "measure", "measure_each", "measure_many", "merge", "quant_dequant"]
 
 NAMES = ("reference", "eager", "fused")
-# Elements times formats from which compiling is repaid, for one compiled graph and for each of its formats: cold, it
-# takes 10 s and 10 s a format, against 1/0.02 - 1/0.5 = 48 s saved on a billion.
-REPAYS = 200_000_000
+# Elements times formats from which compiling is repaid, for one compiled graph and for each of its formats. Measured on
+# a CPU: cold, it takes 10 s and 10 s a format, against 1/0.02 - 1/0.5 = 48 s saved on a billion. Reckoned for a GPU:
+# eager moves some 700 bytes an element, so at 2 TB/s a billion takes 0.35 s.
+REPAYS = {"cpu": 200_000_000, "cuda": 20_000_000_000}
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def choose(
         if missing:
             raise BackendError(f"backend fused cannot run: {missing}; or take --backend eager")
         return Backend("fused", "asked for by name")
-    lost = "same numbers, about thirty times slower"
+    lost = "same numbers, about thirty times slower" if where.type == "cpu" else "same numbers, slower"
     if missing:
         return Backend("eager", f"fused cannot run: {missing}; eager gives the {lost}", strict=False)
     if _fallback:
@@ -85,7 +86,7 @@ def choose(
     if elements is None:
         return Backend("eager", f"the amount of work is not known; eager gives the {lost}", strict=False)
     count = max(len(formats), 1)
-    work, enough = elements * count, REPAYS * (1 + count)
+    work, enough = elements * count, REPAYS.get(where.type, REPAYS["cpu"]) * (1 + count)
     amount = f"{work / 1e9:.2f} G elements x formats"
     if work < enough:
         return Backend("eager", f"{amount} do not repay compiling (that takes {enough / 1e9:.1f} G)", strict=False)
