@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from srdd.cli.app import COMMANDS
+from srdd.errors import SourceError
 from srdd.report import json_schema, load
 
 Run = Callable[..., tuple[int, str, str]]
@@ -279,6 +280,26 @@ def test_bad_values_are_found_before_a_model_is_opened(
     monkeypatch.setattr("srdd.source.open_model", lambda *_, **__: pytest.fail("a model was opened"))
     given = ("--model", "somebody/huge", "--quant", "mxfp4", "--out", "out.json", *arguments.split())
     refused(srdd(*command.split(), *given, *ranking), words)
+
+
+@pytest.mark.parametrize("command", ["scan", "impact", "probe", "experiment aqn"])
+def test_how_a_model_is_opened_reaches_it(
+    command: str, srdd: Run, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    ranking = ("--report", request.getfixturevalue("report")) if command == "experiment aqn" else ()
+    asked: dict[str, object] = {}
+
+    def opened(name: str, **options: object) -> None:
+        asked.update(options)
+        raise SourceError(f"{name} is not opened here")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("srdd.cli.scan_steps.open_model", opened)
+    monkeypatch.setattr("srdd.source.open_model", opened)
+    given = "--model somebody/huge --quant mxfp4 --revision abc --dtype bfloat16 --device cpu --trust-remote-code"
+    refused(srdd(*command.split(), *given.split(), *ranking), "somebody/huge is not opened here")
+    assert asked.pop("device_map", None) is None
+    assert asked == {"revision": "abc", "dtype": "bfloat16", "device": "cpu", "trust_remote_code": True}
 
 
 def test_show(report: Path, srdd: Run) -> None:

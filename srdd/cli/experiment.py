@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from srdd.cli import options
+
 if TYPE_CHECKING:
     from srdd.rin import Schedule
 
@@ -31,7 +33,7 @@ def about() -> None:
 @experiment.command(short_help="Noise on all, worst, best or random layers, with tests.")
 def aqn(
     model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2.")],
-    quant: Annotated[str, typer.Option("--quant", help="One format, e.g. mxfp4.")],
+    quant: options.OneFormat,
     report: Annotated[
         Path, typer.Option("--report", help="Scan report, or impact document, that ranks the layers.")
     ] = Path("srdd-report.json"),
@@ -49,9 +51,7 @@ def aqn(
     sigma_end: Annotated[
         float | None, typer.Option("--sigma-end", help="train: last sigma (default: a hundredth of the first).")
     ] = None,
-    relative: Annotated[
-        bool, typer.Option("--relative", help="sigma counts in units of each weight's own root mean square.")
-    ] = False,
+    relative: options.Relative = False,
     fault: Annotated[
         str | None, typer.Option("--fault", help="Plant a deadzone, e.g. layer=10,deadzone=0.01; adds a dither arm.")
     ] = None,
@@ -63,24 +63,22 @@ def aqn(
     train_batch: Annotated[
         int | None, typer.Option("--train-batch", help="train: sequences a step (default 2).")
     ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", help="Leave Linears unquantized by glob, besides head, embeddings.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Text or token ids, as for scan. Default: own text.")
-    ] = None,
-    text_column: Annotated[str | None, typer.Option("--text-column", help="Column of the text in --data.")] = None,
+    exclude: options.Unquantized = None,
+    data: options.Data = None,
+    text_column: options.TextColumn = None,
     samples: Annotated[
         int | None, typer.Option("--samples", help="Sequences per seed (2); train: held out for all seeds (16).")
     ] = None,
-    seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens a sequence.")] = 128,
+    seq_len: options.SeqLen = 128,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once in evaluation.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="The first seed, and order of the text.")] = 0,
-    out: Annotated[Path, typer.Option("--out", help="Where the document goes.")] = Path("srdd-experiment.json"),
+    out: options.Document = Path("srdd-experiment.json"),
+    revision: options.Revision = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto (train: float32), float32, bfloat16, float16.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    backend: Annotated[str, typer.Option("--backend", help="Kernel: auto, fused, eager or reference.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="The document for machines on stdout.")] = False,
+    device: options.Device = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
+    backend: options.Backend = "auto",
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare noise on all, on the worst, on the best and on random layers, paired by seed, with corrected tests.
 
@@ -139,8 +137,10 @@ def aqn(
         batch_size=batch_size,
         seed=seed,
         backend=backend,
+        revision=revision,
         dtype="float32" if training and dtype == "auto" else dtype,
         device=device,
+        trust_remote_code=trust_remote_code,
     )
     notes = check_report(document.model, opened.identity, f"--report {report}")
     people.print(

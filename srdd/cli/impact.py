@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from srdd.cli import options
+
 if TYPE_CHECKING:
     from srdd.formats import BlockFormat
     from srdd.impact_document import Point
@@ -35,30 +37,22 @@ def impact(
     noise: Annotated[
         bool, typer.Option("--noise", help="Also the KL of Gaussian noise of each layer's error norm.")
     ] = False,
-    exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", help="Leave modules out by glob, besides lm_head and embeddings.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Text or token ids, as for scan. Default: own text.")
-    ] = None,
-    text_column: Annotated[str | None, typer.Option("--text-column", help="Column of the text in --data.")] = None,
+    exclude: options.Unquantized = None,
+    data: options.Data = None,
+    text_column: options.TextColumn = None,
     samples: Annotated[int, typer.Option("--samples", help="Sequences to run.")] = 8,
-    seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens a sequence.")] = 512,
+    seq_len: options.SeqLen = 512,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="For the order of the text, labels and noise.")] = 0,
-    out: Annotated[Path, typer.Option("--out", help="Where the document goes.")] = Path("srdd-impact.json"),
-    revision: Annotated[str | None, typer.Option("--revision", help="Of a Hugging Face id.")] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    device_map: Annotated[
-        str | None, typer.Option("--device-map", help="auto: spread a large model over devices (needs srdd[big]).")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
-    backend: Annotated[str, typer.Option("--backend", help="Kernel: auto, fused, eager or reference.")] = "auto",
+    out: options.Document = Path("srdd-impact.json"),
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    backend: options.Backend = "auto",
     top: Annotated[int, typer.Option("--top", min=1, help="How many Linears to list.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="The document for machines on stdout.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure what quantization costs: W, A and W+A, local and accumulated, down to KL; write srdd-impact.json.
 

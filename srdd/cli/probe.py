@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from srdd.cli import options
+
 if TYPE_CHECKING:
     from srdd.formats import BlockFormat
 
 
 def probe(
     model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2.")],
-    quant: Annotated[str, typer.Option("--quant", help="One format, e.g. mxfp4.")],
+    quant: options.OneFormat,
     modes: Annotated[str, typer.Option("--modes", help="With the format's bits.")] = "w16a16,w4a16,w16a4,w4a4",
     target: Annotated[str, typer.Option("--target", help="rmsnorm, linear or both, comma separated.")] = "rmsnorm",
     sigmas: Annotated[
         str | None, typer.Option("--sigmas", help="Grid, e.g. 0.01,0.02,0.05 (default: 0.025-0.8 of the weights' rms).")
     ] = None,
-    relative: Annotated[
-        bool, typer.Option("--relative", help="sigma counts in units of each weight's own root mean square.")
-    ] = False,
+    relative: options.Relative = False,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Noise draws at every sigma.")] = 3,
     criterion: Annotated[
         str, typer.Option("--criterion", help="What may not move further than --limit: loss, entropy or agreement.")
@@ -32,22 +32,20 @@ def probe(
     multipliers: Annotated[
         Path | None, typer.Option("--multipliers", help="rin.yaml: its profile beside the global one.")
     ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", help="Leave Linears unquantized by glob, besides head, embeddings.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Text or token ids, as for scan. Default: own text.")
-    ] = None,
-    text_column: Annotated[str | None, typer.Option("--text-column", help="Column of the text in --data.")] = None,
+    exclude: options.Unquantized = None,
+    data: options.Data = None,
+    text_column: options.TextColumn = None,
     samples: Annotated[int, typer.Option("--samples", help="Sequences to run.")] = 4,
-    seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens a sequence.")] = 256,
+    seq_len: options.SeqLen = 256,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="First noise seed, and order of the text.")] = 0,
-    out: Annotated[Path, typer.Option("--out", help="Where the document goes.")] = Path("srdd-probe.json"),
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    backend: Annotated[str, typer.Option("--backend", help="Kernel: auto, fused, eager or reference.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="The document for machines on stdout.")] = False,
+    out: options.Document = Path("srdd-probe.json"),
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
+    backend: options.Backend = "auto",
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure how much sigma each quantization mode bears, and where it breaks; write srdd-probe.json.
 
@@ -81,8 +79,10 @@ def probe(
         batch_size=batch_size,
         seed=seed,
         backend=backend,
+        revision=revision,
         dtype=dtype,
         device=device,
+        trust_remote_code=trust_remote_code,
     )
     people.print(
         f"Noise on {', '.join(targets)} weights in {', '.join(names)} ({fmt.spec}), {seeds} seeds, {samples} sequences "

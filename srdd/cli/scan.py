@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from srdd.cli import options
+
 if TYPE_CHECKING:
     from srdd.report import Report
     from srdd.sites import SiteMap
@@ -31,7 +33,7 @@ def scan(
     data: Annotated[
         Path | None, typer.Option("--data", help="Calibration: .txt, .jsonl, .json, .parquet, .npz. Default: own text.")
     ] = None,
-    text_column: Annotated[str | None, typer.Option("--text-column", help="Column of the text in --data.")] = None,
+    text_column: options.TextColumn = None,
     samples: Annotated[int | None, typer.Option("--samples", help="Sequences to run. [default: 16]")] = None,
     seq_len: Annotated[int | None, typer.Option("--seq-len", help="Tokens a sequence. [default: 512]")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences at once. [default: 4]")] = None,
@@ -41,15 +43,11 @@ def scan(
     out: Annotated[
         Path | None, typer.Option("--out", help="Where the report goes. [default: srdd-report.json]")
     ] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Of a Hugging Face id.")] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    device_map: Annotated[
-        str | None, typer.Option("--device-map", help="auto: spread a large model over devices (extra `big`).")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     backend: Annotated[
         str | None, typer.Option("--backend", help="Kernel: auto, fused, eager or reference. [default: auto]")
     ] = None,

@@ -1,0 +1,36 @@
+"""Options that several commands take alike: their names and help stand here once, their defaults in each command.
+
+Not here: what a command does with them, and the checks before a model is opened (opening.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[Path | None, typer.Option("--data", help="Text or token ids, as for scan. Default: own text.")]
+TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column of the text in --data.")]
+SeqLen = Annotated[int, typer.Option("--seq-len", help="Tokens a sequence.")]
+
+Revision = Annotated[str | None, typer.Option("--revision", help="Of a Hugging Face id.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+DeviceMap = Annotated[
+    str | None, typer.Option("--device-map", help="auto: spread a large model over devices (extra `big`).")
+]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
+Backend = Annotated[str, typer.Option("--backend", help="Kernel: auto, fused, eager or reference.")]
+
+OneFormat = Annotated[str, typer.Option("--quant", help="One format, e.g. mxfp4.")]
+Unquantized = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", help="Leave modules unquantized by glob, besides lm_head and embeddings; may repeat."),
+]
+Relative = Annotated[
+    bool, typer.Option("--relative", help="sigma counts in units of each weight's own root mean square.")
+]
+
+Document = Annotated[Path, typer.Option("--out", help="Where the document goes.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The document for machines on stdout.")]
