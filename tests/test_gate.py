@@ -113,6 +113,15 @@ def test_what_was_measured_and_is_no_longer_fails() -> None:
     assert "layer 5: sqnr_db not measured, baseline 20.00" in junit.render(verdict)
 
 
+def test_what_is_not_measured_is_said_once_whatever_the_limits() -> None:
+    gone = make_report({"output": [[tally(0.3, 0.5, 50.0)] * 2] * 4 + [[Tally(), Tally()]] * 2})
+    policy = Policy(limits=(parse_limit("sqnr_db=-0.5", Scope()), parse_limit("relative_error=+5%", Scope())))
+    cases = check(gone, BASE, policy).cases
+    missing = "not measured, so no limit holds: sqnr_db, relative_error"
+    assert gate_text.failures(cases, 2) == [f"output mxfp4:even layer {layer}: {missing}" for layer in (4, 5)]
+    assert gate_text.failures(cases, 1) == [f"output mxfp4:even layer 4: {missing}", "and 1 more not measured"]
+
+
 def test_what_the_baseline_lacks_is_held_to_nothing_and_said() -> None:
     gap = make_report({"output": [[tally(0.3, 0.5, 50.0)] * 2] * 5 + [[Tally(), Tally()]]})
     verdict = check(BASE, gap, LIMIT)

@@ -97,7 +97,7 @@ def show(out: Console, verdict: Verdict) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from srdd.exporters.gate_text import closest_text, implausible_text, limit_text, sentence
+    from srdd.exporters.gate_text import closest_text, failures, implausible_text, limit_text
 
     against = f" against {verdict.baseline}" if verdict.baseline else ""
     out.print(f"[bold]{escape(verdict.new)}[/bold]{escape(against)}{'  (built-in limits)' if verdict.defaults else ''}")
@@ -117,11 +117,8 @@ def show(out: Console, verdict: Verdict) -> None:
             out.print(f"[yellow]flagged:[/yellow] {escape(implausible_text(case, finding))}")
     for problem in verdict.problems:
         out.print(f"[red]FAILED[/red] {escape(problem)}")
-    for case in verdict.cases:
-        for finding in case.failures[:_SHOWN]:
-            out.print(f"[red]FAILED[/red] {escape(sentence(case, finding))}")
-        if len(case.failures) > _SHOWN:
-            out.print(f"       and {len(case.failures) - _SHOWN} more under {case.limit}")
+    for line in failures(verdict.cases, _SHOWN):
+        out.print(f"[red]FAILED[/red] {escape(line)}")
     out.print("passed" if verdict.passed else "[bold red]failed[/bold red]")
 
 

@@ -5,18 +5,17 @@ Not here: verdicts. Worked number: a failed check starts with a heading that say
 
 from __future__ import annotations
 
-from srdd.exporters.gate_text import closest_text, implausible_text, limit_text, sentence
+from srdd.exporters.gate_text import closest_text, failures, implausible_text, limit_text
 from srdd.gate import Verdict
 
 
 def render(verdict: Verdict) -> str:
     """Heading, failures, then a table of every case."""
-    failed = [case for case in verdict.cases if not case.passed]
     word = "passed" if verdict.passed else "FAILED"
     against = f" against {_cell(verdict.baseline)}" if verdict.baseline else ""
     lines = [f"## srdd check {word}: {_cell(verdict.new)}{against}", ""]
     lines += [f"- **{_cell(problem)}**" for problem in verdict.problems]
-    lines += [f"- {_cell(sentence(case, finding))}" for case in failed for finding in case.failures[:10]]
+    lines += [f"- {_cell(line)}" for line in failures(verdict.cases, 10)]
     lines += [f"- {_cell(implausible_text(case, f))}" for case in verdict.cases for f in case.implausible[:3]]
     lines += ["", "| | sites | format | limit | checked | failed | closest |"]
     lines += ["| --- | --- | --- | --- | ---: | ---: | --- |"]

@@ -6,6 +6,7 @@ Not here: verdicts. Worked number: "output mxfp4:even layer 7: sqnr_db 16.00 dB,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from srdd.gate import Case, Finding
 from srdd.metrics import RANKED
@@ -32,6 +33,29 @@ def sentence(case: Case, finding: Finding) -> str:
     noise = ", change within noise" if finding.within_noise and not finding.passed else ""
     values = f"{_value(case, finding.new)}{base}, bound {_value(case, finding.bound)}"
     return f"{case.kind} {case.format} {finding.name}: {case.metric} {values} ({limit_text(case)}){noise}"
+
+
+def failures(cases: Sequence[Case], most: int) -> list[str]:
+    """Failures in sentences, at most `most` a limit, then how many more.
+
+    A layer that was not measured stands once, not once for every limit that it fails.
+    """
+    unmeasured: dict[str, list[str]] = {}
+    for case in cases:
+        for finding in case.failures:
+            if math.isnan(finding.new):
+                unmeasured.setdefault(f"{case.kind} {case.format} {finding.name}", []).append(case.metric)
+    lines = [f"{layer}: not measured, so no limit holds: {', '.join(names)}" for layer, names in unmeasured.items()]
+    said = _some(lines, most, "not measured")
+    for case in cases:
+        measured = [sentence(case, finding) for finding in case.failures if not math.isnan(finding.new)]
+        said += _some(measured, most, f"under {case.limit}")
+    return said
+
+
+def _some(lines: list[str], most: int, what: str) -> list[str]:
+    more = len(lines) - most
+    return lines[:most] + [f"and {more} more {what}"] * (more > 0)
 
 
 def limit_text(case: Case) -> str:
