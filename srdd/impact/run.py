@@ -21,6 +21,7 @@ from srdd import kernels, scanner
 from srdd.calibration import Sequences
 from srdd.errors import CalibrationError, OptionError
 from srdd.formats import BlockFormat, parse
+from srdd.forward import explained
 from srdd.identity import Identity
 from srdd.impact.fake import EXCLUDE, POINTS, Point, Quantizer, fake_quantize
 from srdd.impact.fisher import Fisher
@@ -94,7 +95,8 @@ def measure_impact(
     training = model.training
     model.eval()
     try:
-        has_head = _has_head(stack, ids, device)
+        with explained(model, ids[:1].to(device)):
+            has_head = _has_head(stack, ids, device)
         if not has_head:
             name = type(model).__name__
             warnings.append(f"{name} has no language-model head: errors of outputs are measured, no loss and no KL")
