@@ -1,7 +1,9 @@
 """Models that are built unlike Llama: what is found in them, and what is refused in one line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,10 +15,13 @@ from transformers import (
     BambaForCausalLM,
     BartConfig,
     BartModel,
+    CLIPVisionConfig,
     Llama4ForCausalLM,
     Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     T5Config,
     T5ForConditionalGeneration,
     ViTConfig,
@@ -31,6 +36,7 @@ from srdd.scanner import scan_checkpoint
 from srdd.schema import Site
 from srdd.sites import find_sites
 
+Run = Callable[..., tuple[int, str, str]]
 SMALL = {
     "vocab_size": 64,
     "hidden_size": 64,
@@ -169,3 +175,27 @@ def test_weights_that_are_computed(norm: object) -> None:
     assert parts == {"part of a weight that is computed when it is used (weight_norm and its kin)"}
     with pytest.raises(SiteError, match="up_proj: its weight is computed from other parameters"):
         srdd.measure_impact(model, IDS, ["mxfp4"])
+
+
+def test_a_model_without_a_list_of_layers_says_what_to_leave_out() -> None:
+    block = nn.Sequential(nn.Linear(32, 32), nn.GELU())
+    model = nn.Sequential(nn.Embedding(64, 32), nn.Sequential(block, block))
+    with pytest.raises(SiteError, match=r"as output: .* nn\.ModuleList .*; leave it out: --sites weight,input"):
+        srdd.scan(model, IDS)
+
+
+def test_token_ids_beyond_the_text_part_of_a_vision_model(tmp_path: Path, srdd: Run) -> None:
+    vision = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = LlavaConfig(
+        text_config=LlamaConfig(**SMALL),
+        vision_config=CLIPVisionConfig(**vision, image_size=16, patch_size=8),
+        image_token_index=63,
+    )
+    LlavaForConditionalGeneration(config).save_pretrained(tmp_path / "llava")
+    np.savez(tmp_path / "ids.npz", np.arange(100)[None])
+    scan = ("scan", "--model", tmp_path / "llava", "--quant", "mxfp4", "--data", tmp_path / "ids.npz", "--seq-len")
+    code, _, err = srdd(*scan, "32")
+    assert (code, err.splitlines()[-1]) == (2, "srdd: error: ids.npz holds token ids 0 to 95; this model has 0 to 63")
+    code, _, err = srdd(*scan, "90")
+    assert code == 2
+    assert "this model takes at most 64 tokens" in err
