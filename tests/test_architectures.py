@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AlbertConfig,
     AlbertForMaskedLM,
@@ -199,3 +199,20 @@ def test_token_ids_beyond_the_text_part_of_a_vision_model(tmp_path: Path, srdd: 
     code, _, err = srdd(*scan, "90")
     assert code == 2
     assert "this model takes at most 64 tokens" in err
+
+
+@pytest.mark.parametrize("reshape", [lambda x: x.flatten(0, 1), lambda x: x[:, None]], ids=["flat", "one more axis"])
+def test_impact_of_linears_that_get_their_rows_in_another_shape(reshape: Callable[[Tensor], Tensor]) -> None:
+    """As in OPT, in shared experts and in DeepSeek; the numbers are those of the plain model."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
+    options = {"attribute": ("gradient",), "batch_size": 2, "backend": "eager"}
+    plain = srdd.measure_impact(model, IDS, ["nvfp4"], ("both",), **options)  # type: ignore[arg-type]
+    for layer in model.model.layers:
+        layer.mlp.forward = lambda x, run=layer.mlp.forward: run(reshape(x)).view_as(x)
+    other = srdd.measure_impact(model, IDS, ["nvfp4"], ("both",), **options)  # type: ignore[arg-type]
+    assert other.warnings == []
+    assert [row.module for row in other.linears] == [row.module for row in plain.linears]
+    for a, b in zip(plain.linears, other.linears, strict=True):
+        assert b.output_error["both"].value == pytest.approx(a.output_error["both"].value, rel=1e-3)
+        assert b.predicted_kl["both"].value == pytest.approx(a.predicted_kl["both"].value, rel=1e-2)

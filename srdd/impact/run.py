@@ -125,7 +125,7 @@ def measure_impact(
             batch = batch.to(device)
             with torch.no_grad():
                 results.append(sweep.run(batch))
-            with errors.measuring():  # on the one clean pass that there is
+            with errors.measuring(batch.shape):  # on the one clean pass that there is
                 if gradient:
                     fisher.run(batch, results[-1].changes)
                     results[-1].changes.clear()
@@ -137,7 +137,9 @@ def measure_impact(
         model.train(training)
     skipped = sorted(fisher.skipped | errors.skipped)
     if skipped:
-        warnings.append(f"{len(skipped)} Linear(s) of routed experts have no row of their own: {skipped[0]} ...")
+        warnings.append(
+            f"{len(skipped)} Linear(s) read rows of no one sequence and have no row of their own: {skipped[0]} ..."
+        )
 
     tokens = ids.shape[1] - 1
     predicted = fisher.modules if gradient else {}
