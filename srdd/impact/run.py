@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import torch
@@ -33,6 +34,8 @@ from srdd.impact_document import Impact, ImpactSettings
 from srdd.metrics import BY_NAME, MAIN
 from srdd.report import Report
 from srdd.run_facts import identify, model_of, provenance, token_ids_of, used, versions
+from srdd.schema import KINDS
+from srdd.selection import Selection
 from srdd.selfcheck import checked, values_differ
 from srdd.series import as_error
 from srdd.sites import Site, find_sites
@@ -106,7 +109,7 @@ def measure_impact(
                 )
         if "swap-groups" in attribute and not has_head:
             raise OptionError(f"{type(model).__name__} has no language-model head to measure swaps of groups at")
-        scores = _scan_scores(model, ids, real, batch_size, backend, seed)
+        scores = _scan_scores(model, ids, real, exclude, batch_size, backend, seed)
         gradient = has_head and "gradient" in attribute
         fisher = Fisher(stack, names, quantizers, label_samples=label_samples, seed=seed)
         errors = LinearErrors(model, names, quantizers, rows)
@@ -196,13 +199,23 @@ def _has_head(stack: LayerStack, ids: Tensor, device: torch.device) -> bool:
 
 
 def _scan_scores(
-    model: nn.Module, ids: Tensor, formats: Sequence[BlockFormat], batch_size: int, backend: str, seed: int
+    model: nn.Module,
+    ids: Tensor,
+    formats: Sequence[BlockFormat],
+    exclude: Sequence[str],
+    batch_size: int,
+    backend: str,
+    seed: int,
 ) -> dict[tuple[str, int], dict[str, float]]:
     """The classic scores of a scan on the same tokens, by (format, layer), larger is worse."""
     if not formats:
         return {}
+    # a scan refuses a pattern that matches nothing, and a Linear that never runs (Mamba's dt_proj) if it is left in
+    names = [site.name for site in find_sites(model).sites]
+    matching = [pattern for pattern in exclude if any(fnmatchcase(name, pattern) for name in names)]
+    selection = Selection.parse(KINDS, exclude=matching)
     report: Report = scanner.scan(
-        model, ids, list(formats), ("weight", "input", "output"), batch_size=batch_size, backend=backend, seed=seed
+        model, ids, list(formats), selection, batch_size=batch_size, backend=backend, seed=seed
     )
     found: dict[tuple[str, int], dict[str, float]] = {}
     for row in report.layers:
