@@ -15,6 +15,8 @@ from transformers import (
     BambaForCausalLM,
     BartConfig,
     BartModel,
+    BertConfig,
+    BertForMaskedLM,
     CLIPVisionConfig,
     Llama4ForCausalLM,
     Llama4TextConfig,
@@ -22,7 +24,10 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    MambaConfig,
+    MambaForCausalLM,
     T5Config,
+    T5EncoderModel,
     T5ForConditionalGeneration,
     ViTConfig,
     ViTModel,
@@ -35,6 +40,7 @@ from srdd.impact.fake import fake_quantize
 from srdd.scanner import scan_checkpoint
 from srdd.schema import Site
 from srdd.sites import find_sites
+from srdd.source import open_model
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL = {
@@ -216,3 +222,26 @@ def test_impact_of_linears_that_get_their_rows_in_another_shape(reshape: Callabl
     for a, b in zip(plain.linears, other.linears, strict=True):
         assert b.output_error["both"].value == pytest.approx(a.output_error["both"].value, rel=1e-3)
         assert b.predicted_kl["both"].value == pytest.approx(a.predicted_kl["both"].value, rel=1e-2)
+
+
+def test_impact_leaves_out_what_never_runs() -> None:
+    model = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4))
+    with pytest.raises(SiteError, match=r"dt_proj; leave them out with --exclude"):
+        srdd.measure_impact(model, IDS, ["mxfp4"], ("both",))
+    found = srdd.measure_impact(model, IDS, ["mxfp4"], ("both",), exclude=("*lm_head*", "*embed*", "*dt_proj"))
+    assert {row.role for row in found.linears} == {"in_proj", "x_proj", "out_proj"}
+    assert "weight sqnr_db" in found.layers[0].scores
+
+
+def test_an_encoder_of_two_stacks_opens_without_a_random_decoder(tmp_path: Path) -> None:
+    config = T5Config(vocab_size=64, d_model=32, d_kv=16, d_ff=32, num_layers=2, num_heads=2)
+    T5EncoderModel(config).save_pretrained(tmp_path)
+    opened = open_model(str(tmp_path))
+    assert (opened.identity.architecture, opened.identity.layer_count, opened.notes) == ("T5EncoderModel", 2, ())
+
+
+def test_weights_that_the_model_has_no_place_for_are_told(tmp_path: Path) -> None:
+    BertForMaskedLM(BertConfig(**SMALL)).save_pretrained(tmp_path)
+    opened = open_model(str(tmp_path))
+    assert opened.identity.architecture == "BertModel"
+    assert any("5 tensor(s) of the checkpoint are no part of BertModel and not measured" in n for n in opened.notes)
