@@ -205,6 +205,12 @@ def test_token_ids_beyond_the_text_part_of_a_vision_model(tmp_path: Path, srdd: 
     code, _, err = srdd(*scan, "90")
     assert code == 2
     assert "this model takes at most 64 tokens" in err
+    np.savez(tmp_path / "ids.npz", np.arange(60)[None])
+    code, _, err = srdd(*scan, "30")
+    assert code == 2
+    hint = ("--exclude", "vision_tower.*", "--exclude", "multi_modal_projector.*")
+    assert err.strip().endswith("leave them out with --exclude 'vision_tower.*' --exclude 'multi_modal_projector.*'")
+    assert srdd(*scan, "30", *hint, "--out", tmp_path / "report.json")[0] == 0
 
 
 @pytest.mark.parametrize("reshape", [lambda x: x.flatten(0, 1), lambda x: x[:, None]], ids=["flat", "one more axis"])
@@ -226,7 +232,7 @@ def test_impact_of_linears_that_get_their_rows_in_another_shape(reshape: Callabl
 
 def test_impact_leaves_out_what_never_runs() -> None:
     model = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4))
-    with pytest.raises(SiteError, match=r"dt_proj; leave them out with --exclude"):
+    with pytest.raises(SiteError, match=r"dt_proj; leave them out with --exclude .\*\.dt_proj.$"):
         srdd.measure_impact(model, IDS, ["mxfp4"], ("both",))
     found = srdd.measure_impact(model, IDS, ["mxfp4"], ("both",), exclude=("*lm_head*", "*embed*", "*dt_proj"))
     assert {row.role for row in found.linears} == {"in_proj", "x_proj", "out_proj"}
