@@ -2,7 +2,7 @@
 
 Not here: reading (checkpoint.py). A checkpoint has no module types, so the rule is: a 2-D tensor called *.weight that
 is no embedding, norm or router, or a 3-D tensor of fused experts. What is left out is listed with its reason, so a
-wrong guess is seen.
+wrong guess is seen. Two stacks of layers (an encoder and a decoder) are numbered through, as in a model.
 
 Worked number: MiniLM's safetensors file holds 103 tensors; 37 are such weights (6 per layer for 6 layers, and the
 pooler), the rest are embeddings, norms and biases.
@@ -11,7 +11,7 @@ pooler), the rest are embeddings, norms and biases.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -22,9 +22,14 @@ from srdd.safetensors_files import StoredTensor
 from srdd.schema import Skipped
 from srdd.sites import Site, SiteMap, fusion_group
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
+# A layer holds modules: what follows its number is a module's name before the parameter's.
+_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.(?=[^.]+\.)")
 _EMBEDDING = re.compile(r"(embed|embd|wte|wpe|shared\.weight|position_embeddings|relative_attention_bias)", re.I)
+# Linears beside the embeddings: GPT-NeoX' embed_out is its lm_head, ELECTRA widens by embeddings_project.
+_BESIDE_EMBEDDING = re.compile(r"(proj|linear|dense|mapping|_out$)", re.I)
+_FUSED_EXPERTS = re.compile(r"(expert|moe)", re.I)
 _ROUTER = re.compile(r"(router|(^|\.)gate\.weight$|\.gate\.wg\.)", re.I)
+_READ_BY_ANOTHER = re.compile(r"(encoder|vision|visual|audio)")
 # Architectures whose Linears are transformers' Conv1D, stored [in, out].
 _CONV1D_TYPES = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
 _CONV1D_ROLES = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
@@ -45,10 +50,9 @@ def checkpoint_sites(checkpoint: Checkpoint) -> SiteMap:
             sites.append(replace(_site(tensor, model_type), index=len(sites)))
     if not sites:
         raise SiteError(f"{checkpoint.identity.id} holds no weight matrix among its {len(checkpoint.tensors)} tensors")
-    layers = [site.layer for site in sites if site.layer is not None]
-    return SiteMap(
-        tuple(sites), tuple(skipped), sum(t.numel for t in checkpoint.tensors.values()), max(layers, default=-1) + 1
-    )
+    numbers, count = _numbered(sites)
+    placed = [replace(s, layer=None if s.layer is None else numbers[_stack_of(s.module)] + s.layer) for s in sites]
+    return SiteMap(tuple(placed), tuple(skipped), sum(t.numel for t in checkpoint.tensors.values()), count)
 
 
 def matrices_from(checkpoint: Checkpoint, site: Site) -> Iterator[_Matrix]:
@@ -72,12 +76,38 @@ class _Matrix:
             yield chunk.transpose(-1, -2) if self._site.transposed else chunk
 
 
+def _stack_of(name: str) -> str:
+    """The list of layers that a tensor is in, by name: "model.layers" of model.layers.3.mlp.up_proj.weight."""
+    found = _LAYER.search(name)
+    return "" if found is None else name[: found.start(1) - 1]
+
+
+def _numbered(sites: Sequence[Site]) -> tuple[dict[str, int], int]:
+    """The number of the first layer of each stack, and how many layers there are.
+
+    A file does not tell the order of modules; transformers puts an encoder or vision tower before what reads it.
+    """
+    depths: dict[str, int] = {}
+    for site in sites:
+        if site.layer is not None:
+            stack = _stack_of(site.module)
+            depths[stack] = max(depths.get(stack, 0), site.layer + 1)
+    first, count = {}, 0
+    for stack in sorted(depths, key=lambda stack: (not _READ_BY_ANOTHER.search(stack), stack)):
+        first[stack] = count
+        count += depths[stack]
+    return first, count
+
+
 def _reason(tensor: StoredTensor) -> str | None:
-    if len(tensor.shape) == 3 and "expert" in tensor.name.lower() and "bias" not in tensor.name:
+    if len(tensor.shape) == 3 and _FUSED_EXPERTS.search(tensor.name) and "bias" not in tensor.name:
         return None
-    if len(tensor.shape) != 2 or "bias" in tensor.name.rpartition(".")[2]:
+    if len(tensor.shape) <= 1 or "bias" in tensor.name.rpartition(".")[2]:
         return "vector (norm, bias): deployment stacks keep it in high precision"
-    if _EMBEDDING.search(tensor.name):
+    if len(tensor.shape) > 2:
+        return f"{len(tensor.shape)}-D (a convolution, say): no weight of a Linear, Conv1D or fused experts"
+    owner = tensor.name.removesuffix(".weight").rpartition(".")[2]
+    if _EMBEDDING.search(tensor.name) and not _BESIDE_EMBEDDING.search(owner):
         return "embedding: looked up, never multiplied"
     if _ROUTER.search(tensor.name):
         return "router: deployment stacks keep it in high precision"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from srdd.checkpoint import Checkpoint
 from srdd.checkpoint_sites import checkpoint_sites, matrices_from
 from srdd.errors import OptionError
 from srdd.formats import BlockFormat, parse_list
+from srdd.forward import explained, run
 from srdd.identity import Identity
 from srdd.kernels import Backend
 from srdd.report import Report, in_order
@@ -146,8 +148,9 @@ def scan_checkpoint(
         done += sizes[site.name]
         progress("weights", done, total)
     backend_used, reason = used(chosen)
+    depth = max(checkpoint.identity.layer_count or 0, found.layer_count) or None
     report = Report(
-        model=model_of(checkpoint.identity),
+        model=model_of(replace(checkpoint.identity, layer_count=depth)),
         settings=Settings(
             formats=[f.spec for f in formats],
             kinds=["weight"],
@@ -216,22 +219,15 @@ def _scan_activations(
     training = model.training
     model.eval()
     try:
-        with Tap(model, found.sites, measure=measure) as tap, torch.no_grad():
+        once = token_ids[:1].to(device)
+        with explained(model, once), Tap(model, found.sites, measure=measure) as tap, torch.no_grad():
             for start in range(0, len(token_ids), step):
                 tap.begin(keys[start : start + step])
-                _forward(model, token_ids[start : start + step].to(device))
+                run(model, token_ids[start : start + step].to(device))
                 progress("activations", min(start + step, len(token_ids)) * token_ids.shape[1], token_ids.numel())
     finally:
         model.train(training)
     return tap
-
-
-def _forward(model: nn.Module, token_ids: Tensor) -> None:
-    """One plain pass. The cache for generation is switched off: it would keep keys and values for nothing."""
-    if hasattr(getattr(model, "config", None), "use_cache"):
-        model(token_ids, use_cache=False)
-    else:
-        model(token_ids)
 
 
 def _elements(model: nn.Module, found: SiteMap, tokens: int) -> int:

@@ -78,6 +78,8 @@ class Selection:
         for kind in self.kinds:
             for glob in self.patterns[kind]:
                 if not any(fnmatchcase(site.name, glob) for site in found.of(kind)):
+                    if glob == "*":
+                        raise SiteError(_none_of(kind, [k for k in self.kinds if found.of(k)]))
                     raise SiteError(f"--sites {kind}:{glob} matches nothing; see the names with --dry-run")
         for glob in self.exclude:
             if not any(fnmatchcase(site.name, glob) for site in found.sites):
@@ -94,6 +96,12 @@ class Selection:
         return any(fnmatchcase(site.name, glob) for glob in self.patterns.get(site.kind, ())) and not any(
             fnmatchcase(site.name, glob) for glob in self.exclude
         )
+
+
+def _none_of(kind: Kind, others: Sequence[Kind]) -> str:
+    looked = " (layers: an nn.ModuleList of alike blocks that hold Linears)" if kind == "output" else ""
+    instead = f"; leave it out: --sites {','.join(others)}" if others else ""
+    return f"nothing to measure as {kind}: this model has none{looked}{instead}"
 
 
 def _only_layers(found: SiteMap, layers: Sequence[int]) -> SiteMap:

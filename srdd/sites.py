@@ -100,6 +100,19 @@ def fused_experts(module: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, p in module.named_parameters(recurse=False) if p.dim() == 3 and "bias" not in name)
 
 
+def experts_transposed(module: nn.Module) -> bool:
+    """True for fused experts stored [experts, in, out].
+
+    transformers says so on most such modules (`is_transposed`). Where it says nothing the shapes do: gate and up side
+    by side are twice as wide as what down takes, so [experts, in, 2 * middle] goes with [experts, middle, in].
+    """
+    said = getattr(module, "is_transposed", None)
+    if said is not None:
+        return bool(said)
+    shapes = [tuple(getattr(module, name).shape) for name in fused_experts(module)]
+    return any(a[2] == 2 * b[1] and a[1] == b[2] for a in shapes for b in shapes)
+
+
 def _holds_linear(block: nn.Module) -> bool:
     """A block is a layer when Linears sit below it; a plain list of Linears is no stack of layers."""
     return not is_linear(block) and any(is_linear(m) or fused_experts(m) for m in block.modules())
@@ -110,7 +123,7 @@ def _module_sites(name: str, module: nn.Module, layer: int | None) -> list[Site]
     idle = "expert" in name.lower()
     experts = fused_experts(module)
     if experts:
-        transposed = bool(getattr(module, "is_transposed", False))
+        transposed = experts_transposed(module)
         weights = [
             Site("weight", f"{name}.{p}", name, p, layer, name, p, transposed, idle, getattr(module, p).numel())
             for p in experts
@@ -166,6 +179,10 @@ def _reason(name: str, parameter: Tensor, owner: nn.Module, kinds: Sequence[Kind
         return "vector (norm, bias): deployment stacks keep it in high precision"
     if "router" in type(owner).__name__.lower() or "gate" in type(owner).__name__.lower():
         return "router: deployment stacks keep it in high precision"
+    if type(owner).__name__ == "ParametrizationList" or (is_linear(owner) and "weight" not in owner._parameters):
+        return "part of a weight that is computed when it is used (weight_norm and its kin)"
+    if is_linear(owner):
+        return f"{type(owner).__name__} holds it beside its weight"
     return f"{type(owner).__name__} is no Linear, Conv1D or fused experts"
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from srdd import gguf, gguf_header
 from srdd.errors import MissingExtraError, OptionError, SourceError
 from srdd.identity import Identity
+from srdd.loading import headless, random_part, unread_part
 from srdd.packages import packaged
 from srdd.quiet import quiet
 from srdd.safetensors_files import check_shards, shards_hash
@@ -180,8 +180,8 @@ def quiet_hub() -> Iterator[None]:
 def _load(
     target: str, label: str, dtype: str, device_map: str | None, where: torch.device | None, options: dict[str, Any]
 ) -> tuple[Any, tuple[str, ...]]:
-    """The model, and a note when part of it is not in the checkpoint."""
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    """The model, and notes when part of it is not in the checkpoint, or part of the checkpoint not in it."""
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
     extra: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
@@ -195,7 +195,7 @@ def _load(
             names = set(getattr(config, "architectures", None) or ())
             # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
             causal = bool(names & set(CAUSAL.values())) if names else config.model_type in CAUSAL
-            auto = AutoModelForCausalLM if causal else AutoModel
+            auto = AutoModelForCausalLM if causal else headless(names)
             model, info = auto.from_pretrained(target, output_loading_info=True, **extra, **options)
         if where is not None:
             model = model.to(where)
@@ -211,22 +211,8 @@ def _load(
         from_hub = isinstance(problem, OSError) and not Path(target).is_dir()
         found = "is no folder here, and the hub did not give it" if from_hub else "cannot be opened"
         raise SourceError(f"{label} {found}: {_one_line(problem, target, label)}") from problem
-    return model, _random_part(model, sorted(info["missing_keys"]), label, causal)
-
-
-def _random_part(model: nn.Module, missing: list[str], label: str, causal: bool) -> tuple[str, ...]:
-    """transformers fills weights that the checkpoint lacks with random numbers, and only logs it.
-
-    An encoder saved without its pooler is usual, and a note will do. Anything more would be a scan of noise.
-    """
-    if not missing:
-        return ()
-    sizes = {name: p.numel() for name, p in model.named_parameters()}
-    share = sum(sizes.get(name, 0) for name in missing) / max(sum(sizes.values()), 1)
-    found = f"{len(missing)} weights of its architecture ({share:.1%} of the parameters), {missing[0]} among them"
-    if causal or share > 0.1:
-        raise SourceError(f"{label} lacks {found}; get the checkpoint again, or correct architectures in config.json")
-    return (f"the checkpoint lacks {found}; they hold random values and their rows mean nothing",)
+    random = random_part(model, sorted(info["missing_keys"]), label, causal)
+    return model, (*random, *unread_part(model, sorted(info["unexpected_keys"])))
 
 
 def _tokenizer(target: str, label: str, options: dict[str, Any]) -> tuple[Any | None, str | None]:

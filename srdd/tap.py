@@ -85,8 +85,10 @@ class Tap:
         silent = [s.name for s in self._sites if (s.kind, s.name) not in self._fired and not s.may_be_idle]
         if silent:
             shown = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
+            others = [s.name for s in self._sites if s.name not in set(silent)]
+            globs = " ".join(f"--exclude '{glob}'" for glob in _globs(silent, others))
             raise SiteError(
-                f"{len(silent)} site(s) were never reached in the forward pass: {shown}; leave them out with --exclude"
+                f"{len(silent)} site(s) were never reached in the forward pass: {shown}; leave them out with {globs}"
             )
         return list(self._results.values())
 
@@ -154,6 +156,19 @@ class Tap:
             f"{site.name}: cannot tell which rows of {tuple(x.shape)} belong to which of {count} sequences; "
             "use --batch-size 1"
         )
+
+
+def _globs(silent: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Few patterns that match all silent names and no other: a part of the model, or a module's own name."""
+    globs: dict[str, None] = {}
+    for name in silent:
+        parts = name.split(".")
+        above = (".".join(parts[:depth]) + "." for depth in range(1, len(parts)))
+        part = next((p for p in above if not any(f"{other}.".startswith(p) for other in others)), None)
+        own = f"*.{parts[-1]}"
+        whole = part is None and not any(other.endswith(own[1:]) for other in others)
+        globs[f"{part}*" if part else own if whole else name] = None
+    return list(globs)
 
 
 def _count_tokens(result: Result, module: nn.Module, others: Sequence[Tensor]) -> None:

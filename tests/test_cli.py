@@ -400,7 +400,7 @@ def test_interrupt_says_so_and_leaves_no_file(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("srdd.scanner._forward", interrupted)
+    monkeypatch.setattr("srdd.scanner.run", interrupted)
     code, _, err = srdd(
         "scan", "--model", tiny_llama, "--quant", "mxfp4", "--data", text, *SHORT, "--out", tmp_path / "r.json"
     )

@@ -51,7 +51,6 @@ def open_with_text(
     )
     out.print(f"Opening {escape(model)}")
     opened = open_model(model, **opening)
-    config = opened.model.config
     sequences = calibration.load(
         data,
         opened.tokenizer,
@@ -59,10 +58,16 @@ def open_with_text(
         samples=samples,
         seq_len=seq_len,
         seed=seed,
-        vocab_size=getattr(config, "vocab_size", None),
-        max_seq_len=getattr(config, "max_position_embeddings", None),
+        **text_limits(opened.model.config),
     )
     return opened, sequences
+
+
+def text_limits(config: Any) -> dict[str, int | None]:
+    """How many token ids and positions a model has; one with a vision part has them in its text configuration."""
+    names = {"vocab_size": "vocab_size", "max_seq_len": "max_position_embeddings"}
+    text = getattr(config, "text_config", None)
+    return {key: getattr(config, name, getattr(text, name, None)) for key, name in names.items()}
 
 
 def check_options(

@@ -18,7 +18,7 @@ from srdd import calibration, scanner
 from srdd.calibration import Sequences
 from srdd.checkpoint import Checkpoint, open_checkpoint
 from srdd.checkpoint_sites import checkpoint_sites
-from srdd.cli.opening import check_backend, check_options, refuse_unused
+from srdd.cli.opening import check_backend, check_options, refuse_unused, text_limits
 from srdd.errors import CalibrationError, OptionError
 from srdd.formats import BlockFormat
 from srdd.report import Report
@@ -165,7 +165,6 @@ def _run_model(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
 
 
 def _sequences(request: Request, opened: OpenModel) -> Sequences:
-    config = opened.model.config
     return calibration.load(
         request.data,
         opened.tokenizer,
@@ -173,8 +172,7 @@ def _sequences(request: Request, opened: OpenModel) -> Sequences:
         samples=request.number("samples"),
         seq_len=request.number("seq_len"),
         seed=request.number("seed"),
-        vocab_size=getattr(config, "vocab_size", None),
-        max_seq_len=getattr(config, "max_position_embeddings", None),
+        **text_limits(opened.model.config),
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from srdd.errors import OptionError
 from srdd.float64 import to_float64
+from srdd.forward import explained, run
 from srdd.impact.divergence import Reference
 from srdd.impact.stack import logits_of
 
@@ -36,8 +37,8 @@ class Outcome:
 
 def references(model: nn.Module, batch: Tensor) -> Reference:
     """The logits of a batch and what comparisons need. Raises OptionError for a model without a head."""
-    options = {"use_cache": False} if hasattr(getattr(model, "config", None), "use_cache") else {}
-    output = model(batch, **options)
+    with explained(model, batch[:1]):
+        output = run(model, batch)
     logits = logits_of(output)
     if logits is None:
         raise OptionError(f"{type(model).__name__} has no language-model head; loss and entropy need one")

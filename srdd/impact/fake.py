@@ -30,7 +30,7 @@ from srdd.errors import OptionError, SiteError
 from srdd.formats import BlockFormat, Rule, Scale, parse
 from srdd.kernels import Backend
 from srdd.seeds import generator_for
-from srdd.sites import fused_experts, is_linear
+from srdd.sites import experts_transposed, fused_experts, is_linear
 
 Point = Literal["weight", "input", "both"]
 POINTS: tuple[Point, ...] = ("weight", "input", "both")
@@ -227,13 +227,11 @@ def fake_quantize(
         raise OptionError(f"point {point!r}: expected one of {', '.join(POINTS)} (W4A16, W16A4, W4A4)")
     quantizer = quant if isinstance(quant, Quantizer) else Quantizer(parse(quant), backend, seed)
     patterns = [modules] if isinstance(modules, str) else list(modules) if modules is not None else ["*"]
-    candidates = {name: m for name, m in model.named_modules() if is_linear(m) or fused_experts(m)}
+    found = {name: m for name, m in model.named_modules() if is_linear(m) or fused_experts(m)}
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in candidates):
-            raise SiteError(
-                f"modules {pattern!r} match none of the {len(candidates)} Linears of {type(model).__name__}"
-            )
-    chosen = {n: m for n, m in candidates.items() if any(fnmatchcase(n, p) for p in patterns)}
+        if not any(fnmatchcase(name, pattern) for name in found):
+            raise SiteError(f"modules {pattern!r} match none of the {len(found)} Linears of {type(model).__name__}")
+    chosen = {n: m for n, m in found.items() if any(fnmatchcase(n, p) for p in patterns)}
     left_out = [name for name in chosen if any(fnmatchcase(name, pattern) for pattern in exclude)]
     targets = [_patched(name, module, point) for name, module in chosen.items() if name not in left_out]
     if not targets:
@@ -243,6 +241,8 @@ def fake_quantize(
 
 def _patched(name: str, module: nn.Module, point: Point) -> _Patched:
     experts = fused_experts(module)
-    transposed = bool(getattr(module, "is_transposed", False)) if experts else not isinstance(module, nn.Linear)
+    transposed = experts_transposed(module) if experts else not isinstance(module, nn.Linear)
     parameters = (experts or ("weight",)) if point != "input" else ()
+    if any(parameter not in module._parameters for parameter in parameters):  # weight_norm and its kin
+        raise SiteError(f"{name}: its weight is computed from other parameters; fold them into one parameter first")
     return _Patched(name, module, parameters, point != "weight", transposed, None)

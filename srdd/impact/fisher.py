@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from srdd.errors import SiteError
 from srdd.float64 import to_float64
 from srdd.impact.fake import Quantizer
+from srdd.impact.linears import by_sequence
 from srdd.impact.stack import LayerCall, LayerStack, first, logits_of
 from srdd.impact.sweep import Changes
 
@@ -62,6 +63,7 @@ class Fisher:
         self._quantizers, self._samples = quantizers, label_samples
         self._generator = torch.Generator().manual_seed(seed)
         self._changes: Changes = {}  # for the batch at hand
+        self._shape: Sequence[int] = (0, 0)  # of the batch at hand, [sequences, length]
         # g . d at every position of the batch at hand, by (format, point, name)
         self._products: dict[tuple[str, str, str], Tensor] = {}
         self.skipped: set[str] = set()
@@ -74,7 +76,7 @@ class Fisher:
 
         Raises SiteError for a model without a language-model head.
         """
-        self._changes = changes
+        self._changes, self._shape = changes, token_ids.shape
         with _frozen(self._stack.model), self._scored(), torch.enable_grad():
             logits = logits_of(self._stack.visit(token_ids, self._visitor))
             if logits is None:
@@ -113,8 +115,11 @@ class Fisher:
             if layer == index:
                 self._products[spec, point, f"{_LAYER}{index}"] = to_float64((g * change).sum(-1))
 
-    def add(self, name: str, module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
-        """Called in backward by a Linear: keeps g . d for all formats and points, returns the gradient of x."""
+    def add(self, name: str, module: nn.Module, given: Tensor, g: Tensor) -> Tensor:
+        """Called in backward by a Linear: keeps g . d for all formats and points, returns the gradient of its input."""
+        x = by_sequence(name, given, self._shape)
+        assert x is not None, "the stand-in leaves out what cannot be told apart"
+        g = g.reshape(*x.shape[:-1], g.shape[-1])
         transposed = not isinstance(module, nn.Linear)
         w = module.weight.detach()  # type: ignore[operator]
         back = w.T if transposed else w  # [out, in]
@@ -127,7 +132,7 @@ class Fisher:
             products = {"weight": of_weight, "input": of_input, "both": of_weight + of_input + (gd * dx).sum(-1)}
             for point, product in products.items():
                 self._products[quantizer.name, point, name] = to_float64(product)
-        return gx
+        return gx.reshape(given.shape)
 
     @contextmanager
     def _scored(self) -> Iterator[None]:
@@ -148,7 +153,7 @@ class Fisher:
         def stand_in(x: Tensor) -> Tensor:
             if not torch.is_grad_enabled():
                 return forward(x)
-            if x.dim() != 3:  # rows routed to an expert: no telling which sequence they belong to
+            if by_sequence(name, x, self._shape) is None:
                 self.skipped.add(name)
                 return forward(x)
             result: Tensor = _Scored.apply(x, self, name, module, forward)  # type: ignore[no-untyped-call]

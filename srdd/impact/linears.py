@@ -39,11 +39,14 @@ class LinearErrors:
         modules = dict(model.named_modules())
         self._modules = {name: modules[name] for name in names}
         self._quantizers, self._rows = quantizers, rows
+        self._shape: Sequence[int] = (0, 0)
         self.skipped: set[str] = set()
         self.results: dict[tuple[str, str], OutputErrors] = {}
 
     @contextmanager
-    def measuring(self) -> Iterator[None]:
+    def measuring(self, shape: Sequence[int]) -> Iterator[None]:
+        """For one pass over a batch of this shape, [sequences, length]."""
+        self._shape = shape
         handles = [m.register_forward_pre_hook(self._hook(name)) for name, m in self._modules.items()]
         try:
             yield
@@ -53,8 +56,8 @@ class LinearErrors:
 
     def _hook(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            x = args[0].detach()
-            if x.dim() != 3:  # rows routed to an expert: no telling which sequence they belong to
+            x = by_sequence(name, args[0].detach(), self._shape)
+            if x is None:
                 self.skipped.add(name)
                 return
             with torch.no_grad():
@@ -79,6 +82,20 @@ class LinearErrors:
             result.errors["weight"] += _norms(of_weight)
             result.errors["input"] += _norms(of_input)
             result.errors["both"] += _norms(of_weight + of_input + dx @ dw)
+
+
+def by_sequence(name: str, x: Tensor, shape: Sequence[int]) -> Tensor | None:
+    """The input of a Linear as [sequences, rows, features] for a batch [sequences, length].
+
+    Some models flatten a batch (OPT, shared experts) or add an axis (DeepSeek). None for rows routed to one expert:
+    no telling which sequence they belong to.
+    """
+    if x.dim() == 3:
+        return x
+    count, length = shape
+    if ".experts." in name or x.shape[0] not in (count, count * length) or x.shape[:-1].numel() != count * length:
+        return None
+    return x.reshape(count, length, x.shape[-1])
 
 
 def _spaced(length: int, rows: int, device: torch.device) -> Tensor:

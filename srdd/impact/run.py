@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ from srdd import kernels, scanner
 from srdd.calibration import Sequences
 from srdd.errors import CalibrationError, OptionError
 from srdd.formats import BlockFormat, parse
+from srdd.forward import explained
 from srdd.identity import Identity
 from srdd.impact.fake import EXCLUDE, POINTS, Point, Quantizer, fake_quantize
 from srdd.impact.fisher import Fisher
@@ -32,6 +34,8 @@ from srdd.impact_document import Impact, ImpactSettings
 from srdd.metrics import BY_NAME, MAIN
 from srdd.report import Report
 from srdd.run_facts import identify, model_of, provenance, token_ids_of, used, versions
+from srdd.schema import KINDS
+from srdd.selection import Selection
 from srdd.selfcheck import checked, values_differ
 from srdd.series import as_error
 from srdd.sites import Site, find_sites
@@ -94,7 +98,8 @@ def measure_impact(
     training = model.training
     model.eval()
     try:
-        has_head = _has_head(stack, ids, device)
+        with explained(model, ids[:1].to(device)):
+            has_head = _has_head(stack, ids, device)
         if not has_head:
             name = type(model).__name__
             warnings.append(f"{name} has no language-model head: errors of outputs are measured, no loss and no KL")
@@ -104,7 +109,7 @@ def measure_impact(
                 )
         if "swap-groups" in attribute and not has_head:
             raise OptionError(f"{type(model).__name__} has no language-model head to measure swaps of groups at")
-        scores = _scan_scores(model, ids, real, batch_size, backend, seed)
+        scores = _scan_scores(model, ids, real, exclude, batch_size, backend, seed)
         gradient = has_head and "gradient" in attribute
         fisher = Fisher(stack, names, quantizers, label_samples=label_samples, seed=seed)
         errors = LinearErrors(model, names, quantizers, rows)
@@ -123,7 +128,7 @@ def measure_impact(
             batch = batch.to(device)
             with torch.no_grad():
                 results.append(sweep.run(batch))
-            with errors.measuring():  # on the one clean pass that there is
+            with errors.measuring(batch.shape):  # on the one clean pass that there is
                 if gradient:
                     fisher.run(batch, results[-1].changes)
                     results[-1].changes.clear()
@@ -135,7 +140,9 @@ def measure_impact(
         model.train(training)
     skipped = sorted(fisher.skipped | errors.skipped)
     if skipped:
-        warnings.append(f"{len(skipped)} Linear(s) of routed experts have no row of their own: {skipped[0]} ...")
+        warnings.append(
+            f"{len(skipped)} Linear(s) read rows of no one sequence and have no row of their own: {skipped[0]} ..."
+        )
 
     tokens = ids.shape[1] - 1
     predicted = fisher.modules if gradient else {}
@@ -192,13 +199,23 @@ def _has_head(stack: LayerStack, ids: Tensor, device: torch.device) -> bool:
 
 
 def _scan_scores(
-    model: nn.Module, ids: Tensor, formats: Sequence[BlockFormat], batch_size: int, backend: str, seed: int
+    model: nn.Module,
+    ids: Tensor,
+    formats: Sequence[BlockFormat],
+    exclude: Sequence[str],
+    batch_size: int,
+    backend: str,
+    seed: int,
 ) -> dict[tuple[str, int], dict[str, float]]:
     """The classic scores of a scan on the same tokens, by (format, layer), larger is worse."""
     if not formats:
         return {}
+    # a scan refuses a pattern that matches nothing, and a Linear that never runs (Mamba's dt_proj) if it is left in
+    names = [site.name for site in find_sites(model).sites]
+    matching = [pattern for pattern in exclude if any(fnmatchcase(name, pattern) for name in names)]
+    selection = Selection.parse(KINDS, exclude=matching)
     report: Report = scanner.scan(
-        model, ids, list(formats), ("weight", "input", "output"), batch_size=batch_size, backend=backend, seed=seed
+        model, ids, list(formats), selection, batch_size=batch_size, backend=backend, seed=seed
     )
     found: dict[tuple[str, int], dict[str, float]] = {}
     for row in report.layers:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from srdd.errors import SiteError
+from srdd.forward import run
 from srdd.sites import decoder_layers
 
 
@@ -76,7 +77,8 @@ class LayerStack:
         self.model = model
         self.names = list(found)
         self.layers = [modules[name] for name in self.names]
-        self._tuples: dict[int, bool] = {}  # layers that return tuples, seen in a clean pass
+        self._beside: dict[int, int | None] = {}  # how much a layer returns beside the state; None: a bare tensor
+        self._ran: set[int] = set()  # layers that the pass at hand has run
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -84,25 +86,22 @@ class LayerStack:
     def visit(self, token_ids: Tensor, visitor: Visitor) -> Any:
         """One forward pass in which `visitor` stands for every layer; returns what the model returns."""
         with self._replaced(visitor):
-            return self._call(token_ids)
+            return run(self.model, token_ids)
 
     def tail(self, token_ids: Tensor, hidden: Tensor) -> Any:
         """What the model returns when its last layer gives `hidden`."""
 
         def visitor(call: LayerCall) -> Any:
             passed = hidden if call.index == len(self.layers) - 1 else call.hidden
-            return (passed,) if self._tuples.get(call.index) else passed
+            beside = self._beside.get(call.index)
+            return passed if beside is None else (passed, *(None,) * beside)
 
         return self.visit(token_ids, visitor)
-
-    def _call(self, token_ids: Tensor) -> Any:
-        if hasattr(getattr(self.model, "config", None), "use_cache"):
-            return self.model(token_ids, use_cache=False)
-        return self.model(token_ids)
 
     @contextmanager
     def _replaced(self, visitor: Visitor) -> Iterator[None]:
         before = [layer.__dict__.get("forward") for layer in self.layers]
+        self._ran.clear()
         try:
             for index, layer in enumerate(self.layers):
                 layer.forward = self._stand_in(index, layer.forward, visitor)
@@ -116,9 +115,14 @@ class LayerStack:
 
     def _stand_in(self, index: int, forward: Callable[..., Any], visitor: Visitor) -> Callable[..., Any]:
         def stand_in(*args: Any, **kwargs: Any) -> Any:
+            if index in self._ran:
+                raise SiteError(
+                    f"{self.names[index]} runs more than once in a pass; impact needs layers that each run once"
+                )
+            self._ran.add(index)
             hidden = args[0] if args else kwargs["hidden_states"]
             output = visitor(LayerCall(index, self.names[index], hidden, forward, args, kwargs))
-            self._tuples[index] = isinstance(output, tuple)
+            self._beside[index] = len(output) - 1 if isinstance(output, tuple) else None
             return output
 
         return stand_in
