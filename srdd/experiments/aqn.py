@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from srdd import kernels
 from srdd.calibration import Sequences
 from srdd.errors import CalibrationError, OptionError
+from srdd.evaluating import evaluating
 from srdd.experiment_document import ArmResult, Comparison, Experiment, ExperimentSettings, Kind, TrainSettings
 from srdd.experiments import profiles, trial
 from srdd.experiments.arms import Arm, make_arms, pairs_of
@@ -58,7 +59,7 @@ def run_aqn(
     training: Training | None = None,
     fault: Fault | None = None,
     batch_size: int = 1,
-    exclude: Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = EXCLUDE,
     backend: str = "auto",
     identity: Identity | None = None,
     notes: Sequence[str] = (),
@@ -91,7 +92,7 @@ def run_aqn(
         raise OptionError(f"--fault layer={fault.layer}: the model has layers 0 to {layers - 1}")
     worst = max(1, layers // 4) if worst is None else worst
     arms = make_arms(errors, worst, fault=fault is not None)
-    ids, calibration = token_ids_of(sequences)
+    ids, calibration = token_ids_of(sequences, model)
     refuse_nonfinite(model)
     device = device_of(model)
     sites = find_sites(model, ("weight", "input"))
@@ -99,6 +100,7 @@ def run_aqn(
     kernel = kernels.choose(backend, elements=work, formats=[parsed], device=device)
     kernel = checked(kernel, [parsed], device, dtype_of(model), values_differ)
     kept: dict[str, tuple[int, Tensor]] | None = {} if kind == "inference" else None
+    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     setting = Setting(
         model,
         chosen[0],
@@ -115,15 +117,12 @@ def run_aqn(
 
     losses: dict[str, list[float | None]] = {arm.name: [] for arm in arms}
     noise: dict[str, list[float]] = {arm.name: [] for arm in arms}
-    before = model.training
-    try:
+    with evaluating(model):
         for done, (place, seed, arm) in enumerate((i, s, arm) for i, s in enumerate(seeds) for arm in arms):
             loss, rms = run(arm, place, seed)
             losses[arm.name].append(loss)
             noise[arm.name].append(rms)
             progress(arm.name, done + 1, len(seeds) * len(arms))
-    finally:
-        model.train(before)
     comparisons = compare(losses, pairs_of(arms))
     return Experiment(
         model=model_of(identity or identify(model, sites)),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from srdd import kernels
 from srdd.calibration import Sequences
 from srdd.errors import OptionError
+from srdd.evaluating import evaluating
 from srdd.experiments import evaluation, profiles
 from srdd.experiments.crossing import crossing, geometric
 from srdd.experiments.evaluation import finite_mean
@@ -55,7 +56,7 @@ def measure_probe(
     limit: float | None = None,
     multipliers: RinConfig | None = None,
     batch_size: int = 1,
-    exclude: Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = EXCLUDE,
     backend: str = "auto",
     identity: Identity | None = None,
     notes: Sequence[str] = (),
@@ -74,7 +75,7 @@ def measure_probe(
         profiles.check_target(target)
     limit = LIMITS[criterion] if limit is None else limit
     check_settings(seeds, sigmas, criterion, limit)
-    ids, calibration = token_ids_of(sequences)
+    ids, calibration = token_ids_of(sequences, model)
     sites = find_sites(model, ("weight", "input"))
     identity = identity or identify(model, sites)
     notes = [*notes, *(check_multipliers(multipliers, identity) if multipliers is not None else [])]
@@ -83,6 +84,7 @@ def measure_probe(
     work = sum(s.numel for s in sites.of("weight")) * len(seeds)
     kernel = kernels.choose(backend, elements=work, formats=[parsed], device=device)
     kernel = checked(kernel, [parsed], device, dtype_of(model), values_differ)
+    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     run = Run(
         model,
         evaluation.batches_of(ids, batch_size, device),
@@ -94,17 +96,12 @@ def measure_probe(
     grids = {t: grid_of(run, t, sigmas) for t in targets}
     shapes: list[Profile] = ["global", "guided"] if multipliers is not None else ["global"]
     cells = [Cell(mode, target, profile) for mode in chosen_modes for target in targets for profile in shapes]
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            trials, baselines = run_grid(run, chosen_modes, cells, grids, seeds, progress)
-            breaks = []
-            for done, cell in enumerate(cells):
-                breaks.append(_break(run, cell, trials, seeds, criterion, limit))
-                progress("breaks", done + 1, len(cells))
-    finally:
-        model.train(training)
+    with evaluating(model), torch.no_grad():
+        trials, baselines = run_grid(run, chosen_modes, cells, grids, seeds, progress)
+        breaks = []
+        for done, cell in enumerate(cells):
+            breaks.append(_break(run, cell, trials, seeds, criterion, limit))
+            progress("breaks", done + 1, len(cells))
     digest = None
     if multipliers is not None:
         digest = hashlib.sha256(multipliers.model_dump_json().encode()).hexdigest()

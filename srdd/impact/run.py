@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from srdd import kernels, scanner
 from srdd.calibration import Sequences
 from srdd.errors import CalibrationError, OptionError
+from srdd.evaluating import evaluating
 from srdd.formats import BlockFormat, parse
 from srdd.identity import Identity
 from srdd.impact.fake import EXCLUDE, POINTS, Point, Quantizer, fake_quantize
@@ -51,7 +52,7 @@ def measure_impact(
     rows: int = 64,
     label_samples: int = 1,
     batch_size: int = 1,
-    exclude: Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = EXCLUDE,
     noise: bool = False,
     backend: str = "auto",
     seed: int = 0,
@@ -71,7 +72,7 @@ def measure_impact(
         raise OptionError("label samples have no effect without the attribution gradient")
     listed = formats.split(",") if isinstance(formats, str) else formats
     parsed = [None if fmt is None or fmt == "identity" else parse(fmt) for fmt in listed]
-    ids, calibration = token_ids_of(sequences)
+    ids, calibration = token_ids_of(sequences, model)
     if ids.shape[1] < 2:
         raise CalibrationError(f"sequences of {ids.shape[1]} token(s) predict nothing; expected at least 2 tokens")
     stack = LayerStack(model)
@@ -84,6 +85,7 @@ def measure_impact(
     chosen = checked(chosen, real, device, dtype_of(model), values_differ)
     quantizers = [Quantizer(fmt, chosen, seed, kept={}) for fmt in parsed]
     modes = [Mode(q, point) for q in quantizers for point in points]
+    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     handle = fake_quantize(model, quantizers[0], exclude=exclude)
     inside = [s for s in sites.of("input") if s.module in handle.modules and s.layer is not None]
     linears = [s for s in inside if s.role != "experts"]
@@ -91,9 +93,7 @@ def measure_impact(
     warnings = list(notes)
 
     batches = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         has_head = _has_head(stack, ids, device)
         if not has_head:
             name = type(model).__name__
@@ -131,8 +131,6 @@ def measure_impact(
                     with torch.no_grad():
                         stack.visit(batch, lambda call: call.output(call.hidden))
             progress("batches", done + 1, len(batches))
-    finally:
-        model.train(training)
     skipped = sorted(fisher.skipped | errors.skipped)
     if skipped:
         warnings.append(f"{len(skipped)} Linear(s) of routed experts have no row of their own: {skipped[0]} ...")

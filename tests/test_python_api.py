@@ -1,0 +1,183 @@
+"""The Python interface as notebooks use it: whatever mode it is called in, the numbers are the same, the model and
+torch's defaults are as they were, and a mistake is one line."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import srdd
+from srdd import kernels
+from srdd.errors import CalibrationError, FormatError, NoiseError, OptionError, ReportError, SiteError, TensorError
+from srdd.experiments.trial import Training
+from srdd.formats import parse, parse_list
+from srdd.kernels import measure_each, measure_many
+from srdd.noise.draw import normal
+from srdd.noise.schedule import sigma
+from srdd.rin import Schedule, load
+from srdd.tally import FIELDS
+
+IDS = torch.randint(0, 50, (4, 8), generator=torch.Generator().manual_seed(0))
+SCHEDULE = Schedule(sigma_start=0.05, sigma_end=0.0005, num_stages=3)
+
+
+@pytest.fixture
+def model() -> LlamaForCausalLM:
+    """In training mode, with one frozen layer."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(config).train()
+    model.model.layers[1].eval()
+    return model
+
+
+def modes(model: nn.Module) -> dict[str, bool]:
+    return {name: module.training for name, module in model.named_modules()}
+
+
+def aqn(model: nn.Module, **options: Any) -> Any:
+    return srdd.run_aqn(
+        model, IDS, "mxfp4", [1, 2, 3, 4], ranked_by="x", schedule=SCHEDULE, seeds=(0, 1), samples=2, **options
+    )
+
+
+def interrupt(stage: str, done: int, total: int) -> None:
+    if stage != "weights":
+        raise KeyboardInterrupt
+
+
+RUNS: dict[str, Callable[..., Any]] = {
+    "scan": lambda model, **o: srdd.scan(model, IDS, **o),
+    "impact": lambda model, **o: srdd.measure_impact(model, IDS, "mxfp4", ("both",), **o),
+    "probe": lambda model, **o: srdd.measure_probe(model, IDS, "mxfp4", "w4a4", sigmas=[0.1, 0.4], seeds=[0], **o),
+    "aqn": aqn,
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_module_keeps_its_own_mode(name: str, model: LlamaForCausalLM) -> None:
+    before = modes(model)
+    RUNS[name](model)
+    assert modes(model) == before
+    with pytest.raises(KeyboardInterrupt):
+        RUNS[name](model, progress=interrupt)
+    assert modes(model) == before
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_inference_mode_changes_no_number(name: str, model: LlamaForCausalLM) -> None:
+    want = RUNS[name](model)
+    with torch.inference_mode():
+        got = RUNS[name](model)
+    assert got.model_copy(update={"provenance": {}}) == want.model_copy(update={"provenance": {}})
+
+
+def test_training_experiment_returns_gradients_and_runs_under_no_grad(model: LlamaForCausalLM) -> None:
+    model(IDS, labels=IDS).loss.backward()
+    before = {name: p.grad for name, p in model.named_parameters()}
+    with torch.no_grad():
+        aqn(model, kind="train", training=Training(steps=2, learning_rate=1e-3, batch_size=1))
+    assert all(p.grad is before[name] for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_default_dtype_changes_no_tally(dtype: torch.dtype) -> None:
+    x = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    want = kernels.measure(x, "nvfp4", backend="eager")
+    torch.set_default_dtype(dtype)
+    try:
+        got = kernels.measure(x, "nvfp4", backend="eager")
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(got, want)
+
+
+def test_default_device_changes_no_number(model: LlamaForCausalLM) -> None:
+    from srdd import selfcheck
+
+    selfcheck.tallies_differ.cache_clear()
+    want = srdd.measure_impact(model, IDS, "mxfp4", ("both",), noise=True)
+    draw = normal(0, 1, "w", (3,))
+    selfcheck.tallies_differ.cache_clear()
+    with torch.device("meta"):  # as set_default_device("cuda") does, every new tensor goes elsewhere
+        got = srdd.measure_impact(model, IDS, "mxfp4", ("both",), noise=True)
+        assert torch.equal(normal(0, 1, "w", (3,)), draw)
+    assert got.whole == want.whole
+
+
+def test_formats_may_be_one_text() -> None:
+    x = torch.randn(4, 32)
+    assert torch.equal(measure_many(x, "mxfp4,nvfp4"), measure_many(x, ["mxfp4", "nvfp4"]))
+    assert torch.equal(measure_each(x, "mxfp4"), measure_each(x, ["mxfp4"]))
+    assert parse_list("mxfp4,nvfp4") == parse_list(["mxfp4", "nvfp4"])
+
+
+X = torch.ones(2, 32)
+TALLY = torch.zeros(len(FIELDS))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "said"),
+    [
+        (lambda: srdd.quant_dequant([1.0], "mxfp4"), TensorError, "found list"),
+        (lambda: srdd.quant_dequant(X.numpy(), "mxfp4"), TensorError, "found ndarray"),
+        (lambda: srdd.quant_dequant(X.to_sparse(), "mxfp4"), TensorError, "to_dense"),
+        (lambda: srdd.measure(X.to("meta"), "mxfp4"), TensorError, "holds no values"),
+        (lambda: srdd.quant_dequant(X, "mxfp4_sr", generator=1), TensorError, "found int"),
+        (lambda: srdd.quant_dequant(X, "nvfp4", global_amax=torch.ones(2)), TensorError, "one number"),
+        (lambda: srdd.quant_dequant(X, "nvfp4", global_amax="4"), TensorError, "one number"),
+        (lambda: kernels.merge(TALLY, TALLY[:3]), TensorError, "(3,)"),
+        (lambda: kernels.merge(TALLY, None), TensorError, "found NoneType"),
+        (lambda: srdd.merge(TALLY, TALLY), ReportError, "srdd.kernels.merge"),
+        (lambda: parse(None), FormatError, "expected a text"),
+        (lambda: parse_list(4), FormatError, "expected a text"),
+        (lambda: sigma(SCHEDULE, 1.5, 9), NoiseError, "two integers"),
+        (lambda: sigma(SCHEDULE, 1, None), NoiseError, "two integers"),
+        (lambda: load({}), OptionError, "found dict"),
+    ],
+)
+def test_a_mistake_is_one_line(call: Callable[[], object], error: type[Exception], said: str) -> None:
+    with pytest.raises(error) as problem:
+        call()
+    assert said in str(problem.value)
+    assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"sequences": IDS.tolist()}, CalibrationError, "found list"),
+        ({"sequences": IDS + 20}, CalibrationError, "this model has 0 to 49"),
+        ({"sequences": IDS - 50}, CalibrationError, "this model has 0 to 49"),
+        ({"batch_size": "4"}, OptionError, "batch size '4'"),
+        ({"thresholds": {"sqnr": 1.0}}, OptionError, "'sqnr' is no metric"),
+        ({"thresholds": {"sqnr_db": "x"}}, OptionError, "finite number"),
+        ({"model": "smollm2"}, SiteError, "found str"),
+    ],
+)
+def test_scan_says_what_is_wrong(
+    options: dict[str, Any], error: type[Exception], said: str, model: LlamaForCausalLM
+) -> None:
+    with pytest.raises(error, match=said):
+        srdd.scan(**{"model": model, "sequences": IDS, **options})
+
+
+def test_weights_made_in_inference_mode_refuse_noise(model: LlamaForCausalLM) -> None:
+    from builders import make_rin
+
+    from srdd.noise import Injector
+
+    with torch.inference_mode():
+        model.model.norm.weight = nn.Parameter(torch.ones(32), requires_grad=False)
+    injector = Injector(model, make_rin(dict.fromkeys(range(4), 1.0)))
+    before: dict[str, Tensor] = {name: p.clone() for name, p in model.named_parameters()}
+    with pytest.raises(NoiseError, match="inference_mode"):
+        injector.apply(4, 9)
+    assert not injector.active
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
