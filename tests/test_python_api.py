@@ -1,19 +1,26 @@
 """The Python interface as notebooks use it: whatever mode it is called in, the numbers are the same, the model and
 torch's defaults are as they were, and a mistake is one line."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from builders import make_report, make_rin, tally
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import srdd
 from srdd import kernels
+from srdd.advice import advise
+from srdd.compare import any_metric, compare, drift
 from srdd.errors import CalibrationError, FormatError, NoiseError, OptionError, ReportError, SiteError, TensorError
 from srdd.experiments.trial import Training
+from srdd.exporters.structured import save
 from srdd.formats import parse, parse_list
+from srdd.gate import check
 from srdd.kernels import measure_each, measure_many
 from srdd.noise.draw import normal
 from srdd.noise.schedule import sigma
@@ -169,8 +176,6 @@ def test_scan_says_what_is_wrong(
 
 
 def test_weights_made_in_inference_mode_refuse_noise(model: LlamaForCausalLM) -> None:
-    from builders import make_rin
-
     from srdd.noise import Injector
 
     with torch.inference_mode():
@@ -181,3 +186,49 @@ def test_weights_made_in_inference_mode_refuse_noise(model: LlamaForCausalLM) ->
         injector.apply(4, 9)
     assert not injector.active
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_the_readme_block_on_reports_runs(
+    model: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(from srdd.advice.*?)```", readme, re.S)
+    monkeypatch.chdir(tmp_path)
+    report = srdd.scan(model, IDS)
+    names: dict[str, Any] = {"report": report, "base": report}
+    exec(block, names)
+    assert load("rin.yaml") == names["config"]
+    assert len(names["zones"]) >= 1
+
+
+REPORT = make_report({"weight": [[tally(0.2)], [tally(0.3)]]})
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: advise(REPORT, "weights", "mxfp4"), "expected weight, input, output"),
+        (lambda: advise(REPORT, "weight", "mxfp4", "x"), "format or classic"),
+        (lambda: advise(REPORT, "weight", "nvfp4"), "the report has mxfp4:even"),
+        (lambda: compare(REPORT, REPORT, "weight", "nvfp4", "sqnr_db"), "the report has mxfp4:even"),
+        (lambda: compare(REPORT, REPORT, "output", "mxfp4", "sqnr_db"), "the report has weight"),
+        (lambda: compare(REPORT, REPORT, "weight", "mxfp4", "sqnr"), "unknown metric 'sqnr'"),
+        (lambda: drift([REPORT], "weight", "mxfp4", "sqnr_db"), "needs two or more"),
+        (lambda: check(REPORT, None), "compares with a baseline"),
+        (lambda: REPORT.layers[0].formats["mxfp4:even"].value("sqnr"), "unknown metric 'sqnr'"),
+        (lambda: REPORT.layers[0].formats["mxfp4:even"].error("sqnr"), "unknown metric 'sqnr'"),
+        (lambda: save(REPORT, "report.csv"), "cannot tell the format"),
+    ],
+)
+def test_a_mistake_with_reports_is_one_line(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(OptionError) as problem:
+        call()
+    assert said in str(problem.value)
+
+
+def test_formats_and_metrics_of_reports_by_their_short_names() -> None:
+    short = compare(REPORT, REPORT, "weight", "mxfp4", "relative_error")
+    whole = compare(REPORT, REPORT, "weight", "mxfp4:even", any_metric("relative_error"))
+    assert short.model_dump_json() == whole.model_dump_json()
+    assert advise(REPORT, "weight", "mxfp4").rule == advise(REPORT, "weight", "mxfp4:even").rule
+    assert check(REPORT, REPORT).passed
