@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
+from typing import get_args
 
 from torch import Tensor, nn
 
@@ -79,12 +80,18 @@ def run_aqn(
     profiles.check_target(target)
     if len(seeds) < 2 or len(set(seeds)) != len(seeds):
         raise OptionError(f"{len(seeds)} seed(s): expected 2 or more, each once; one seed shows nothing")
+    if kind not in get_args(Kind):
+        raise OptionError(f"kind {kind!r}: expected one of {', '.join(get_args(Kind))}")
     if (kind == "train") != (training is not None):
         raise OptionError("steps and learning rate belong to --kind train, and are needed there")
     if training is not None and (training.steps < 1 or training.batch_size < 1 or not training.learning_rate > 0):
         raise OptionError("--steps and --train-batch: expected 1 or more; --learning-rate: above 0")
     if samples < 1:
         raise OptionError(f"--samples {samples}: expected 1 or more")
+    if not isinstance(errors, Sequence) or not all(isinstance(e, float | int) and math.isfinite(e) for e in errors):
+        raise OptionError(
+            "errors: expected one finite number per layer, larger is worse; srdd.series.layer_series(report).errors"
+        )
     layers = profiles.layer_count(model)
     if len(errors) != layers:
         raise OptionError(f"the report ranks {len(errors)} layers, the model has {layers}; scan this model")

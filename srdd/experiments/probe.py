@@ -12,12 +12,13 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from srdd import kernels
+from srdd import kernels, rin
 from srdd.calibration import Sequences
 from srdd.errors import OptionError
 from srdd.evaluating import evaluating
@@ -47,14 +48,14 @@ def measure_probe(
     sequences: Tensor | Sequences,
     fmt: str | BlockFormat,
     modes: str = "w16a16,w4a16,w16a4,w4a4",
-    targets: Sequence[Target] = ("rmsnorm",),
+    targets: Target | Sequence[Target] = ("rmsnorm",),
     *,
     sigmas: Sequence[float] | None = None,
     relative: bool = False,
     seeds: Sequence[int] = (0, 1, 2),
     criterion: Criterion = "loss",
     limit: float | None = None,
-    multipliers: RinConfig | None = None,
+    multipliers: RinConfig | str | Path | None = None,
     batch_size: int = 1,
     exclude: str | Sequence[str] = EXCLUDE,
     backend: str = "auto",
@@ -68,6 +69,9 @@ def measure_probe(
     """
     started = time.monotonic()
     parsed = parse_format(fmt)
+    if isinstance(multipliers, str | Path):
+        multipliers = rin.load(multipliers)
+    targets = [targets] if isinstance(targets, str) else list(targets)
     chosen_modes = parse_modes(modes, parsed)
     if criterion not in LIMITS:
         raise OptionError(f"criterion {criterion!r}: expected {', '.join(LIMITS)}")
@@ -134,6 +138,8 @@ def measure_probe(
 
 def check_settings(seeds: Sequence[int], sigmas: Sequence[float] | None, criterion: Criterion, limit: float) -> None:
     """Raises OptionError for what no probe can run with; no model is needed to tell."""
+    if not isinstance(seeds, Sequence):
+        raise OptionError(f"seeds {seeds!r}: expected a list, e.g. range(5)")
     if not seeds or len(set(seeds)) != len(seeds):
         raise OptionError(f"seeds {list(seeds)}: expected at least one, each once")
     if sigmas is not None and not (sigmas and all(0 < s < math.inf for s in sigmas)):

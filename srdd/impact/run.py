@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -40,15 +40,16 @@ from srdd.weights import device_of, dtype_of, refuse_nonfinite
 
 Attribute = Literal["gradient", "swap", "swap-groups"]
 Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
 
 
 def measure_impact(
     model: nn.Module,
     sequences: Tensor | Sequences,
-    formats: str | Sequence[str | BlockFormat | None],
-    points: Sequence[Point] = POINTS,
+    formats: str | BlockFormat | Sequence[str | BlockFormat | None],
+    points: Point | Sequence[Point] = POINTS,
     *,
-    attribute: Sequence[Attribute] = ("gradient",),
+    attribute: Attribute | Sequence[Attribute] = ("gradient",),
     rows: int = 64,
     label_samples: int = 1,
     batch_size: int = 1,
@@ -66,12 +67,19 @@ def measure_impact(
     Raises SrddError subclasses: SiteError for a model whose layers cannot be found, OptionError, CalibrationError.
     """
     started = time.monotonic()
+    points, attribute = _chosen("point", points, POINTS), _chosen("attribute", attribute, get_args(Attribute))
     if label_samples < 1 or batch_size < 1 or rows < 0:
         raise OptionError("label samples and batch size: expected at least 1; rows: 0 (all) or more")
     if label_samples > 1 and "gradient" not in attribute:
         raise OptionError("label samples have no effect without the attribution gradient")
-    listed = formats.split(",") if isinstance(formats, str) else formats
-    parsed = [None if fmt is None or fmt == "identity" else parse(fmt) for fmt in listed]
+    listed = (
+        [formats] if isinstance(formats, BlockFormat) else formats.split(",") if isinstance(formats, str) else formats
+    )
+    parsed = [
+        None if fmt is None or (isinstance(fmt, str) and fmt.strip() == "identity") else parse(fmt) for fmt in listed
+    ]
+    if not parsed:
+        raise OptionError("no format given; expected e.g. mxfp4, or identity for the control")
     ids, calibration = token_ids_of(sequences, model)
     if ids.shape[1] < 2:
         raise CalibrationError(f"sequences of {ids.shape[1]} token(s) predict nothing; expected at least 2 tokens")
@@ -171,6 +179,14 @@ def measure_impact(
         warnings=warnings,
         provenance=provenance(started),
     )
+
+
+def _chosen(what: str, given: str | Sequence[T], known: Sequence[T]) -> list[T]:
+    """One name or several, told before the run and not after it. Raises OptionError."""
+    names: list[Any] = [given] if isinstance(given, str) else list(given)
+    if not set(names) <= set(known):
+        raise OptionError(f"{what} {', '.join(map(repr, names))}: expected some of {', '.join(map(str, known))}")
+    return names
 
 
 def _units(stack: LayerStack, sites: Sequence[Site]) -> list[Unit]:
