@@ -22,8 +22,8 @@ def require_module(model: nn.Module) -> None:
     """Raises SiteError for what is no model in memory, e.g. a name that the command line would open."""
     if not isinstance(model, nn.Module):
         raise SiteError(
-            f"expected a model in memory (torch.nn.Module), found {type(model).__name__}; open it first, e.g. with "
-            "transformers' from_pretrained"
+            f"expected a model in memory (torch.nn.Module), found {type(model).__name__}; open it first: "
+            "srdd.source.open_model(name).model"
         )
 
 

@@ -232,3 +232,64 @@ def test_formats_and_metrics_of_reports_by_their_short_names() -> None:
     assert short.model_dump_json() == whole.model_dump_json()
     assert advise(REPORT, "weight", "mxfp4").rule == advise(REPORT, "weight", "mxfp4:even").rule
     assert check(REPORT, REPORT).passed
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda m: srdd.measure_impact(m, IDS, "mxfp4", attribute=("grad",)), "attribute 'grad'"),
+        (lambda m: srdd.measure_impact(m, IDS, "mxfp4", "w4a4"), "point 'w4a4'"),
+        (lambda m: srdd.measure_impact(m, IDS, []), "no format given"),
+        (lambda m: srdd.measure_probe(m, IDS, "mxfp4", seeds=3), "seeds 3"),
+        (lambda m: srdd.measure_probe(m, IDS, "mxfp4", multipliers="no.yaml"), "no file no.yaml"),
+        (lambda m: aqn(m, kind="trian"), "kind 'trian'"),
+        (lambda m: srdd.run_aqn(m, IDS, "mxfp4", REPORT, ranked_by="x", schedule=SCHEDULE), "one finite number"),
+    ],
+)
+def test_choices_are_refused_before_the_run_and_not_after_it(
+    call: Callable[[nn.Module], object], said: str, model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(model), "forward", lambda *_, **__: pytest.fail("the model ran"))
+    with pytest.raises(OptionError) as problem:
+        call(model)
+    assert said in str(problem.value)
+    assert "\n" not in str(problem.value)
+
+
+def test_single_names_need_no_list(model: LlamaForCausalLM) -> None:
+    one = srdd.measure_impact(model, IDS, parse("mxfp4"), "both", attribute="gradient")
+    assert (one.settings.points, one.settings.attribute) == (["both"], ["gradient"])
+
+
+def test_two_scans_of_one_model_at_once_are_refused(model: LlamaForCausalLM) -> None:
+    said: list[str] = []
+
+    def again(stage: str, done: int, total: int) -> None:
+        if stage == "activations" and not said:
+            with pytest.raises(OptionError) as problem:
+                srdd.scan(model, IDS)
+            said.append(str(problem.value))
+
+    report = srdd.scan(model, IDS, progress=again)
+    assert "another scan of this model" in said[0]
+    assert report.sites == srdd.scan(model, IDS).sites
+
+
+def test_public_names_are_listed_for_completion() -> None:
+    import srdd.noise
+
+    assert set(srdd.__all__) <= set(dir(srdd))
+    assert set(srdd.noise.__all__) <= set(dir(srdd.noise))
+
+
+def test_layer_rates_need_a_trainer(model: LlamaForCausalLM) -> None:
+    from srdd.noise import set_layer_rates
+
+    with pytest.raises(NoiseError, match="is no transformers Trainer"):
+        set_layer_rates(model, make_rin(dict.fromkeys(range(4), 1.0)))
+
+
+def test_a_report_shows_itself_in_one_line() -> None:
+    assert repr(REPORT) == str(REPORT)
+    assert repr(REPORT).startswith("<Report of toy: mxfp4:even; sites: 2 weight;")
+    assert "\n" not in repr(REPORT)
