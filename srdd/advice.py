@@ -23,7 +23,8 @@ from srdd.errors import FormatError, OptionError, ReportError
 from srdd.formats import parse
 from srdd.metrics import BY_NAME, MAIN
 from srdd.report import Report
-from srdd.schema import Kind, Layer, Measurement
+from srdd.schema import KINDS, Kind, Layer, Measurement
+from srdd.series import choose_specs
 from srdd.verdicts import CLASSIC, violates
 
 FEW, MANY = 0.10, 0.30  # shares of layers
@@ -57,7 +58,13 @@ def limits_for(spec: str, against: Against, thresholds: Mapping[str, float]) -> 
 
 
 def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -> Advice:
-    """The advice for one kind of site under one format. Raises OptionError and ReportError."""
+    """The advice for one kind of site under one format of the report, e.g. "mxfp4". Raises OptionError and ReportError.
+
+    `against` is "format", the margin around Gaussian data, or "classic", the report's thresholds.
+    """
+    if kind not in KINDS or against not in ("format", "classic"):
+        raise OptionError(f"advice for {kind!r} against {against!r}: expected {', '.join(KINDS)}; format or classic")
+    spec = choose_specs(report, spec)[0]
     layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
     if not layers:
         raise ReportError(f"the report has no layer with {kind} sites under {spec}; scan with --sites {kind}")

@@ -23,7 +23,8 @@ from srdd.layer_groups import thirds
 from srdd.metrics import RANKED, Metric
 from srdd.pairing import Pair, pairs, within_noise
 from srdd.report import Report
-from srdd.schema import Kind
+from srdd.schema import KINDS, Kind
+from srdd.series import choose_kinds, choose_specs
 from srdd.uncertainty import jackknife
 from srdd.zones import span
 
@@ -60,22 +61,26 @@ def compare(
     new: Report,
     kind: Kind,
     spec: str,
-    metric: Metric,
+    metric: Metric | str,
     *,
     new_spec: str | None = None,
     zones: Mapping[str, Sequence[int]] | None = None,
 ) -> Comparison:
     """The differences of one metric. `zones` maps names to layers; by default thirds of the depth.
 
-    Call `pairing.comparable` first: nothing is refused here.
+    Call `comparability.comparable` first: reports of other models or texts are not refused here. Raises OptionError for
+    a kind, format or metric that a report has not.
     """
-    return compare_pairs(pairs(base, new, kind, spec, new_spec), metric, zones)
+    spec, new_spec = _spec_of(base, kind, spec), _spec_of(new, kind, new_spec or spec)
+    return compare_pairs(pairs(base, new, kind, spec, new_spec), _metric_of(metric), zones)
 
 
 def compare_pairs(
     found: Sequence[Pair], metric: Metric, zones: Mapping[str, Sequence[int]] | None = None
 ) -> Comparison:
     """As `compare`, for pairs that are at hand: merging layers takes longer than any metric of them."""
+    if not found:
+        raise OptionError("the two reports have no layer and no site in common; compare two scans of one model")
     layers, outside, groups = _grouped(found, zones)
     return Comparison(
         kind=found[0].kind,
@@ -93,11 +98,15 @@ def drift(
     reports: Sequence[Report],
     kind: Kind,
     spec: str,
-    metric: Metric,
+    metric: Metric | str,
     *,
     zones: Mapping[str, Sequence[int]] | None = None,
 ) -> DriftTable:
-    """The drift of one metric over reports in the order given, two or more of them."""
+    """The drift of one metric over reports in the order given, two or more of them. Raises OptionError as `compare`."""
+    if len(reports) < 2:
+        raise OptionError(f"{len(reports)} report(s): a drift needs two or more")
+    metric, specs = _metric_of(metric), {_spec_of(report, kind, spec) for report in reports}
+    spec = specs.pop()
     steps = [_grouped(pairs(reports[0], report, kind, spec), zones) for report in reports]
     layers, outside, groups = (
         _sorted([_drift(list(column), metric) for column in zip(*part, strict=True)])
@@ -106,6 +115,17 @@ def drift(
     return DriftTable(
         kind=kind, format=spec, metric=metric.name, unit=metric.unit, layers=layers, outside=outside, zones=groups
     )
+
+
+def _spec_of(report: Report, kind: Kind, spec: str) -> str:
+    """The format's name as the report has it, "mxfp4:even" for "mxfp4". Raises OptionError."""
+    if kind not in KINDS or kind not in choose_kinds(report, kind):
+        raise OptionError(f"kind of site {kind!r}: expected one of {', '.join(KINDS)}")
+    return choose_specs(report, spec)[0]
+
+
+def _metric_of(metric: Metric | str) -> Metric:
+    return metric if isinstance(metric, Metric) else any_metric(metric)
 
 
 def any_metric(name: str) -> Metric:

@@ -152,6 +152,8 @@ def parse(spec: str | BlockFormat) -> BlockFormat:
     """
     if isinstance(spec, BlockFormat):
         return spec
+    if not isinstance(spec, str):
+        raise FormatError(f"quant spec {spec!r}: expected a text such as mxfp4 or nvfp4:nvidia; see `srdd formats`")
     name, colon, rule_name = spec.strip().lower().partition(":")
     row = FORMATS.get(SYNONYMS.get(name, name))
     if row is None:
@@ -166,13 +168,15 @@ def parse(spec: str | BlockFormat) -> BlockFormat:
     return replace(row, rule=rule)
 
 
-def parse_list(specs: Iterable[str | BlockFormat]) -> tuple[BlockFormat, ...]:
-    """Parse comma lists of specs, e.g. ["mxfp4,nvfp4", "mxfp8"] -> three rows, in the order given.
+def parse_list(specs: str | Iterable[str | BlockFormat]) -> tuple[BlockFormat, ...]:
+    """Parse comma lists of specs, e.g. "mxfp4,nvfp4" or ["mxfp4,nvfp4", "mxfp8"] -> three rows, in the order given.
 
     Raises FormatError for an unknown spec, none at all, or the same format and rule twice (mxfp4 and mxfp4:even).
     """
+    if not isinstance(specs, Iterable):
+        raise FormatError(f"quant {specs!r}: expected a text such as mxfp4,nvfp4 or a list of specs")
     rows: dict[str, BlockFormat] = {}
-    for given in specs:
+    for given in [specs] if isinstance(specs, str) else specs:
         for spec in given.split(",") if isinstance(given, str) else (given,):
             if isinstance(spec, str) and not spec.strip():
                 raise FormatError(f"empty quant spec in {given!r}; expected e.g. mxfp4,nvfp4:nvidia")

@@ -25,7 +25,7 @@ from srdd.layer_groups import layer_numbers
 from srdd.limits import Floor, Limit
 from srdd.metrics import Metric
 from srdd.pairing import By, Pair, pairs, within_noise
-from srdd.policy import Policy
+from srdd.policy import DEFAULTS, Policy
 from srdd.report import Report
 from srdd.schema import KINDS, Kind
 from srdd.series import as_error
@@ -76,8 +76,14 @@ class Verdict(Fact):
     notes: list[str]
 
 
-def check(new: Report, baseline: Report | None, policy: Policy, *, allow_different_model: bool = False) -> Verdict:
-    """Hold `new` to the policy. Raises OptionError for limits that match nothing, ReportError for what differs."""
+def check(
+    new: Report, baseline: Report | None, policy: Policy | None = None, *, allow_different_model: bool = False
+) -> Verdict:
+    """Hold `new` to the policy, by default the built-in limits, which need a baseline.
+
+    Raises OptionError for limits that match nothing, ReportError for what differs.
+    """
+    policy = Policy(limits=DEFAULTS, are_defaults=True) if policy is None else policy
     if policy.limits and baseline is None:
         raise OptionError("a limit compares with a baseline: give --baseline, or use --floor for absolute bounds")
     notes: list[str] = []

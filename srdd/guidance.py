@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version as package_version
 from statistics import fmean
 
 from srdd.errors import OptionError
@@ -22,25 +23,29 @@ from srdd.rin import CLASSES, Feeds, RinConfig, RinProvenance, Schedule, Target
 from srdd.schema import Site
 from srdd.series import Series, layer_series, series_of
 
+QERL = Schedule(sigma_start=0.05, sigma_end=0.0005, num_stages=10)  # as `srdd multipliers` without options
 _DIGITS = 6  # of a multiplier in the document; the error it comes from is known to three or four
 _PER_NORM = ("variable", "inverse", "ceiling")  # strategies in which a norm's own error decides
 
 
 def guide(
     report: Report,
-    report_sha256: str,
-    version: str,
+    report_sha256: str = "",
+    version: str = "",
     *,
     site: str | None = None,
     quant: str | None = None,
     metric: str = "relative_error",
     strategy: str = "variable",
     choices: Choices | None = None,
-    schedule: Schedule,
+    schedule: Schedule = QERL,
     target: Target = "rmsnorm",
     relative: bool = False,
 ) -> tuple[RinConfig, Series]:
-    """The document and the series it was made from. Raises OptionError and ReportError."""
+    """The document and the series it was made from. Raises OptionError and ReportError.
+
+    `report_sha256` and `version` are what the document says of its origin; without a version that of this package.
+    """
     if target not in CLASSES:
         raise OptionError(f"--target {target}: expected one of {', '.join(CLASSES)}")
     choices = choices or Choices()
@@ -58,7 +63,7 @@ def guide(
         made = plan(series, strategy, choices)
     config = RinConfig(
         provenance=RinProvenance(
-            srdd=version,
+            srdd=version or package_version("srdd"),
             report_sha256=report_sha256,
             model=report.model.id,
             weights_hash=report.model.weights_hash,

@@ -14,7 +14,15 @@ from srdd.uncertainty import total
 
 
 def merge(first: Report, second: Report) -> Report:
-    """One report from two parts. Raises ReportError when they do not belong together or overlap."""
+    """One report from two parts, for more of them `functools.reduce(srdd.merge, reports)`.
+
+    Raises ReportError when they do not belong together or overlap, or are no reports.
+    """
+    for part in (first, second):
+        if not isinstance(part, Report):
+            raise ReportError(
+                f"expected two reports, found {type(part).__name__}; tallies are merged by srdd.kernels.merge"
+            )
     for what, a, b in (
         ("model", first.model, second.model),
         ("device", first.settings.device, second.settings.device),

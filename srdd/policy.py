@@ -33,10 +33,11 @@ class Policy:
     are_defaults: bool = field(default=False, compare=False)
 
 
-def load(path: Path) -> Policy:
+def load(path: str | Path) -> Policy:
     """A policy from TOML: [[limit]] and [[floor]] tables, implausible_gain, by. Raises OptionError in one line."""
     import tomllib
 
+    path = Path(path)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

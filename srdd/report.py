@@ -71,6 +71,14 @@ class Report(Part):
         tallies = (measured.tally for site in self.sites for measured in site.formats.values())
         return any(tally is not None and tally[_NONFINITE] > 0 for tally in tallies)
 
+    def __repr__(self) -> str:
+        """One line: a notebook shows this, and all sums of a small model are a megabyte."""
+        kinds = ", ".join(f"{sum(s.kind == kind for s in self.sites)} {kind}" for kind in self.settings.kinds)
+        formats = ", ".join(self.settings.formats)
+        return f"<Report of {self.model.id}: {formats}; sites: {kinds}; see .summary, .layers, .sites, .warnings>"
+
+    __str__ = __repr__
+
     @classmethod
     def load(cls, path: str | Path) -> Report:
         """Read a report of any known version. Raises ReportError in one line."""

@@ -150,6 +150,8 @@ def load(path: str | Path) -> RinConfig:
     """Read rin.yaml or rin.json. Raises OptionError in one line."""
     import yaml
 
+    if not isinstance(path, str | Path):
+        raise OptionError(f"expected a RinConfig or the path of rin.yaml, found {type(path).__name__}")
     path = Path(path)
     try:
         tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML

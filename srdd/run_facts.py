@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from srdd import kernels
 from srdd.calibration import Sequences
 from srdd.errors import CalibrationError
+from srdd.evaluating import require_module
 from srdd.identity import Identity
 from srdd.kernels import Backend
 from srdd.schema import Calibration, Model
@@ -38,13 +39,27 @@ def identify(model: nn.Module, found: SiteMap) -> Identity:
     )
 
 
-def token_ids_of(sequences: Tensor | Sequences | None) -> tuple[Tensor, Calibration]:
-    """Token ids [count, length] and what the report says of them. Raises CalibrationError."""
+def token_ids_of(sequences: Tensor | Sequences | None, model: nn.Module) -> tuple[Tensor, Calibration]:
+    """Token ids [count, length] and what the report says of them. Raises CalibrationError, also for ids that the model
+    has no embedding of: on a GPU such an id ends every later use of the device.
+    """
+    require_module(model)
     if sequences is None:
         raise CalibrationError("activations need token ids: pass sequences [count, length], or sites='weight'")
+    if not isinstance(sequences, Tensor | Sequences):
+        raise CalibrationError(
+            f"expected token ids as a torch tensor [count, length], found {type(sequences).__name__}; convert them, "
+            "e.g. torch.tensor(rows), or tokenizer(texts, return_tensors='pt').input_ids without padding"
+        )
     ids = sequences if isinstance(sequences, Tensor) else sequences.token_ids
     if ids.dim() != 2 or ids.dtype not in (torch.int64, torch.int32) or ids.numel() == 0:
         raise CalibrationError(f"expected token ids as integers [count, length], found {ids.dtype} {tuple(ids.shape)}")
+    known = _vocabulary(model)
+    if known is not None and not 0 <= int(ids.min()) <= int(ids.max()) < known:
+        raise CalibrationError(
+            f"found token ids {int(ids.min())} to {int(ids.max())}, this model has 0 to {known - 1}; "
+            "use its own tokenizer"
+        )
     hashes = [hashlib.sha256(row.to(torch.int64).numpy().tobytes()).hexdigest()[:16] for row in ids.cpu()]
     if len(set(hashes)) != len(hashes):
         raise CalibrationError("a calibration sequence occurs twice; its weight and the standard errors would be wrong")
@@ -58,6 +73,17 @@ def token_ids_of(sequences: Tensor | Sequences | None) -> tuple[Tensor, Calibrat
         dropped=sequences.dropped,
         seed=sequences.seed,
     )
+
+
+def _vocabulary(model: nn.Module) -> int | None:
+    """How many token ids the model has embeddings for; None when it does not tell."""
+    find = getattr(model, "get_input_embeddings", None)
+    try:
+        table = find() if callable(find) else None
+    except NotImplementedError:  # transformers' answer where there is none
+        return None
+    count = getattr(table, "num_embeddings", None)
+    return count if isinstance(count, int) else None
 
 
 def used(chosen: Backend) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from srdd.calibration import Sequences
 from srdd.checkpoint import Checkpoint
 from srdd.checkpoint_sites import checkpoint_sites, matrices_from
 from srdd.errors import OptionError
+from srdd.evaluating import evaluating
 from srdd.formats import BlockFormat, parse_list
 from srdd.forward import explained, run
 from srdd.identity import Identity
@@ -38,7 +39,7 @@ from srdd.selfcheck import checked
 from srdd.site_rows import activation_row, warnings_for, weight_row
 from srdd.sites import SiteMap
 from srdd.tap import Tap
-from srdd.verdicts import CLASSIC
+from srdd.verdicts import CLASSIC, check_thresholds
 from srdd.weights import device_of, dtype_of, matrices_of, measure_matrices, present
 
 # (stage, done, total) after every step of it; stages are "weights" (in values) and "activations" (in tokens)
@@ -66,8 +67,10 @@ def scan(
     """Measure weights, Linear inputs and layer outputs of `model` under every format of `quant` in one pass.
 
     `sequences` is int64 [count, length] without padding, needed for activations; each row is one unit of the standard
-    errors. The model runs as it is, in eval mode and without gradients; its mode is restored. Raises SrddError
-    subclasses: FormatError, SiteError, OptionError, CalibrationError, BackendError.
+    errors. The model runs as it is, in eval mode and without gradients; every module's own mode is restored.
+    `thresholds` stands in place of the classic limits, by metric, ratios as 0.1 for 10 %; `seed` is that of stochastic
+    rounding. Raises SrddError subclasses: FormatError, SiteError, OptionError, CalibrationError, BackendError,
+    TensorError.
     """
     started = time.monotonic()
     formats = parse_list([quant] if isinstance(quant, str | BlockFormat) else quant)
@@ -75,9 +78,10 @@ def scan(
     found = selection.apply(model)
     token_ids, calibration = None, None
     if any(s.kind != "weight" for s in found.sites):
-        token_ids, calibration = token_ids_of(sequences)
-    if batch_size < 1:
-        raise OptionError(f"batch size {batch_size}: expected at least 1")
+        token_ids, calibration = token_ids_of(sequences, model)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise OptionError(f"batch size {batch_size!r}: expected an integer from 1")
+    check_thresholds(thresholds or {})
     device = device_of(model)
     tokens = 0 if token_ids is None else token_ids.numel()
     chosen = kernels.choose(backend, elements=_elements(model, found, tokens), formats=formats, device=device)
@@ -216,17 +220,17 @@ def _scan_activations(
     # Rows routed to a single expert cannot be told apart by sequence, so such models run one sequence at a time.
     routed = any(site.may_be_idle and site.role != "experts" for site in found.of("input"))
     step = 1 if routed else batch_size
-    training = model.training
-    model.eval()
-    try:
-        once = token_ids[:1].to(device)
-        with explained(model, once), Tap(model, found.sites, measure=measure) as tap, torch.no_grad():
-            for start in range(0, len(token_ids), step):
-                tap.begin(keys[start : start + step])
-                run(model, token_ids[start : start + step].to(device))
-                progress("activations", min(start + step, len(token_ids)) * token_ids.shape[1], token_ids.numel())
-    finally:
-        model.train(training)
+    once = token_ids[:1].to(device)
+    with (
+        evaluating(model),
+        explained(model, once),
+        Tap(model, found.sites, measure=measure) as tap,
+        torch.no_grad(),
+    ):
+        for start in range(0, len(token_ids), step):
+            tap.begin(keys[start : start + step])
+            run(model, token_ids[start : start + step].to(device))
+            progress("activations", min(start + step, len(token_ids)) * token_ids.shape[1], token_ids.numel())
     return tap
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
-from srdd.errors import ReportError
+from srdd.errors import OptionError, ReportError
 from srdd.metrics import BY_NAME, METRICS, RANKED, Metric
 from srdd.tally import FIELDS, Tally
 from srdd.uncertainty import leave_one_out, standard_error, total_vector
@@ -175,15 +175,23 @@ class Measurement(Part):
 
     def value(self, metric: str) -> float:
         """A metric as a number: nan where undefined or, in version 0, not given; +inf where exact."""
-        return self.given.get(metric, math.nan) if self.tally is None else RANKED[metric].of(self._sums)
+        known = _metric(metric)
+        return self.given.get(metric, math.nan) if self.tally is None else known.of(self._sums)
 
     def error(self, metric: str) -> float:
         """Its jackknife standard error over sequences; nan where there is none."""
-        return standard_error(RANKED[metric], self._without_each)
+        return standard_error(_metric(metric), self._without_each)
 
     def without_each(self, metric: Metric) -> list[float]:
         """A metric with the first, the second, ... sequence left out; empty with fewer than two."""
         return [metric.of(tally) for tally in self._without_each]
+
+
+def _metric(name: str) -> Metric:
+    metric = RANKED.get(name)
+    if metric is None:
+        raise OptionError(f"unknown metric {name!r}; expected one of: {', '.join(RANKED)}")
+    return metric
 
 
 class Site(Part):

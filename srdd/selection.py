@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from srdd.errors import SiteError
+from srdd.evaluating import require_module
 from srdd.schema import KINDS, Kind, Skipped
 from srdd.sites import Site, SiteMap, find_sites
 
@@ -69,6 +70,7 @@ class Selection:
 
     def apply(self, model: nn.Module) -> SiteMap:
         """The sites of a model that were asked for. Raises SiteError when a part of the selection matches nothing."""
+        require_module(model)
         return self.filter(find_sites(model, self.kinds))
 
     def filter(self, found: SiteMap) -> SiteMap:

@@ -26,6 +26,7 @@ from srdd.errors import BackendError
 from srdd.formats import BlockFormat, Element
 from srdd.kernels import Backend
 from srdd.kernels.tiling import NATIVE
+from srdd.plain_defaults import plain_defaults
 from srdd.tally import FIELDS
 
 _PIECE = (64, 32)
@@ -104,6 +105,7 @@ def checked(
     return replace(backend, reason=f"{backend.reason}; agrees with the reference here")
 
 
+@plain_defaults()
 def _pieces(formats: Sequence[BlockFormat], dtype: torch.dtype) -> Tensor:
     """[pieces, 64, 32]."""
     elements = dict.fromkeys(fmt.element for fmt in formats)

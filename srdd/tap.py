@@ -15,6 +15,7 @@ forward pass of SmolLM2 leaves 151 results: 4 inputs and 1 output for each of 30
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +27,14 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from srdd import kernels
-from srdd.errors import SiteError
+from srdd.errors import OptionError, SiteError
 from srdd.sites import Site, fused_experts
 
 # (tensors [sequences, ...], site name, their keys) -> [sequences, formats, fields]
 Measure = Callable[[Tensor, str, Sequence[str]], Tensor]
+
+_TAPPED: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models that a tap is on, in this process
+_LOCK = threading.Lock()
 
 
 @dataclass
@@ -59,6 +63,10 @@ class Tap:
         self._seen: dict[int, tuple[weakref.ref[Tensor], int, Result]] = {}
 
     def __enter__(self) -> Tap:
+        with _LOCK:
+            if self._model in _TAPPED:
+                raise OptionError("another scan of this model is running, and each would measure the other's passes")
+            _TAPPED.add(self._model)
         modules = dict(self._model.named_modules())
         for site in self._sites:
             module = modules[site.module]
@@ -74,6 +82,7 @@ class Tap:
             handle.remove()
         self._handles.clear()
         self._seen.clear()
+        _TAPPED.discard(self._model)
 
     def begin(self, keys: Sequence[str]) -> None:
         """Name the sequences of the next forward pass, one key per row of the batch."""

@@ -55,6 +55,17 @@ def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
     return thresholds
 
 
+def check_thresholds(thresholds: Mapping[str, float]) -> None:
+    """Raises OptionError for a name that is no metric with a better side, which would be ignored, or for no number."""
+    for name, value in thresholds.items():
+        metric = BY_NAME.get(name)
+        if metric is None or metric.better is None:
+            known = ", ".join(m.name for m in METRICS if m.better is not None)
+            raise OptionError(f"threshold {name!r} is no metric that can be judged; expected one of: {known}")
+        if not isinstance(value, float | int) or not math.isfinite(value):
+            raise OptionError(f"threshold {name}={value!r}: expected a finite number")
+
+
 def violates(metric: Metric, value: float | None, threshold: float) -> bool:
     """True when the value is on the wrong side of its classic threshold; an undefined value violates nothing."""
     if value is None or math.isnan(value) or metric.better is None:

@@ -1,5 +1,6 @@
 """Fake quantization: the same numbers as by hand, gradients straight through, everything back bit for bit."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,7 @@ def test_training_inside_the_block_learns(llama: LlamaForCausalLM) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"modules": "*q_porj"}, SiteError, "match none of the 22 Linears of LlamaForCausalLM"),
+        ({"modules": "*q_porj"}, SiteError, "matches none of the 22 Linears of LlamaForCausalLM"),
         ({"modules": "lm_head"}, SiteError, "left out by exclude: lm_head"),
         ({"point": "w4a4"}, OptionError, "expected one of weight, input, both"),
         ({"quant": "mxfp5"}, FormatError, "mxfp5"),
@@ -170,3 +171,52 @@ def test_not_entered_twice(llama: LlamaForCausalLM) -> None:
     with handle, pytest.raises(OptionError, match="already active"):
         handle.__enter__()
     assert not any("forward" in m.__dict__ for m in llama.modules())
+
+
+@pytest.mark.parametrize("point", ["weight", "input", "both"])
+def test_the_same_under_inference_mode(llama: LlamaForCausalLM, point: str) -> None:
+    with torch.no_grad(), fake_quantize(llama, "mxfp4", point):  # type: ignore[arg-type]
+        want = llama(IDS).logits
+    with torch.inference_mode(), fake_quantize(llama, "mxfp4", point):  # type: ignore[arg-type]
+        assert torch.equal(llama(IDS).logits, want)
+
+
+@pytest.mark.parametrize("shape", [(32, 64), (3, 5)])  # the second is no whole number of 64-bit words
+def test_weights_written_past_the_version_counter_are_quantized_anew(shape: tuple[int, int]) -> None:
+    linear = nn.Linear(shape[1], shape[0])
+    model, x, bias = nn.Sequential(linear), torch.randn(2, shape[1]), linear.bias.detach().clone()
+    with torch.no_grad(), fake_quantize(model, "mxfp4"):
+        model(x)
+        linear.weight.data.mul_(3)  # as optimizers do that keep no version
+        want = linear.weight.detach().clone()
+        got = model(x)
+        assert model.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+        model.float()
+    xq, wq = srdd.quant_dequant(x, "mxfp4"), srdd.quant_dequant(want, "mxfp4")
+    assert torch.equal(got, nn.functional.linear(xq, wq, bias))
+
+
+def test_an_inner_block_must_end_first(llama: LlamaForCausalLM) -> None:
+    outer, inner = fake_quantize(llama, "mxfp8", "input"), fake_quantize(llama, "mxfp4", "weight")
+    with pytest.raises(OptionError, match="not active"):
+        outer.__exit__(None, None, None)
+    outer.__enter__()
+    inner.__enter__()
+    with pytest.raises(OptionError, match="leave the inner block first"):
+        outer.__exit__(None, None, None)
+    inner.__exit__(None, None, None)
+    outer.__exit__(None, None, None)
+    assert not [name for name, module in llama.named_modules() if "forward" in module.__dict__]
+
+
+def test_a_copy_inside_the_block_is_refused(llama: LlamaForCausalLM) -> None:
+    with fake_quantize(llama, "mxfp4"), pytest.raises(OptionError, match="copy it outside the block"):
+        copy.deepcopy(llama)
+
+
+def test_exclude_is_a_pattern_or_several_and_must_match(llama: LlamaForCausalLM) -> None:
+    assert fake_quantize(llama, "mxfp4", exclude="*down_proj").left_out == tuple(
+        f"model.layers.{i}.mlp.down_proj" for i in range(3)
+    )
+    with pytest.raises(SiteError, match=r"exclude '\*dwon_proj' matches none"):
+        fake_quantize(llama, "mxfp4", exclude="*dwon_proj")

@@ -184,6 +184,7 @@ def test_the_context_takes_noise_off_after_an_exception(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), RinCallback(make_rin(MULTIPLIERS, **CONSTANT)) as noise:
         make_trainer(tmp_path, [seen, noise, Interrupt()], model := tiny_llama(), gradient_accumulation_steps=2).train()
     assert not noise.active
+    assert not model._state_dict_pre_hooks, "its guards are gone as well"
     assert same(norms(model), seen.after[3])
 
 

@@ -13,12 +13,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
+from typing import get_args
 
 from torch import Tensor, nn
 
 from srdd import kernels
 from srdd.calibration import Sequences
 from srdd.errors import CalibrationError, OptionError
+from srdd.evaluating import evaluating
 from srdd.experiment_document import ArmResult, Comparison, Experiment, ExperimentSettings, Kind, TrainSettings
 from srdd.experiments import profiles, trial
 from srdd.experiments.arms import Arm, make_arms, pairs_of
@@ -58,7 +60,7 @@ def run_aqn(
     training: Training | None = None,
     fault: Fault | None = None,
     batch_size: int = 1,
-    exclude: Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = EXCLUDE,
     backend: str = "auto",
     identity: Identity | None = None,
     notes: Sequence[str] = (),
@@ -78,12 +80,18 @@ def run_aqn(
     profiles.check_target(target)
     if len(seeds) < 2 or len(set(seeds)) != len(seeds):
         raise OptionError(f"{len(seeds)} seed(s): expected 2 or more, each once; one seed shows nothing")
+    if kind not in get_args(Kind):
+        raise OptionError(f"kind {kind!r}: expected one of {', '.join(get_args(Kind))}")
     if (kind == "train") != (training is not None):
         raise OptionError("steps and learning rate belong to --kind train, and are needed there")
     if training is not None and (training.steps < 1 or training.batch_size < 1 or not training.learning_rate > 0):
         raise OptionError("--steps and --train-batch: expected 1 or more; --learning-rate: above 0")
     if samples < 1:
         raise OptionError(f"--samples {samples}: expected 1 or more")
+    if not isinstance(errors, Sequence) or not all(isinstance(e, float | int) and math.isfinite(e) for e in errors):
+        raise OptionError(
+            "errors: expected one finite number per layer, larger is worse; srdd.series.layer_series(report).errors"
+        )
     layers = profiles.layer_count(model)
     if len(errors) != layers:
         raise OptionError(f"the report ranks {len(errors)} layers, the model has {layers}; scan this model")
@@ -91,7 +99,7 @@ def run_aqn(
         raise OptionError(f"--fault layer={fault.layer}: the model has layers 0 to {layers - 1}")
     worst = max(1, layers // 4) if worst is None else worst
     arms = make_arms(errors, worst, fault=fault is not None)
-    ids, calibration = token_ids_of(sequences)
+    ids, calibration = token_ids_of(sequences, model)
     refuse_nonfinite(model)
     device = device_of(model)
     sites = find_sites(model, ("weight", "input"))
@@ -99,6 +107,7 @@ def run_aqn(
     kernel = kernels.choose(backend, elements=work, formats=[parsed], device=device)
     kernel = checked(kernel, [parsed], device, dtype_of(model), values_differ)
     kept: dict[str, tuple[int, Tensor]] | None = {} if kind == "inference" else None
+    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     setting = Setting(
         model,
         chosen[0],
@@ -115,15 +124,12 @@ def run_aqn(
 
     losses: dict[str, list[float | None]] = {arm.name: [] for arm in arms}
     noise: dict[str, list[float]] = {arm.name: [] for arm in arms}
-    before = model.training
-    try:
+    with evaluating(model):
         for done, (place, seed, arm) in enumerate((i, s, arm) for i, s in enumerate(seeds) for arm in arms):
             loss, rms = run(arm, place, seed)
             losses[arm.name].append(loss)
             noise[arm.name].append(rms)
             progress(arm.name, done + 1, len(seeds) * len(arms))
-    finally:
-        model.train(before)
     comparisons = compare(losses, pairs_of(arms))
     return Experiment(
         model=model_of(identity or identify(model, sites)),

@@ -57,7 +57,7 @@ def planted(model: nn.Module, fault: Fault, dither: float, seed: int) -> Iterato
         calls += 1
         h = first(output)
         if dither:
-            noise = torch.randn(h.shape, generator=generator).to(h)
+            noise = torch.randn(h.shape, generator=generator, dtype=torch.float32, device="cpu").to(h)
             h = h + dither * h.detach().square().mean(-1, keepdim=True).sqrt() * noise
         return _with_first(output, dead(h, fault.deadzone))
 

@@ -12,14 +12,16 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from srdd import kernels
+from srdd import kernels, rin
 from srdd.calibration import Sequences
 from srdd.errors import OptionError
+from srdd.evaluating import evaluating
 from srdd.experiments import evaluation, profiles
 from srdd.experiments.crossing import crossing, geometric
 from srdd.experiments.evaluation import finite_mean
@@ -46,16 +48,16 @@ def measure_probe(
     sequences: Tensor | Sequences,
     fmt: str | BlockFormat,
     modes: str = "w16a16,w4a16,w16a4,w4a4",
-    targets: Sequence[Target] = ("rmsnorm",),
+    targets: Target | Sequence[Target] = ("rmsnorm",),
     *,
     sigmas: Sequence[float] | None = None,
     relative: bool = False,
     seeds: Sequence[int] = (0, 1, 2),
     criterion: Criterion = "loss",
     limit: float | None = None,
-    multipliers: RinConfig | None = None,
+    multipliers: RinConfig | str | Path | None = None,
     batch_size: int = 1,
-    exclude: Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = EXCLUDE,
     backend: str = "auto",
     identity: Identity | None = None,
     notes: Sequence[str] = (),
@@ -67,6 +69,9 @@ def measure_probe(
     """
     started = time.monotonic()
     parsed = parse_format(fmt)
+    if isinstance(multipliers, str | Path):
+        multipliers = rin.load(multipliers)
+    targets = [targets] if isinstance(targets, str) else list(targets)
     chosen_modes = parse_modes(modes, parsed)
     if criterion not in LIMITS:
         raise OptionError(f"criterion {criterion!r}: expected {', '.join(LIMITS)}")
@@ -74,7 +79,7 @@ def measure_probe(
         profiles.check_target(target)
     limit = LIMITS[criterion] if limit is None else limit
     check_settings(seeds, sigmas, criterion, limit)
-    ids, calibration = token_ids_of(sequences)
+    ids, calibration = token_ids_of(sequences, model)
     sites = find_sites(model, ("weight", "input"))
     identity = identity or identify(model, sites)
     notes = [*notes, *(check_multipliers(multipliers, identity) if multipliers is not None else [])]
@@ -83,6 +88,7 @@ def measure_probe(
     work = sum(s.numel for s in sites.of("weight")) * len(seeds)
     kernel = kernels.choose(backend, elements=work, formats=[parsed], device=device)
     kernel = checked(kernel, [parsed], device, dtype_of(model), values_differ)
+    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     run = Run(
         model,
         evaluation.batches_of(ids, batch_size, device),
@@ -94,17 +100,12 @@ def measure_probe(
     grids = {t: grid_of(run, t, sigmas) for t in targets}
     shapes: list[Profile] = ["global", "guided"] if multipliers is not None else ["global"]
     cells = [Cell(mode, target, profile) for mode in chosen_modes for target in targets for profile in shapes]
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            trials, baselines = run_grid(run, chosen_modes, cells, grids, seeds, progress)
-            breaks = []
-            for done, cell in enumerate(cells):
-                breaks.append(_break(run, cell, trials, seeds, criterion, limit))
-                progress("breaks", done + 1, len(cells))
-    finally:
-        model.train(training)
+    with evaluating(model), torch.no_grad():
+        trials, baselines = run_grid(run, chosen_modes, cells, grids, seeds, progress)
+        breaks = []
+        for done, cell in enumerate(cells):
+            breaks.append(_break(run, cell, trials, seeds, criterion, limit))
+            progress("breaks", done + 1, len(cells))
     digest = None
     if multipliers is not None:
         digest = hashlib.sha256(multipliers.model_dump_json().encode()).hexdigest()
@@ -137,6 +138,8 @@ def measure_probe(
 
 def check_settings(seeds: Sequence[int], sigmas: Sequence[float] | None, criterion: Criterion, limit: float) -> None:
     """Raises OptionError for what no probe can run with; no model is needed to tell."""
+    if not isinstance(seeds, Sequence):
+        raise OptionError(f"seeds {seeds!r}: expected a list, e.g. range(5)")
     if not seeds or len(set(seeds)) != len(seeds):
         raise OptionError(f"seeds {list(seeds)}: expected at least one, each once")
     if sigmas is not None and not (sigmas and all(0 < s < math.inf for s in sigmas)):

@@ -97,11 +97,16 @@ def train(
     """Loss on `held_out` after a fine-tuning on `pool`, and the first noise's root mean square."""
     model = setting.model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    grads = {name: p.grad for name, p in model.named_parameters()}
     training_before, wanted = model.training, {n: p.requires_grad for n, p in model.named_parameters()}
     try:
         for p in model.parameters():
             p.requires_grad_(p.is_floating_point())
-        with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []):
+            p.grad = None
+        with (
+            torch.enable_grad(),
+            torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []),
+        ):
             torch.manual_seed(seed)  # dropout draws the same in every arm of a seed
             rms, finite = _fine_tune(setting, training, arm, seed, pool)
         model.eval()
@@ -113,7 +118,7 @@ def train(
             for name, p in model.named_parameters():
                 p.copy_(before[name])
                 p.requires_grad_(wanted[name])
-                p.grad = None
+                p.grad = grads[name]
         model.train(training_before)
 
 
@@ -121,7 +126,7 @@ def _fine_tune(setting: Setting, training: Training, arm: Arm, seed: int, pool: 
     """Root mean square of the first noise, and whether every loss was finite."""
     model = setting.model
     model.train()
-    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed), device="cpu")
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=0.0)
     config = setting.config(arm, seed)
     injector = None if config is None else Injector(model, config, seed=seed)

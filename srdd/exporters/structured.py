@@ -8,11 +8,13 @@ YAML and "0": 1.5 in JSON, whose keys are strings; loading either through the do
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from srdd.errors import OptionError
+from srdd.files import write_text
 
 SUFFIXES = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
 
@@ -35,6 +37,12 @@ def render(document: BaseModel, form: str) -> str:
     tree = document.model_dump(mode="python", exclude_none=True)
     text: str = yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
+
+
+def save(document: BaseModel, path: str | Path) -> None:
+    """Write the document as its file name says, .yaml or .json. Raises OptionError and ReportError."""
+    path = Path(path)
+    write_text(path, render(document, form_of(path.suffix)))
 
 
 def form_of(suffix: str) -> str:

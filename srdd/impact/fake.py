@@ -9,7 +9,8 @@ gives up to its accumulation order. Names in use: W4A16 is "weight", W16A4 "inpu
 
 Gradients pass straight through (Bengio et al. 2013): backward is that of the same product with quantized operands,
 rounding taken for the identity. Parameters stay where they are and get the gradients, so an optimizer may step inside
-the block. Worked number: y = w * x with w = 0.9 -> 1.0 and x = 2 -> 2 gives y = 2, dy/dw = 2, dy/dx = 1.
+the block. With gradient checkpointing, call backward inside the block: it runs the forward pass again. One thread at a
+time may run the model. Worked number: y = w * x with w = 0.9 -> 1.0 and x = 2 -> 2 gives y = 2, dy/dw = 2, dy/dx = 1.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from torch import Tensor, nn
 
 from srdd import kernels
 from srdd.errors import OptionError, SiteError
+from srdd.evaluating import require_module
 from srdd.formats import BlockFormat, Rule, Scale, parse
+from srdd.impact.stand_in import StandIn
+from srdd.impact.straight_through import content_of, straight_through, version_of
 from srdd.kernels import Backend
 from srdd.seeds import generator_for
 from srdd.sites import experts_transposed, fused_experts, is_linear
@@ -59,8 +63,9 @@ class Quantizer:
 
     def weight(self, w: Tensor, name: str, *, transposed: bool = False) -> Tensor:
         """A weight [out, in], [in, out] when transposed, or [experts, out, in], each expert with its own scale."""
-        known = None if self.kept is None else self.kept.get(name)
-        if known is not None and known[0] == w._version:
+        version = version_of(w)
+        known = None if self.kept is None or version is None else self.kept.get(name)
+        if known is not None and known[0] == version:
             return known[1]
         turned = w.transpose(-1, -2) if transposed else w
         if turned.dim() == 3:
@@ -68,8 +73,8 @@ class Quantizer:
         else:
             q = self._apply(turned, name)
         q = q.transpose(-1, -2) if transposed else q
-        if self.kept is not None:
-            self.kept[name] = (w._version, q)
+        if self.kept is not None and version is not None:
+            self.kept[name] = (version, q)
         return q
 
     @property
@@ -83,26 +88,6 @@ class Quantizer:
         return kernels.quant_dequant(x.detach(), self.fmt, generator=generator, backend=self.backend)
 
 
-class _StraightThrough(torch.autograd.Function):
-    """q forward, the identity backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, q: Tensor) -> Tensor:
-        return q.view_as(q)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
-        return grads[0], None
-
-
-def straight_through(x: Tensor, q: Tensor) -> Tensor:
-    """q with the gradient of x."""
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return q
-    result: Tensor = _StraightThrough.apply(x, q)  # type: ignore[no-untyped-call]
-    return result
-
-
 @dataclass
 class _Patched:
     """One module while its forward is replaced."""
@@ -113,7 +98,8 @@ class _Patched:
     inputs: bool
     transposed: bool
     before: Any  # what stood in module.__dict__["forward"], None when nothing did
-    cache: dict[str, tuple[int, Tensor]] = field(default_factory=dict)  # parameter -> (version, quantized)
+    cache: dict[str, tuple[object, Tensor]] = field(default_factory=dict)  # parameter -> (its content, quantized)
+    ours: Any = None  # what stands there meanwhile
     calls: int = 0
 
 
@@ -125,7 +111,7 @@ class FakeQuantized:
         self._quantizer = quantizer
         self._active = False
         # The last inputs quantized: q, k and v read the same tensor. Weak, so that nothing outlives its use.
-        self._seen: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
+        self._seen: dict[int, tuple[weakref.ref[Tensor], int | None, Tensor]] = {}
         self.modules = tuple(target.name for target in targets)
         self.weights = sum(len(target.parameters) for target in targets)
         self.inputs = sum(target.inputs for target in targets)
@@ -146,10 +132,17 @@ class FakeQuantized:
         self._active = True
         for target in self._targets:
             target.before = target.module.__dict__.get("forward")
-            target.module.forward = self._forward(target, target.module.forward)
+            target.module.forward = target.ours = StandIn(self._forward(target, target.module.forward))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if not self._active:
+            raise OptionError("this fake quantization is not active; enter it first")
+        if other := [t.name for t in self._targets if t.module.__dict__.get("forward") is not t.ours]:
+            raise OptionError(  # to end this one first would undo the other, whose end would then bring this one back
+                f"the forward of {other[0]} and {len(other) - 1} more was replaced inside this block and not put back; "
+                "leave the inner block first (the model is still quantized)"
+            )
         for target in reversed(self._targets):
             if target.before is None:
                 del target.module.__dict__["forward"]
@@ -181,19 +174,19 @@ class FakeQuantized:
 
     def _input(self, target: _Patched, x: Tensor) -> Tensor:
         seen = self._seen.get(id(x))
-        if seen is not None and seen[0]() is x and seen[1] == x._version:
+        if seen is not None and seen[0]() is x and seen[1] is not None and seen[1] == version_of(x):
             return straight_through(x, seen[2])
         q = self._quantizer.activation(x, target.name)
-        self._seen = {id(x): (weakref.ref(x), x._version, q)}
+        self._seen = {id(x): (weakref.ref(x), version_of(x), q)}
         return straight_through(x, q)
 
     def _weight(self, target: _Patched, parameter: str) -> Tensor:
         w = target.module._parameters[parameter]
         assert w is not None
-        known = target.cache.get(parameter)
-        if known is None or known[0] != w._version:  # an optimizer's step counts the version up
+        known, content = target.cache.get(parameter), content_of(w)
+        if known is None or known[0] != content:  # an optimizer has stepped
             q = self._quantizer.weight(w, f"{target.name}.{parameter}", transposed=target.transposed)
-            known = target.cache[parameter] = (w._version, q)
+            known = target.cache[parameter] = (content, q)
         return straight_through(w, known[1])
 
 
@@ -214,28 +207,35 @@ def fake_quantize(
     point: Point = "both",
     *,
     modules: str | Sequence[str] | None = None,
-    exclude: Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = EXCLUDE,
     backend: str | Backend = "auto",
     seed: int = 0,
 ) -> FakeQuantized:
     """A context manager in which the Linears, Conv1Ds and fused experts of `model` compute quantized.
 
     `modules` and `exclude` are globs over module names (`*` crosses dots); lm_head and embeddings are left out unless
-    `exclude` says otherwise. Raises SiteError when nothing matches, OptionError for an unknown point, FormatError.
+    `exclude` says otherwise. Raises SiteError for a pattern that matches nothing, or when all is left out; OptionError
+    for an unknown point; FormatError.
     """
     if point not in POINTS:
         raise OptionError(f"point {point!r}: expected one of {', '.join(POINTS)} (W4A16, W16A4, W4A4)")
     quantizer = quant if isinstance(quant, Quantizer) else Quantizer(parse(quant), backend, seed)
+    require_module(model)
     patterns = [modules] if isinstance(modules, str) else list(modules) if modules is not None else ["*"]
-    found = {name: m for name, m in model.named_modules() if is_linear(m) or fused_experts(m)}
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in found):
-            raise SiteError(f"modules {pattern!r} match none of the {len(found)} Linears of {type(model).__name__}")
-    chosen = {n: m for n, m in found.items() if any(fnmatchcase(n, p) for p in patterns)}
+    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
+    candidates = {name: m for name, m in model.named_modules() if is_linear(m) or fused_experts(m)}
+    wanted = [("modules", p) for p in patterns] + [("exclude", p) for p in exclude if p not in EXCLUDE]
+    for what, pattern in wanted:
+        if not any(fnmatchcase(name, pattern) for name in candidates):
+            raise SiteError(
+                f"{what} {pattern!r} matches none of the {len(candidates)} Linears of {type(model).__name__}"
+            )
+    chosen = {n: m for n, m in candidates.items() if any(fnmatchcase(n, p) for p in patterns)}
     left_out = [name for name in chosen if any(fnmatchcase(name, pattern) for pattern in exclude)]
     targets = [_patched(name, module, point) for name, module in chosen.items() if name not in left_out]
     if not targets:
-        raise SiteError(f"every module that matches is left out by exclude: {', '.join(left_out)}")
+        some = ", ".join(left_out[:3]) + (" ..." if len(left_out) > 3 else "")
+        raise SiteError(f"every module that matches is left out by exclude: {some}" if chosen else "modules is empty")
     return FakeQuantized(targets, left_out, quantizer)
 
 

@@ -163,7 +163,7 @@ class Fisher:
 
     def _draw(self, p: Tensor) -> Tensor:
         """Labels sampled from the model's probabilities, [sequences, length - 1]."""
-        uniform = torch.rand(p.shape[:2], generator=self._generator).to(p.device)
+        uniform = torch.rand(p.shape[:2], generator=self._generator, dtype=torch.float32, device="cpu").to(p.device)
         below = p.cumsum(-1)
         labels = torch.searchsorted(below, (uniform * below[..., -1])[..., None]).squeeze(-1)
         return labels.clamp(max=p.shape[-1] - 1)

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from srdd import kernels, scanner
 from srdd.calibration import Sequences
 from srdd.errors import CalibrationError, OptionError
+from srdd.evaluating import evaluating
 from srdd.formats import BlockFormat, parse
 from srdd.forward import explained
 from srdd.identity import Identity
@@ -43,19 +44,20 @@ from srdd.weights import device_of, dtype_of, refuse_nonfinite
 
 Attribute = Literal["gradient", "swap", "swap-groups"]
 Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
 
 
 def measure_impact(
     model: nn.Module,
     sequences: Tensor | Sequences,
-    formats: str | Sequence[str | BlockFormat | None],
-    points: Sequence[Point] = POINTS,
+    formats: str | BlockFormat | Sequence[str | BlockFormat | None],
+    points: Point | Sequence[Point] = POINTS,
     *,
-    attribute: Sequence[Attribute] = ("gradient",),
+    attribute: Attribute | Sequence[Attribute] = ("gradient",),
     rows: int = 64,
     label_samples: int = 1,
     batch_size: int = 1,
-    exclude: Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = EXCLUDE,
     noise: bool = False,
     backend: str = "auto",
     seed: int = 0,
@@ -69,13 +71,20 @@ def measure_impact(
     Raises SrddError subclasses: SiteError for a model whose layers cannot be found, OptionError, CalibrationError.
     """
     started = time.monotonic()
+    points, attribute = _chosen("point", points, POINTS), _chosen("attribute", attribute, get_args(Attribute))
     if label_samples < 1 or batch_size < 1 or rows < 0:
         raise OptionError("label samples and batch size: expected at least 1; rows: 0 (all) or more")
     if label_samples > 1 and "gradient" not in attribute:
         raise OptionError("label samples have no effect without the attribution gradient")
-    listed = formats.split(",") if isinstance(formats, str) else formats
-    parsed = [None if fmt is None or fmt == "identity" else parse(fmt) for fmt in listed]
-    ids, calibration = token_ids_of(sequences)
+    listed = (
+        [formats] if isinstance(formats, BlockFormat) else formats.split(",") if isinstance(formats, str) else formats
+    )
+    parsed = [
+        None if fmt is None or (isinstance(fmt, str) and fmt.strip() == "identity") else parse(fmt) for fmt in listed
+    ]
+    if not parsed:
+        raise OptionError("no format given; expected e.g. mxfp4, or identity for the control")
+    ids, calibration = token_ids_of(sequences, model)
     if ids.shape[1] < 2:
         raise CalibrationError(f"sequences of {ids.shape[1]} token(s) predict nothing; expected at least 2 tokens")
     stack = LayerStack(model)
@@ -88,6 +97,7 @@ def measure_impact(
     chosen = checked(chosen, real, device, dtype_of(model), values_differ)
     quantizers = [Quantizer(fmt, chosen, seed, kept={}) for fmt in parsed]
     modes = [Mode(q, point) for q in quantizers for point in points]
+    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     handle = fake_quantize(model, quantizers[0], exclude=exclude)
     inside = [s for s in sites.of("input") if s.module in handle.modules and s.layer is not None]
     linears = [s for s in inside if s.role != "experts"]
@@ -95,9 +105,7 @@ def measure_impact(
     warnings = list(notes)
 
     batches = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         with explained(model, ids[:1].to(device)):
             has_head = _has_head(stack, ids, device)
         if not has_head:
@@ -136,8 +144,6 @@ def measure_impact(
                     with torch.no_grad():
                         stack.visit(batch, lambda call: call.output(call.hidden))
             progress("batches", done + 1, len(batches))
-    finally:
-        model.train(training)
     skipped = sorted(fisher.skipped | errors.skipped)
     if skipped:
         warnings.append(
@@ -180,6 +186,14 @@ def measure_impact(
         warnings=warnings,
         provenance=provenance(started),
     )
+
+
+def _chosen(what: str, given: str | Sequence[T], known: Sequence[T]) -> list[T]:
+    """One name or several, told before the run and not after it. Raises OptionError."""
+    names: list[Any] = [given] if isinstance(given, str) else list(given)
+    if not set(names) <= set(known):
+        raise OptionError(f"{what} {', '.join(map(repr, names))}: expected some of {', '.join(map(str, known))}")
+    return names
 
 
 def _units(stack: LayerStack, sites: Sequence[Site]) -> list[Unit]:

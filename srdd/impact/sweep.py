@@ -182,7 +182,7 @@ class Sweep:
 
     def _alike(self, error: Tensor) -> Tensor:
         """Gaussian noise with the norm of each token's error."""
-        noise = torch.randn(error.shape, generator=self._generator).to(error)
+        noise = torch.randn(error.shape, generator=self._generator, dtype=torch.float32, device="cpu").to(error)
         scaled: Tensor = noise * (error.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True))
         return scaled
 

@@ -27,6 +27,8 @@ from srdd.errors import BackendError, TensorError
 from srdd.float64 import home
 from srdd.formats import BlockFormat, parse
 from srdd.kernels import fused, reference
+from srdd.kernels.arguments import check, check_tallies, formats_of
+from srdd.plain_defaults import plain_dtype
 from srdd.tally import FIELDS, IS_MAX
 
 __all__ = ["Backend", "choose", "fallback_reason", "measure", "measure_each", "measure_many", "merge", "quant_dequant"]
@@ -104,11 +106,12 @@ def quant_dequant(
     """What `x` becomes after a trip through the format: same shape, same dtype, exact in float32.
 
     A value that is rounded up beyond what the type holds becomes infinite, as on hardware: float16 65504 under
-    mxfp4:even is 65536. `global_amax` replaces the tensor's largest magnitude in a two-level scale. Raises FormatError,
-    TensorError for what cannot be quantized or scaled by, BackendError for a backend named in vain.
+    mxfp4:even is 65536. `global_amax` replaces the tensor's largest magnitude in a two-level scale; other formats have
+    none. The result carries no gradient (`srdd.fake_quantize` passes them on). Raises FormatError, TensorError for what
+    cannot be quantized or scaled by, BackendError for a backend named in vain.
     """
     row = parse(fmt)
-    _check(x, (row,), generator, global_amax)
+    check(x, (row,), generator, global_amax)
     chosen = _resolve(backend, x, (row,))
     with torch.no_grad():
         if chosen.name == "reference":
@@ -133,7 +136,7 @@ def measure(
 
 def measure_many(
     x: Tensor,
-    fmts: Sequence[str | BlockFormat],
+    fmts: str | Sequence[str | BlockFormat],
     *,
     generator: torch.Generator | None = None,
     global_amax: Tensor | float | None = None,
@@ -141,10 +144,10 @@ def measure_many(
 ) -> Tensor:
     """Tallies of one tensor under several formats, float64 [formats, fields]; cheaper than one `measure` each.
 
-    Stochastic formats draw from the generator in the order given.
+    `fmts` is a list, or a text such as "mxfp4,nvfp4". Stochastic formats draw from the generator in the order given.
     """
-    rows = tuple(parse(fmt) for fmt in fmts)
-    _check(x, rows, generator, global_amax)
+    rows = formats_of(fmts)
+    check(x, rows, generator, global_amax)
     if not rows:
         return torch.zeros(0, len(FIELDS), dtype=torch.float64, device=home(x.device))
     chosen = _resolve(backend, x, rows)
@@ -155,13 +158,13 @@ def measure_many(
         return _run(chosen, lambda engine: fused.measure(engine, x, rows, generator, global_amax), generator)
 
 
-def measure_each(x: Tensor, fmts: Sequence[str | BlockFormat], *, backend: str | Backend = "auto") -> Tensor:
+def measure_each(x: Tensor, fmts: str | Sequence[str | BlockFormat], *, backend: str | Backend = "auto") -> Tensor:
     """Tallies of the tensors x[0], x[1], ... apart, float64 [tensors, formats, fields]: one call for a batch.
 
     Equal to `measure_many` of each; formats with stochastic rounding need that one, for its generators.
     """
-    rows = tuple(parse(fmt) for fmt in fmts)
-    _check(x, rows, None, None)
+    rows = formats_of(fmts)
+    check(x, rows, None, None)
     if not x.dim():
         raise TensorError("expected a stack of tensors [count, ...], found a single number")
     if not rows or not len(x):
@@ -174,7 +177,8 @@ def measure_each(x: Tensor, fmts: Sequence[str | BlockFormat], *, backend: str |
 
 
 def merge(a: Tensor, b: Tensor) -> Tensor:
-    """Two tallies (or stacks of them, [..., fields]) as one: sums add, maxima take the larger."""
+    """Two tallies (or stacks of them, [..., fields]) as one: sums add, maxima take the larger. Raises TensorError."""
+    check_tallies(a, b, fields=len(FIELDS))
     is_max = torch.tensor(IS_MAX, device=a.device)
     return torch.where(is_max, torch.maximum(a, b), a + b)
 
@@ -188,10 +192,10 @@ def _resolve(backend: str | Backend, x: Tensor, rows: tuple[BlockFormat, ...]) -
 def _run(chosen: Backend, work: Callable[[fused.Engine], Tensor], generator: torch.Generator | None) -> Tensor:
     """Run fused or eager; when compilation fails under `auto`, say so once and go on with eager."""
     if chosen.name == "eager" or (_fallback and not chosen.strict):
-        return work(fused.EAGER)
+        return _plainly(work, fused.EAGER)
     state = None if generator is None else generator.get_state()
     try:
-        return work(fused.FUSED)
+        return _plainly(work, fused.FUSED)
     except Exception as error:
         if not fused.is_compile_error(error):
             raise
@@ -202,7 +206,12 @@ def _run(chosen: Backend, work: Callable[[fused.Engine], Tensor], generator: tor
         _fallback.append(reason)
     if generator is not None and state is not None:
         generator.set_state(state)  # the failed attempt may have drawn from it
-    return work(fused.EAGER)
+    return _plainly(work, fused.EAGER)
+
+
+def _plainly(work: Callable[[fused.Engine], Tensor], engine: fused.Engine) -> Tensor:
+    with plain_dtype():  # constants of the expression are of the default type, and counts need float32
+        return work(engine)
 
 
 def _missing(device: torch.device) -> str | None:
@@ -224,17 +233,3 @@ def _missing(device: torch.device) -> str | None:
 def _is_on_path(program: str, path: str | None) -> bool:
     """Remembered: looking costs 0.1 ms, a tenth of a small measurement."""
     return shutil.which(program, path=path) is not None
-
-
-def _check(
-    x: Tensor, rows: Sequence[BlockFormat], generator: torch.Generator | None, global_amax: Tensor | float | None
-) -> None:
-    if not x.is_floating_point():
-        raise TensorError(f"cannot quantize a tensor of {x.dtype}; expected a real floating-point type")
-    for row in rows:
-        if row.stochastic and generator is None:
-            raise TensorError(f"{row.name} rounds stochastically: pass generator=torch.Generator(...).manual_seed(...)")
-    if generator is not None and any(row.stochastic for row in rows) and generator.device.type != x.device.type:
-        raise TensorError(f"the generator is on {generator.device}, the tensor on {x.device}; make both the same")
-    if global_amax is not None and not 0 <= float(global_amax) <= torch.finfo(torch.float32).max:
-        raise TensorError(f"global_amax {float(global_amax):g}: expected a magnitude that float32 holds")

@@ -33,6 +33,10 @@ _HOME = {
 __all__ = ["Injection", "Injector", "NoisyStream", "RinCallback", "attach", "parameter_groups", "set_layer_rates"]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)

@@ -30,7 +30,7 @@ def normal(seed: int, step: int, name: str, shape: Sequence[int]) -> Tensor:
     """float32 on the CPU, N(0, 1). The generator's seed is the first 63 bits of SHA-256 over seed, step and name."""
     digest = hashlib.sha256("\0".join((str(seed), str(step), canonical(name))).encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    return torch.randn(tuple(shape), generator=generator, dtype=torch.float32)
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float32, device="cpu")
 
 
 def changed_share(weights: Tensor, sigma: float) -> float:

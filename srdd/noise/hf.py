@@ -57,7 +57,10 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self.restore()
+        try:
+            self.restore()
+        finally:
+            self._unguard()  # an interrupted training has no on_train_end
         if kind is None:
             self.verify()
 
@@ -163,9 +166,7 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
                 state.log_history[-1].update(facts)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self._unguard()
         self._clean("the training ended")
         if self._first < state.max_steps:  # a finished training that is resumed has no step left
             self.verify()
@@ -202,12 +203,16 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
             if not module.training:
                 take_off("the model ran in evaluation mode")
 
-        for hook in self._hooks:
-            hook.remove()
+        self._unguard()
         self._hooks = [
             model.register_state_dict_pre_hook(before_saving),  # type: ignore[no-untyped-call]
             model.register_forward_pre_hook(before_forward, prepend=True),
         ]
+
+    def _unguard(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
 
 def refuse_sharding(what: str, instead: str) -> None:

@@ -95,6 +95,11 @@ def set_layer_rates(trainer: Any, config: RinConfig | str | Path) -> None:
     Whatever optimizer the trainer makes is split by layer. Raises as `split_groups` does, here or in train(), and in
     train() a NoiseError when the ratios are lost.
     """
+    if not all(hasattr(trainer, name) for name in ("model", "optimizer", "create_optimizer")):
+        raise NoiseError(
+            f"{type(trainer).__name__} is no transformers Trainer; for a loop of your own take "
+            "srdd.noise.parameter_groups"
+        )
     config = config if isinstance(config, RinConfig) else rin.load(config)
     _ratios(trainer.model, config)  # a wrong document stops here and not after the data is prepared
     if trainer.optimizer is not None:

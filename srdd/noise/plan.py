@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from srdd import rin
 from srdd.errors import NoiseError, NoiseWarning
+from srdd.evaluating import require_module
 from srdd.float64 import to_float64
 from srdd.noise import schedule
 from srdd.noise.draw import changed_share, normal
@@ -32,6 +33,7 @@ class NoisePlan:
     """A model's targets with their noise. Raises NoiseError as find_targets does, OptionError for a bad document."""
 
     def __init__(self, model: nn.Module, config: RinConfig | str | Path, seed: int) -> None:
+        require_module(model)
         self.config = config if isinstance(config, RinConfig) else rin.load(config)
         self.seed = seed
         self.targets = find_targets(model, self.config)
@@ -58,6 +60,8 @@ class NoisePlan:
         """The same for a known size, without a look at the result: looking waits for the device."""
         if not weight.is_floating_point():
             raise NoiseError(f"{target.name} is {weight.dtype}: noise needs floating-point weights, not packed codes")
+        if weight.is_inference():  # such a tensor cannot tell whether an optimizer stepped on the noise
+            raise NoiseError(f"{target.name} was made under torch.inference_mode(); open the model outside of it")
         if weight.is_meta or hasattr(weight, "device_mesh"):
             raise NoiseError(f"{target.name} is sharded or not loaded; add noise to the gathered copy (NoisyStream)")
         draw = normal(self.seed, step, target.name, weight.shape).to(weight.device)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Integral
 
 from srdd.errors import NoiseError
 from srdd.feeds import Norm
@@ -93,6 +94,8 @@ def stretches(schedule: Schedule, total_steps: int) -> Iterator[Stretch]:
 
 
 def _check(step: int, total_steps: int) -> None:
+    if not (isinstance(step, Integral) and isinstance(total_steps, Integral)):
+        raise NoiseError(f"step {step!r} of {total_steps!r}: expected two integers, the trainer's own counters")
     if total_steps < 1:
         raise NoiseError(f"total_steps {total_steps}: expected 1 or more; without it the schedule has no end")
     if not 0 <= step <= total_steps:
