@@ -1,10 +1,13 @@
-"""Impact runs of SmolLM2 against the plain forward pass on the same tokens: python benchmarks/impact.py [sequences]."""
+"""Impact runs of SmolLM2 against the plain forward pass on the same tokens: python benchmarks/impact.py [sequences].
+
+Every ratio is the median of three, each beside a forward pass of its own.
+"""
 
 import sys
-import time
+from collections.abc import Callable
 
 import torch
-from timing import verdict
+from timing import median_ratio, verdict
 
 from srdd import calibration
 from srdd.formats import parse
@@ -20,17 +23,14 @@ LENGTH = 512
 
 def main() -> None:
     opened = open_model("smollm2")
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     ids = calibration.load(None, opened.tokenizer, samples=count, seq_len=LENGTH).token_ids
     stack, quantizer = LayerStack(opened.model), Quantizer(parse("mxfp4"), "fused", kept={})
     mode = Mode(quantizer, "both")
     names = [s.module for s in find_sites(opened.model, ("input",)).sites if s.layer is not None]
 
-    def seconds(run: object) -> float:
-        started = time.perf_counter()
-        for batch in ids.split(1):
-            run(batch)  # type: ignore[operator]
-        return time.perf_counter() - started
+    def beside_forward(run: Callable[[torch.Tensor], None]) -> float:
+        return median_ratio(lambda: [run(b) for b in ids.split(1)], lambda: [plain(b) for b in ids.split(1)], 3)[1]
 
     def plain(batch: torch.Tensor) -> None:
         with torch.no_grad():
@@ -42,7 +42,7 @@ def main() -> None:
         with handle:
             plain(batch)
 
-    def sweep(swap: bool) -> object:
+    def sweep(swap: bool) -> Callable[[torch.Tensor], None]:
         made = Sweep(stack, [mode], swap=swap)
 
         def run(batch: torch.Tensor) -> None:
@@ -59,19 +59,17 @@ def main() -> None:
         fisher.run(batch, swept.changes)
 
     plain(ids[:1]), quantized(ids[:1])  # compile and fill caches
-    print(f"SmolLM2, {count} sequences of {LENGTH}, mxfp4 W+A, {torch.get_num_threads()} threads")
-    forward = seconds(plain)
-    print(f"plain forward            {forward:.2f} s")
+    print(f"SmolLM2, {count} sequence(s) of {LENGTH}, mxfp4 W+A, {torch.get_num_threads()} threads")
     ratios = {}
     for name, run, target in (
         ("whole model quantized", quantized, 1.3),
         ("isolated and cumulative", sweep(False), 4.0),
         ("gradient attribution", gradient, 4.0),
     ):
-        ratios[name] = seconds(run) / forward
+        ratios[name] = beside_forward(run)
         print(f"{name:<24} {verdict(ratios[name], target, at_most=True)}")
     # One pass gives both; norm and head run once for every layer, which alone is a fifth of L forwards here.
-    both = seconds(sweep(True)) / forward
+    both = beside_forward(sweep(True))
     swap = both - ratios["isolated and cumulative"]
     print(f"{'the same with swaps':<24} {both:.2f}")
     print(
