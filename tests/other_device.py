@@ -22,6 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 NAME = "elsewhere"
 
 
+class _Module(backend_registration._DummyBackendModule):
+    """The device stays known until the process ends, so tests that come later must still find autocast working."""
+
+    @staticmethod
+    def get_amp_supported_dtype() -> list[torch.dtype]:
+        return [torch.bfloat16]
+
+
 class There(Tensor):
     """A tensor on the device: `here` holds its values."""
 
@@ -51,7 +59,7 @@ class OtherDevice(TorchFunctionMode):
     def __enter__(self) -> torch.device:  # type: ignore[override]
         if not hasattr(torch, NAME):
             torch.utils.rename_privateuse1_backend(NAME)
-            torch._register_device_module(NAME, backend_registration._DummyBackendModule())
+            torch._register_device_module(NAME, _Module())
             torch._C._acc.register_python_privateuseone_hook(backend_registration._DummyPrivateUse1Hook())
             torch._C._acc.register_python_privateuseone_device_guard(backend_registration._DummyDeviceGuard())
         self._factories = _Factories()
