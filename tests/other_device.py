@@ -22,12 +22,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 NAME = "elsewhere"
 
 
-class _Module(backend_registration._DummyBackendModule):
-    """The device stays known until the process ends, so tests that come later must still find autocast working."""
+_inside: list[bool] = []  # the device stays registered until the process ends, but is there only while this holds one
 
-    @staticmethod
-    def get_amp_supported_dtype() -> list[torch.dtype]:
+
+class _Module(backend_registration._DummyBackendModule):
+    def is_available(self) -> bool:
+        return bool(_inside)
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]
+
+
+class _Hook(backend_registration._DummyPrivateUse1Hook):
+    def is_available(self) -> bool:
+        return bool(_inside)
 
 
 class There(Tensor):
@@ -60,8 +68,9 @@ class OtherDevice(TorchFunctionMode):
         if not hasattr(torch, NAME):
             torch.utils.rename_privateuse1_backend(NAME)
             torch._register_device_module(NAME, _Module())
-            torch._C._acc.register_python_privateuseone_hook(backend_registration._DummyPrivateUse1Hook())
+            torch._C._acc.register_python_privateuseone_hook(_Hook())
             torch._C._acc.register_python_privateuseone_device_guard(backend_registration._DummyDeviceGuard())
+        _inside.append(True)
         self._factories = _Factories()
         super().__enter__()
         self._factories.__enter__()
@@ -70,6 +79,7 @@ class OtherDevice(TorchFunctionMode):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _inside.pop()
         self._factories.__exit__(kind, error, trace)
         super().__exit__(kind, error, trace)
 
