@@ -67,6 +67,14 @@ class Tap:
             if self._model in _TAPPED:
                 raise OptionError("another scan of this model is running, and each would measure the other's passes")
             _TAPPED.add(self._model)
+        try:
+            self._hook_in()
+        except BaseException:  # __exit__ is not called then, and the model would count as being scanned for good
+            self._let_go()
+            raise
+        return self
+
+    def _hook_in(self) -> None:
         modules = dict(self._model.named_modules())
         for site in self._sites:
             module = modules[site.module]
@@ -75,9 +83,11 @@ class Tap:
                 self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             else:
                 self._handles.append(module.register_forward_hook(self._output_hook(site)))
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

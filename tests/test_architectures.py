@@ -219,15 +219,15 @@ def test_impact_of_linears_that_get_their_rows_in_another_shape(reshape: Callabl
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
     options = {"attribute": ("gradient",), "batch_size": 2, "backend": "eager"}
-    plain = srdd.measure_impact(model, IDS, ["nvfp4"], ("both",), **options)  # type: ignore[arg-type]
+    plain = srdd.measure_impact(model, IDS, ["mxfp4"], ("both",), **options)  # type: ignore[arg-type]
     for layer in model.model.layers:
         layer.mlp.forward = lambda x, run=layer.mlp.forward: run(reshape(x)).view_as(x)
-    other = srdd.measure_impact(model, IDS, ["nvfp4"], ("both",), **options)  # type: ignore[arg-type]
+    other = srdd.measure_impact(model, IDS, ["mxfp4"], ("both",), **options)  # type: ignore[arg-type]
     assert other.warnings == []
     assert [row.module for row in other.linears] == [row.module for row in plain.linears]
     for a, b in zip(plain.linears, other.linears, strict=True):
-        assert b.output_error["both"].value == pytest.approx(a.output_error["both"].value, rel=1e-3)
-        assert b.predicted_kl["both"].value == pytest.approx(a.predicted_kl["both"].value, rel=1e-2)
+        assert b.output_error["both"].value == pytest.approx(a.output_error["both"].value, rel=1e-6)
+        assert b.predicted_kl["both"].value == pytest.approx(a.predicted_kl["both"].value, rel=1e-6)
 
 
 def test_impact_leaves_out_what_never_runs() -> None:

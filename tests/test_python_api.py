@@ -275,6 +275,32 @@ def test_two_scans_of_one_model_at_once_are_refused(model: LlamaForCausalLM) -> 
     assert report.sites == srdd.scan(model, IDS).sites
 
 
+def test_a_scan_that_is_interrupted_at_its_start_leaves_the_model_free(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("srdd.tap.Tap._output_hook", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            srdd.scan(model, IDS)
+    assert all(not m._forward_pre_hooks and not m._forward_hooks for m in model.modules())
+    assert srdd.scan(model, IDS).layers
+
+
+def test_the_schedule_in_python_is_that_of_the_command(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:  # the fixture has the package's name
+    from srdd.guidance import QERL
+
+    REPORT.save(tmp_path / "report.json")
+    command = request.getfixturevalue("srdd")
+    code, _, err = command("multipliers", tmp_path / "report.json", "--out", tmp_path / "rin.yaml")
+    assert code == 0, err
+    assert load(tmp_path / "rin.yaml").schedule == QERL
+
+
 def test_public_names_are_listed_for_completion() -> None:
     import srdd.noise
 
