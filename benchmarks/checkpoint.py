@@ -43,7 +43,7 @@ def read_and_sum(folder: Path) -> None:
 
 def scan(folder: Path) -> None:
     import srdd
-    from srdd.checkpoint import open_checkpoint
+    from srdd.models.files.checkpoint import open_checkpoint
 
     srdd.scan_checkpoint(open_checkpoint(str(folder)), "mxfp4", backend="fused")
 

@@ -9,14 +9,14 @@ from collections.abc import Callable
 import torch
 from timing import median_ratio, verdict
 
-from srdd import calibration
-from srdd.formats import parse
-from srdd.impact.fake import Quantizer, fake_quantize
-from srdd.impact.fisher import Fisher
-from srdd.impact.stack import LayerStack
-from srdd.impact.sweep import Mode, Sweep
-from srdd.sites import find_sites
-from srdd.source import open_model
+from srdd.core.formats import parse
+from srdd.models.fake import Quantizer, fake_quantize
+from srdd.models.sites import find_sites
+from srdd.models.source import open_model
+from srdd.models.stack import LayerStack
+from srdd.runs import calibration
+from srdd.runs.impact.fisher import Fisher
+from srdd.runs.impact.sweep import Mode, Sweep
 
 LENGTH = 512
 

@@ -1,4 +1,4 @@
-"""Write srdd/data/gaussian.json: every format and rule measured on standard normal data by the reference kernel."""
+"""Write srdd/core/gaussian.json: every format and rule measured on standard normal data by the reference kernel."""
 
 import json
 import math
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from srdd.formats import FORMATS, parse
+from srdd.core.formats import FORMATS, parse
+from srdd.core.metrics import values
+from srdd.core.tally import Tally
 from srdd.kernels import reference
-from srdd.metrics import values
-from srdd.tally import Tally
 
 ROWS, COLUMNS, PARTS = 1024, 1024, 8  # 2^23 values; SQNR is good to about 0.005 dB
 
@@ -26,7 +26,7 @@ def main() -> None:
         table[spec] = {k: float(f"{v:.6g}") for k, v in values(tally).items() if math.isfinite(v)}
         print(spec, table[spec]["sqnr_db"])
     rows = ",\n".join(f" {json.dumps(spec)}: {json.dumps(table[spec], sort_keys=True)}" for spec in table)
-    target = Path(__file__).parent.parent / "srdd/data/gaussian.json"
+    target = Path(__file__).parent.parent / "srdd/core/gaussian.json"
     target.write_text("{\n" + rows + "\n}\n", encoding="utf-8")
 
 

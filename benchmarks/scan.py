@@ -3,8 +3,9 @@
 import torch
 from timing import median_ratio, median_seconds, verdict
 
-from srdd import calibration, scanner
-from srdd.source import open_model
+from srdd.models.source import open_model
+from srdd.runs import calibration
+from srdd.runs.scans import model as scanner
 
 SAMPLES, LENGTH, BATCH = 4, 512, 4
 

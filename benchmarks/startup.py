@@ -11,10 +11,10 @@ from pathlib import Path
 
 from timing import median_seconds, verdict
 
-from srdd.report import Report
-from srdd.schema import Calibration, Coverage, Model, Settings, Site, measurement
-from srdd.tally import Tally
-from srdd.uncertainty import total
+from srdd.core.tally import Tally
+from srdd.core.uncertainty import total
+from srdd.documents.report import Report
+from srdd.documents.schema import Calibration, Coverage, Model, Settings, Site, measurement
 
 LAYERS, SEQUENCES = 30, 16
 # What any command line of Typer costs before its command begins: adapters built with pydantic for every argument.

@@ -13,9 +13,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import Browser, chromium, missing  # noqa: E402
 
-from srdd.bundle import Bundle, Choices  # noqa: E402
-from srdd.exporters.report_html import render  # noqa: E402
-from srdd.report import Report  # noqa: E402
+from srdd.analysis.bundle import Bundle, Choices  # noqa: E402
+from srdd.documents.report import Report  # noqa: E402
+from srdd.exporters.report.html import render  # noqa: E402
 
 PICTURES = ROOT / "docs" / "pictures"
 MOST_BYTES = 300_000
@@ -71,7 +71,7 @@ def terminal(report: Report) -> str:
     """What `srdd show` prints, as rich draws it."""
     from rich.console import Console
 
-    from srdd.cli import tables
+    from srdd.exporters.terminal import report as tables
 
     console = Console(record=True, width=120, file=open("/dev/null", "w"), force_terminal=True, highlight=False)  # noqa: SIM115
     tables.header(console, report)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import srdd
-from srdd.checkpoint import open_checkpoint
+from srdd.models.files.checkpoint import open_checkpoint
 
 
 def make_checkpoint(folder: Path) -> Path:

@@ -11,33 +11,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from srdd.documents.merging import merge as merge
+    from srdd.documents.report import Report as Report
     from srdd.errors import SrddError as SrddError
-    from srdd.experiments.aqn import run_aqn as run_aqn
-    from srdd.experiments.probe import measure_probe as measure_probe
-    from srdd.impact.fake import fake_quantize as fake_quantize
-    from srdd.impact.run import measure_impact as measure_impact
     from srdd.kernels import measure as measure
     from srdd.kernels import quant_dequant as quant_dequant
-    from srdd.merging import merge as merge
-    from srdd.report import Report as Report
-    from srdd.scanner import scan as scan
-    from srdd.scanner import scan_checkpoint as scan_checkpoint
+    from srdd.models.fake import fake_quantize as fake_quantize
+    from srdd.runs.experiments.aqn import run_aqn as run_aqn
+    from srdd.runs.experiments.probe import measure_probe as measure_probe
+    from srdd.runs.impact.run import measure_impact as measure_impact
+    from srdd.runs.scans.checkpoint import scan_checkpoint as scan_checkpoint
+    from srdd.runs.scans.model import scan as scan
 
-if TYPE_CHECKING:
     __version__: str
 
+
 _HOME = {
-    "fake_quantize": "srdd.impact.fake",
-    "Report": "srdd.report",
+    "fake_quantize": "srdd.models.fake",
+    "Report": "srdd.documents.report",
     "SrddError": "srdd.errors",
     "measure": "srdd.kernels",
-    "measure_impact": "srdd.impact.run",
-    "measure_probe": "srdd.experiments.probe",
-    "merge": "srdd.merging",
+    "measure_impact": "srdd.runs.impact.run",
+    "measure_probe": "srdd.runs.experiments.probe",
+    "merge": "srdd.documents.merging",
     "quant_dequant": "srdd.kernels",
-    "run_aqn": "srdd.experiments.aqn",
-    "scan": "srdd.scanner",
-    "scan_checkpoint": "srdd.scanner",
+    "run_aqn": "srdd.runs.experiments.aqn",
+    "scan": "srdd.runs.scans.model",
+    "scan_checkpoint": "srdd.runs.scans.checkpoint",
 }
 __all__ = [
     "Report",

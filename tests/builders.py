@@ -3,12 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from srdd.impact_document import ImpactSettings
-from srdd.report import Report, in_order
-from srdd.rin import CLASSES, RinConfig, Target
-from srdd.schema import Calibration, Coverage, Kind, Model, Settings, Site, measurement
-from srdd.tally import Tally
-from srdd.uncertainty import total
+from srdd.core.tally import Tally
+from srdd.core.uncertainty import total
+from srdd.documents.impact import ImpactSettings
+from srdd.documents.report import Report, in_order
+from srdd.documents.rin import CLASSES, RinConfig, Target
+from srdd.documents.schema import (
+    Calibration,
+    Coverage,
+    Kind,
+    Model,
+    Settings,
+    Site,
+    measurement,
+)
 
 N = 1024
 

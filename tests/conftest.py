@@ -11,7 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 
-# Loaded before any test replaces srdd.source.open_model: imported meanwhile, it would keep the replacement for good.
+# Loaded before any test replaces open_model of srdd.models.source: imported meanwhile, it would keep the replacement.
 import srdd.cli.scan_steps
 
 torch.set_num_threads(1)  # two workers on two cores

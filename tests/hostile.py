@@ -2,11 +2,11 @@
 
 from builders import impact_settings, make_report, tally
 
-from srdd.experiment_document import ArmResult, Comparison, Experiment, ExperimentSettings
-from srdd.impact_document import Estimate, Impact, LayerImpact, LinearImpact
-from srdd.probe_document import Baseline, Break, Probe, ProbeSettings, Trial
-from srdd.report import Report, in_order
-from srdd.schema import Calibration, Model, Site
+from srdd.documents.experiment import ArmResult, Comparison, Experiment, ExperimentSettings
+from srdd.documents.impact import Estimate, Impact, LayerImpact, LinearImpact
+from srdd.documents.probe import Baseline, Break, Probe, ProbeSettings, Trial
+from srdd.documents.report import Report, in_order
+from srdd.documents.schema import Calibration, Model, Site
 
 NAMES = (
     "</script><script>window.pwned=1</script>",

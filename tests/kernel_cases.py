@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from srdd import kernels
-from srdd.formats import FORMATS
-from srdd.tally import FIELDS
+from srdd.core.formats import FORMATS
+from srdd.core.tally import FIELDS
 
 SPECS = [f"{row.name}:{rule.value}" for row in FORMATS.values() for rule in row.rules]
 _SIGNED = {"sum_x": "sum_abs_x", "sum_e": "sum_abs_e"}

@@ -16,6 +16,7 @@ import typer
 
 from srdd.cli import console
 from srdd.errors import SrddError
+from srdd.exporters.terminal import HungUpError
 
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 _HUNG_UP = 141  # and for a program whose reader has gone, such as head
@@ -102,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SrddError as error:
         console.problem(f"error: {error}")
         return 2
-    except console.HungUpError:
+    except HungUpError:
         console.hang_up()
         return _HUNG_UP
     except (KeyboardInterrupt, typer.Abort):

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from srdd.exporters.terminal.check import show
+
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from srdd.gate import Verdict
-    from srdd.policy import Policy
-
-_SHOWN = 10  # failures a case; all of them are in --json and --junit
+    from srdd.analysis.comparison.policy import Policy
 
 
 def check(
@@ -47,12 +44,12 @@ def check(
     import os
     from dataclasses import replace
 
+    from srdd.analysis.comparison.gate import check as hold
+    from srdd.analysis.comparison.policy import check_by
     from srdd.cli import console
+    from srdd.core.files import check_new, write_text
+    from srdd.documents.report import load
     from srdd.errors import OptionError
-    from srdd.files import check_new, write_text
-    from srdd.gate import check as hold
-    from srdd.policy import check_by
-    from srdd.report import load
 
     if str(new) == "-" and str(baseline) == "-":
         raise OptionError("the new report and the baseline cannot both be standard input")
@@ -68,16 +65,16 @@ def check(
     base = None if baseline is None else load(baseline)
     verdict = hold(load(new), base, rules, allow_different_model=allow_different_model)
     if junit is not None:
-        from srdd.exporters import junit as junit_xml
+        from srdd.exporters.check import junit as junit_xml
 
         write_text(junit, junit_xml.render(verdict))
     if summary is not None:
-        from srdd.exporters import gate_markdown
+        from srdd.exporters.check import markdown as gate_markdown
 
         write_text(summary, gate_markdown.render(verdict))
     page = os.environ.get("GITHUB_STEP_SUMMARY")
     if page:
-        from srdd.exporters import gate_markdown
+        from srdd.exporters.check import markdown as gate_markdown
 
         try:
             with Path(page).open("a", encoding="utf-8") as file:
@@ -92,36 +89,6 @@ def check(
         raise typer.Exit(1)
 
 
-def show(out: Console, verdict: Verdict) -> None:
-    """Every limit with what came closest, then each regression in a sentence."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from srdd.exporters.gate_text import closest_text, failures, implausible_text, limit_text
-
-    against = f" against {verdict.baseline}" if verdict.baseline else ""
-    out.print(f"[bold]{escape(verdict.new)}[/bold]{escape(against)}{'  (built-in limits)' if verdict.defaults else ''}")
-    for note in verdict.notes:
-        out.print(f"note: {escape(note)}")
-    table = Table()
-    for heading in ("", "sites", "format:rule", "limit", "checked", "failed", "closest"):
-        table.add_column(heading, justify="right" if heading in ("checked", "failed") else "left")
-    for case in verdict.cases:
-        mark = "[green]ok[/green]" if case.passed else "[red]FAILED[/red]"
-        counts = (str(case.checked), str(len(case.failures)))
-        cells = (case.kind, case.format, limit_text(case), *counts, closest_text(case))
-        table.add_row(mark, *map(escape, cells))
-    out.print(table)
-    for case in verdict.cases:
-        for finding in case.implausible[:_SHOWN]:
-            out.print(f"[yellow]flagged:[/yellow] {escape(implausible_text(case, finding))}")
-    for problem in verdict.problems:
-        out.print(f"[red]FAILED[/red] {escape(problem)}")
-    for line in failures(verdict.cases, _SHOWN):
-        out.print(f"[red]FAILED[/red] {escape(line)}")
-    out.print("passed" if verdict.passed else "[bold red]failed[/bold red]")
-
-
 def _policy(
     path: Path | None,
     limits: list[str],
@@ -130,8 +97,8 @@ def _policy(
     based: bool,
 ) -> Policy:
     """The policy file with the options added; the built-in limits when neither is given."""
+    from srdd.analysis.comparison.policy import DEFAULTS, Policy, load, parse_floor, parse_limit, scope_of
     from srdd.errors import OptionError
-    from srdd.policy import DEFAULTS, Policy, load, parse_floor, parse_limit, scope_of
 
     if any(scope) and not limits and not floors:
         raise OptionError("--site, --quant and --layers narrow --limit and --floor; give one of those")

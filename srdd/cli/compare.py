@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from srdd.comparison_document import Comparison, ComparisonDocument, DriftTable
-    from srdd.report import Report
+    from srdd.documents.comparison import Comparison, ComparisonDocument, DriftTable
+    from srdd.documents.report import Report
 
 
 def compare(
@@ -42,14 +42,14 @@ def compare(
 
     Example: srdd compare step-100.json step-200.json --site output --quant mxfp4
     """
-    from srdd import compare as comparing
+    from srdd.analysis.comparison import changes as comparing
+    from srdd.analysis.comparison.comparability import comparable
+    from srdd.analysis.series import choose_kinds
     from srdd.cli import console
-    from srdd.comparability import comparable
-    from srdd.comparison_document import ComparisonDocument
+    from srdd.core.layers import parse_zones
+    from srdd.documents.comparison import ComparisonDocument
+    from srdd.documents.report import load
     from srdd.errors import OptionError
-    from srdd.layer_groups import parse_zones
-    from srdd.report import load
-    from srdd.series import choose_kinds
 
     _check_usage(reports, series, across)
     measured, chosen_zones = comparing.any_metric(metric), parse_zones(zones) if zones else None
@@ -89,7 +89,7 @@ def compare(
     if as_json:
         console.machine(document.model_dump_json(indent=1))
         return
-    from srdd.cli import change_tables
+    from srdd.exporters.terminal import comparison as change_tables
 
     out = console.people()
     change_tables.header(out, document)
@@ -119,7 +119,7 @@ def _check_usage(reports: Sequence[Path], series: bool, across: str | None) -> N
 
 def _canonical(documents: Sequence[Report], quant: str | None) -> list[str] | None:
     """Formats as reports name them, whether or not they hold them."""
-    from srdd.formats import parse
+    from srdd.core.formats import parse
 
     known = {spec for document in documents for spec in document.settings.formats}
     return None if quant is None else [text if text in known else parse(text).spec for text in quant.split(",")]
@@ -127,8 +127,8 @@ def _canonical(documents: Sequence[Report], quant: str | None) -> list[str] | No
 
 def _two_formats(base: Report, new: Report, quant: str | None) -> tuple[str, str]:
     """The format of the base and that of the new report: as named, or the first that differ."""
+    from srdd.analysis.series import choose_specs
     from srdd.errors import OptionError
-    from srdd.series import choose_specs
 
     named = quant.split(",") if quant else []
     if len(named) > 2:

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from srdd.errors import ReportError
+from srdd.exporters.terminal import HungUpError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,13 +18,9 @@ if TYPE_CHECKING:
 _WIDTH_WITHOUT_TERMINAL = 120  # rich would fall back to 80 and cut tables in CI logs
 
 
-class HungUpError(Exception):
-    """Nobody reads the output any more, as after `| head`. Typer would make an exit code 1 of a BrokenPipeError."""
-
-
 def people() -> Console:
     """A console for tables and messages that cuts no number; NO_COLOR is honoured by rich."""
-    from srdd.cli.fitted import FittedConsole
+    from srdd.exporters.terminal.fitted import FittedConsole
 
     to_stdout = sys.stdout.isatty()
     stream = sys.stdout if to_stdout else sys.stderr

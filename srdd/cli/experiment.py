@@ -10,7 +10,8 @@ import typer
 from srdd.cli import options
 
 if TYPE_CHECKING:
-    from srdd.rin import Schedule
+    from srdd.documents.rin import Schedule
+
 
 _Number = TypeVar("_Number", int, float)
 
@@ -84,12 +85,12 @@ def aqn(
 
     Example: srdd experiment aqn --model smollm2 --quant mxfp4 --report srdd-report.json --seeds 8
     """
+    from srdd.analysis.series import layer_series
     from srdd.cli import console
+    from srdd.core.files import check_writable, write_text
+    from srdd.core.formats import parse
+    from srdd.documents.report import read
     from srdd.errors import OptionError
-    from srdd.files import check_writable, write_text
-    from srdd.formats import parse
-    from srdd.report import read
-    from srdd.series import layer_series
 
     _check(kind, steps, learning_rate, train_batch, sigma_end)
     _check_counts(seeds, samples)
@@ -102,17 +103,17 @@ def aqn(
         console.problem(f"warning: {report} does not hold {fmt.spec}; its first format ranks the layers ({listed})")
     series = layer_series(document, site, spec, metric)
 
-    from srdd.cli import experiment_tables
     from srdd.cli.opening import open_with_text
-    from srdd.cli.scan_steps import bars_on
-    from srdd.experiments.aqn import run_aqn
-    from srdd.experiments.arms import make_arms
-    from srdd.experiments.fault import parse_fault
-    from srdd.experiments.modes import parse_modes
-    from srdd.experiments.profiles import check_target
-    from srdd.experiments.same_model import check_report
-    from srdd.experiments.trial import Training
-    from srdd.impact.fake import EXCLUDE
+    from srdd.cli.progress import bars_on
+    from srdd.exporters.terminal import experiment as experiment_tables
+    from srdd.models.fake import EXCLUDE
+    from srdd.runs.experiments.aqn import run_aqn
+    from srdd.runs.experiments.arm_trial import Training
+    from srdd.runs.experiments.arms import make_arms
+    from srdd.runs.experiments.fault import parse_fault
+    from srdd.runs.experiments.modes import parse_modes
+    from srdd.runs.experiments.profiles import check_target
+    from srdd.runs.experiments.same_model import check_report
 
     planted = None if fault is None else parse_fault(fault)
     if planted is not None and planted.layer >= series.depth:
@@ -222,7 +223,7 @@ def _or(given: _Number | None, default: _Number) -> _Number:
 
 
 def _schedule(kind: str, sigma_start: float, sigma_end: float | None) -> Schedule:
-    from srdd.cli.multipliers import _schedule as make
+    from srdd.cli.options import _schedule as make
 
     if kind == "inference":
         return make("constant", sigma_start, None, None, None)

@@ -15,9 +15,9 @@ def formats(
 
     Example: srdd formats
     """
-    from srdd.baselines import gaussian
     from srdd.cli import console
-    from srdd.formats import ELEMENTS, FORMATS, SYNONYMS
+    from srdd.core.formats import ELEMENTS, FORMATS, SYNONYMS
+    from srdd.core.gaussian import gaussian
 
     if as_json:
         rows = [

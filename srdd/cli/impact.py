@@ -10,8 +10,9 @@ import typer
 from srdd.cli import options
 
 if TYPE_CHECKING:
-    from srdd.formats import BlockFormat
-    from srdd.impact_document import Point
+    from srdd.core.formats import BlockFormat
+    from srdd.documents.impact import Point
+
 
 _POINTS: dict[str, Point] = {"w": "weight", "a": "input", "wa": "both"}
 
@@ -59,17 +60,17 @@ def impact(
     Example: srdd impact --model smollm2 --quant mxfp4 --modes wa --attribute gradient,swap
     """
     from srdd.cli import console
-    from srdd.files import check_writable, write_text
+    from srdd.core.files import check_writable, write_text
 
     formats, points, attributes = _formats(quant), _points(modes), _attributes(attribute)
     _check_numbers(rows, label_samples, attributes)
     check_writable(out)
 
-    from srdd.cli import impact_tables
     from srdd.cli.opening import open_with_text
-    from srdd.cli.scan_steps import bars_on
-    from srdd.impact.fake import EXCLUDE
-    from srdd.impact.run import measure_impact
+    from srdd.cli.progress import bars_on
+    from srdd.exporters.terminal import impact as impact_tables
+    from srdd.models.fake import EXCLUDE
+    from srdd.runs.impact.run import measure_impact
 
     people = console.people()
     opened, sequences = open_with_text(
@@ -133,8 +134,8 @@ def _check_numbers(rows: int, label_samples: int, attributes: list[str]) -> None
 
 
 def _formats(quant: list[str] | None) -> list[BlockFormat | None]:
+    from srdd.core.formats import parse_list
     from srdd.errors import OptionError
-    from srdd.formats import parse_list
 
     names = [name.strip() for text in quant or () for name in text.split(",")]
     if not names:

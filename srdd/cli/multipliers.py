@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from srdd.cli.options import _schedule
+from srdd.exporters.terminal.rin import show
 
-    from srdd.rin import RinConfig, Schedule
-    from srdd.series import Series
+if TYPE_CHECKING:
+    from srdd.documents.rin import RinConfig
 
 FORMS = ("yaml", "json", "hydra", "verl-fork")
-_BAR_WIDTH = 30
-_CAVEAT = (
-    "Multipliers tell where, not how much: a sigma that a model with 16-bit activations bears can break one with 4-bit "
-    "activations. No gain of guided over uniform noise is promised; compare them with several seeds."
-)
 
 
 def multipliers(
@@ -80,11 +75,11 @@ def multipliers(
     """
     from importlib.metadata import version
 
+    from srdd.analysis.multipliers import guide
+    from srdd.analysis.strategies import Choices
     from srdd.cli import console, outputs
+    from srdd.documents.report import read
     from srdd.errors import OptionError
-    from srdd.guidance import guide
-    from srdd.multipliers import Choices
-    from srdd.report import read
 
     form = _form(chosen, out, as_json)
     outputs.check(out, force)
@@ -111,7 +106,7 @@ def multipliers(
     if out is not None:
         outputs.write(out, text)
     if form == "hydra":
-        from srdd.exporters.hydra import WARNING
+        from srdd.exporters.rin.hydra import WARNING
 
         console.problem(f"warning: {WARNING}")
     if as_json or (out is None and chosen):
@@ -124,49 +119,9 @@ def multipliers(
         people.print(f"{form}: {out}")
 
 
-def show(out: Console, series: Series, config: RinConfig) -> None:
-    """A bar per layer, what the strategy decided, which modules no noise reaches, and what the numbers cannot tell."""
-    from rich.markup import escape
-
-    metric, schedule = series.metric, config.schedule
-    values = zip(series.layers, series.values, series.standard_errors, strict=True)
-    errors = {layer: f"{metric.text(v)} ± {metric.text(e)}" if e == e else metric.text(v) for layer, v, e in values}
-    largest = max(config.layer_multipliers.values())
-    unit = f" {metric.unit}" if metric.unit else ""
-    columns: list[str] = [*(config.norm_multipliers or {})]
-    columns += ["learning rate"] * (config.lr_multipliers is not None)
-    columns += [f"from {phase.from_share:.0%}" for phase in config.phases]
-    heading = "".join(f"{name:>14}" for name in columns)
-    out.print(f"[bold]layer  {metric.name + unit:>18}  multiplier{'':<{_BAR_WIDTH - 2}}{heading}[/bold]")
-    for layer, multiplier in config.layer_multipliers.items():
-        bar = "█" * round(_BAR_WIDTH * multiplier / largest)
-        extra = [values.get(layer) for values in (config.norm_multipliers or {}).values()]
-        extra += [config.lr_multipliers[layer]] if config.lr_multipliers else []
-        extra += [phase.layer_factors[layer] for phase in config.phases]
-        cells = "".join(f"{'-' if value is None else f'{value:.3f}':>14}" for value in extra)
-        out.print(f"{layer:5d}  {errors[layer]:>18}  [cyan]{bar:<{_BAR_WIDTH}}[/cyan] {multiplier:.3f}{cells}")
-    course = {
-        "staged": f"sigma {schedule.sigma_start:g} to {schedule.sigma_end:g} in {schedule.num_stages} stages",
-        "linear": f"sigma {schedule.sigma_start:g} to {schedule.sigma_end:g} in a straight line",
-        "constant": f"sigma {schedule.sigma_start:g} throughout",
-    }[schedule.kind]
-    silent = f", the first {schedule.warmup_share:.0%} silent" if schedule.warmup_share else ""
-    silent = " (the first silent)" if schedule.num_stages and schedule.warmup_share is None else silent
-    size = "times each weight's own rms, " if config.relative else ""
-    out.print(
-        f"{config.provenance.strategy}: {course}{silent}, {size}on {config.target} weights; the layer's factor "
-        "multiplies it"
-    )
-    for note in config.provenance.notes:
-        out.print(f"  {escape(note)}")
-    if config.feeds is not None:
-        attention, mlp, unfed = (", ".join(names) or "nothing" for names in vars(config.feeds).values())
-        out.print(f"the attention norm feeds {attention}; the MLP norm {mlp}; no norm, and so no noise: {unfed}")
-    out.print(f"[yellow]note:[/yellow] {_CAVEAT}")
-
-
 def _render(config: RinConfig, form: str) -> str:
-    from srdd.exporters import hydra, structured, verl_fork
+    from srdd.documents import saving as structured
+    from srdd.exporters.rin import hydra, verl_fork
 
     if form == "hydra":
         return hydra.render(config)
@@ -174,8 +129,8 @@ def _render(config: RinConfig, form: str) -> str:
 
 
 def _form(form: str | None, out: Path | None, as_json: bool) -> str:
+    from srdd.documents.saving import form_of
     from srdd.errors import OptionError
-    from srdd.exporters.structured import form_of
 
     if form is None:
         return form_of(out.suffix) if out else "yaml"
@@ -184,32 +139,6 @@ def _form(form: str | None, out: Path | None, as_json: bool) -> str:
     if form not in FORMS:
         raise OptionError(f"--format {form}: expected one of {', '.join(FORMS)}")
     return form
-
-
-def _schedule(
-    kind: str, sigma_start: float, sigma_end: float | None, num_stages: int | None, warmup: float | None
-) -> Schedule:
-    from pydantic import ValidationError
-
-    from srdd.errors import OptionError
-    from srdd.rin import Schedule
-
-    if sigma_end is None:
-        sigma_end = sigma_start if kind == "constant" else 0.0005
-    if num_stages is None and kind == "staged":
-        num_stages = 10
-    try:
-        return Schedule(
-            kind=kind,  # type: ignore[arg-type]  # pydantic refuses what is none
-            sigma_start=sigma_start,
-            sigma_end=sigma_end,
-            num_stages=num_stages,
-            warmup_share=warmup,
-        )
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        place = {"warmup_share": "--warmup", "kind": f"--schedule {kind}"}.get(str(first["loc"][0]), first["loc"][0])
-        raise OptionError(f"{place}: {first['msg']}") from problem
 
 
 def _clamp(text: str | None) -> tuple[float, float] | None:

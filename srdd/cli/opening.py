@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from srdd.calibration import Sequences
-    from srdd.source import OpenModel
+    from srdd.models.source import OpenModel
+    from srdd.runs.calibration import Sequences
 
 
 def open_with_text(
@@ -34,8 +34,8 @@ def open_with_text(
     """The model and its sequences; `opening` goes to open_model. Raises SourceError, CalibrationError, OptionError."""
     from rich.markup import escape
 
-    from srdd import calibration
-    from srdd.source import open_model
+    from srdd.models.source import open_model
+    from srdd.runs import calibration
 
     check_options(
         data,
@@ -84,7 +84,8 @@ def check_options(
     device_map: str | None,
 ) -> None:
     """What can be refused before a model is opened, which may take minutes. Raises SrddError as running it would."""
-    from srdd import calibration, source
+    from srdd.models import source
+    from srdd.runs import calibration
 
     calibration.check(data, text_column=text_column, samples=samples, seq_len=seq_len, batch_size=batch_size, seed=seed)
     check_backend(backend, source.check_options(dtype, device, device_map))

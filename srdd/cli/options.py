@@ -6,9 +6,13 @@ Not here: what a command does with them, and the checks before a model is opened
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from srdd.documents.rin import Schedule
+
 
 Data = Annotated[Path | None, typer.Option("--data", help="Text or token ids, as for scan. Default: own text.")]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column of the text in --data.")]
@@ -34,3 +38,29 @@ Relative = Annotated[
 
 Document = Annotated[Path, typer.Option("--out", help="Where the document goes.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The document for machines on stdout.")]
+
+
+def _schedule(
+    kind: str, sigma_start: float, sigma_end: float | None, num_stages: int | None, warmup: float | None
+) -> Schedule:
+    from pydantic import ValidationError
+
+    from srdd.documents.rin import Schedule
+    from srdd.errors import OptionError
+
+    if sigma_end is None:
+        sigma_end = sigma_start if kind == "constant" else 0.0005
+    if num_stages is None and kind == "staged":
+        num_stages = 10
+    try:
+        return Schedule(
+            kind=kind,  # type: ignore[arg-type]  # pydantic refuses what is none
+            sigma_start=sigma_start,
+            sigma_end=sigma_end,
+            num_stages=num_stages,
+            warmup_share=warmup,
+        )
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        place = {"warmup_share": "--warmup", "kind": f"--schedule {kind}"}.get(str(first["loc"][0]), first["loc"][0])
+        raise OptionError(f"{place}: {first['msg']}") from problem

@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from srdd.core.files import check_new, write_text
 from srdd.errors import OptionError
-from srdd.files import check_new, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from srdd.report import Report
-    from srdd.series import Series
+    from srdd.analysis.series import Series
+    from srdd.documents.report import Report
 
 
 class Provenance(TypedDict):

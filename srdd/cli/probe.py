@@ -10,7 +10,7 @@ import typer
 from srdd.cli import options
 
 if TYPE_CHECKING:
-    from srdd.formats import BlockFormat
+    from srdd.core.formats import BlockFormat
 
 
 def probe(
@@ -51,20 +51,20 @@ def probe(
 
     Example: srdd probe --model smollm2 --quant mxfp4 --modes w16a16,w4a4 --seeds 5
     """
-    from srdd import rin
     from srdd.cli import console
-    from srdd.files import check_writable, write_text
+    from srdd.core.files import check_writable, write_text
+    from srdd.documents import rin
 
     fmt, grid = _format(quant), _numbers(sigmas)
     check_writable(out)
     guide = rin.load(multipliers) if multipliers is not None else None
 
-    from srdd.cli import probe_tables
     from srdd.cli.opening import open_with_text
-    from srdd.cli.scan_steps import bars_on
-    from srdd.experiments.modes import parse_modes
-    from srdd.experiments.probe import measure_probe, targets_of
-    from srdd.impact.fake import EXCLUDE
+    from srdd.cli.progress import bars_on
+    from srdd.exporters.terminal import probe as probe_tables
+    from srdd.models.fake import EXCLUDE
+    from srdd.runs.experiments.modes import parse_modes
+    from srdd.runs.experiments.probe import measure_probe, targets_of
 
     _check(criterion, limit, grid, range(seed, seed + seeds))
     names, targets = [mode.name for mode in parse_modes(modes, fmt)], targets_of(target)
@@ -118,8 +118,8 @@ def probe(
 
 
 def _format(quant: str) -> BlockFormat:
+    from srdd.core.formats import parse
     from srdd.errors import OptionError
-    from srdd.formats import parse
 
     if "," in quant:
         raise OptionError(f"--quant {quant}: a probe is of one format; run it once for each")
@@ -129,7 +129,7 @@ def _format(quant: str) -> BlockFormat:
 def _check(criterion: str, limit: float | None, sigmas: list[float] | None, seeds: range) -> None:
     """What measure_probe would refuse once the model is open; its texts name a setting, these the option."""
     from srdd.errors import OptionError
-    from srdd.experiments import probe as experiment
+    from srdd.runs.experiments import probe as experiment
 
     known = experiment.LIMITS
     if criterion not in known:

@@ -43,11 +43,11 @@ def report(
 
     Example: srdd report srdd-report.json --impact srdd-impact.json --out report.html
     """
-    from srdd.bundle import Choices, gather
+    from srdd.analysis.bundle import Choices, gather
     from srdd.cli import console
+    from srdd.core.files import check_new, write_bytes
     from srdd.errors import OptionError
-    from srdd.exporters import report_exporter, report_exporters
-    from srdd.files import check_new, write_bytes
+    from srdd.exporters.report import report_exporter, report_exporters
 
     exporter = report_exporter(out.suffix)
     given = {

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from srdd.cli import options
+from srdd.core.metrics import BY_NAME, METRICS
+from srdd.core.verdicts import CLASSIC
+from srdd.errors import OptionError
 
 if TYPE_CHECKING:
-    from srdd.report import Report
-    from srdd.sites import SiteMap
+    from srdd.documents.report import Report
+    from srdd.models.sites import SiteMap
 
 _ALL = "weight,input,output"
 
@@ -64,10 +69,9 @@ def scan(
     """
     from srdd.cli import console
     from srdd.cli.opening import refuse_unused
+    from srdd.core.files import check_writable
+    from srdd.core.formats import parse_list
     from srdd.errors import OptionError
-    from srdd.files import check_writable
-    from srdd.formats import parse_list
-    from srdd.verdicts import parse_thresholds
 
     # Everything that can be refused without torch is refused first, before anything slow is loaded.
     if not quant:
@@ -113,7 +117,7 @@ def scan(
     if as_json:
         console.machine(summary_json(report))
     else:
-        from srdd.cli import tables
+        from srdd.exporters.terminal import report as tables
 
         tables.scanned(people, report)
     people.print(f"Report: {target}. Look inside with `srdd show {target}`, or `--layer N` for the modules of a layer.")
@@ -143,3 +147,32 @@ def summary_json(report: Report) -> str:
     rows = [row.model_dump() for row in report.summary]
     document = {"model": report.model.id, "warnings": report.warnings, "rows": rows}
     return json.dumps(document, indent=1, sort_keys=True)
+
+
+def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
+    """The classic thresholds with overrides such as "sqnr_db=18" applied.
+
+    Raises OptionError, also for a metric given twice and for a limit that no measurement can cross.
+    """
+    thresholds = dict(CLASSIC)
+    seen: set[str] = set()
+    for text in texts:
+        name, equals, number = text.partition("=")
+        metric = BY_NAME.get(name.strip())
+        if not equals or metric is None or metric.better is None:
+            known = ", ".join(m.name for m in METRICS if m.better is not None)
+            raise OptionError(f"--threshold {text} not understood; expected NAME=NUMBER with NAME one of: {known}")
+        try:
+            thresholds[metric.name] = float(number)
+        except ValueError:
+            raise OptionError(f"--threshold {text}: {number!r} is no number") from None
+        if not math.isfinite(thresholds[metric.name]):
+            raise OptionError(f"--threshold {text}: expected a finite number")
+        if metric.name in seen:
+            raise OptionError(f"--threshold {text}: {metric.name} is given twice; give it once")
+        seen.add(metric.name)
+        low, high = -1 if metric.name == "cosine" else 0, 1
+        if metric.unit != "dB" and not low <= thresholds[metric.name] <= high:
+            share = ", e.g. 0.1 for 10%" if metric.unit == "%" else ""
+            raise OptionError(f"--threshold {text}: expected {low} to {high}{share}")
+    return thresholds

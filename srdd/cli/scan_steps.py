@@ -5,27 +5,30 @@ Not here: options (scan.py) and tables (tables.py). A weights-only scan of safet
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from srdd import calibration, scanner
-from srdd.calibration import Sequences
-from srdd.checkpoint import Checkpoint, open_checkpoint
-from srdd.checkpoint_sites import checkpoint_sites
 from srdd.cli.opening import check_backend, check_options, refuse_unused, text_limits
+from srdd.cli.progress import bars_on
+from srdd.core.formats import BlockFormat
+from srdd.core.layers import parse_layers
+from srdd.documents.report import Report
+from srdd.documents.schema import KINDS
 from srdd.errors import CalibrationError, OptionError
-from srdd.formats import BlockFormat
-from srdd.report import Report
-from srdd.schema import KINDS
-from srdd.selection import Selection, parse_layers
-from srdd.sites import SiteMap
-from srdd.source import OpenModel, first_unpacking, needs_model, open_model, quiet_hub
+from srdd.models.checkpoint_sites import checkpoint_sites
+from srdd.models.files.checkpoint import Checkpoint, open_checkpoint
+from srdd.models.quiet import quiet_hub
+from srdd.models.selection import Selection
+from srdd.models.sites import SiteMap
+from srdd.models.source import OpenModel, first_unpacking, needs_model, open_model
+from srdd.runs import calibration
+from srdd.runs.calibration import Sequences
+from srdd.runs.scans import checkpoint as checkpoint_scanner
+from srdd.runs.scans import model as scanner
 
 _DEFAULTS = {"samples": 16, "seq_len": 512, "batch_size": 4, "seed": 0}
 _OF_TEXT = ("data", "text_column", "samples", "seq_len", "batch_size")
@@ -105,7 +108,7 @@ def _run_checkpoint(request: Request, out: Console) -> tuple[SiteMap, Report | N
     if request.dry_run:
         return found, None
     with bars_on(out) as progress:
-        report = scanner.scan_checkpoint(
+        report = checkpoint_scanner.scan_checkpoint(
             checkpoint,
             request.formats,
             selection,
@@ -191,28 +194,6 @@ def _plan(out: Console, request: Request, name: str, found: SiteMap, sequences: 
         out.print(f"  tokens   {count * length} ({count} sequences of {length}) from {escape(sequences.source)}")
         if sequences.dropped:
             out.print(f"  dropped  {escape(sequences.dropped)}")
-
-
-@contextmanager
-def bars_on(out: Console) -> Iterator[scanner.Progress]:
-    """One progress bar per stage, with the time left; a plain log shows nothing but the end."""
-    columns = (
-        TextColumn("{task.description:<12}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=out, transient=not out.is_terminal) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done)
-
-        yield advance
 
 
 __all__ = ["Checkpoint", "Request", "run"]

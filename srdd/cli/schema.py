@@ -11,6 +11,6 @@ def schema() -> None:
     Example: srdd schema > srdd-report.schema.json
     """
     from srdd.cli import console
-    from srdd.report import json_schema
+    from srdd.documents.report import json_schema
 
     console.machine(json.dumps(json_schema(), indent=2, sort_keys=True))

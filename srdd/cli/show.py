@@ -10,11 +10,12 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from srdd.experiment_document import Experiment
-    from srdd.impact_document import Impact
-    from srdd.probe_document import Probe
-    from srdd.report import Report
-    from srdd.schema import Kind
+    from srdd.documents.experiment import Experiment
+    from srdd.documents.impact import Impact
+    from srdd.documents.probe import Probe
+    from srdd.documents.report import Report
+    from srdd.documents.schema import Kind
+
 
 _TOP = 10  # layers, or Linears of an impact document
 
@@ -37,9 +38,10 @@ def show(
 
     Example: srdd show srdd-report.json --site output --quant mxfp4 --top 5
     """
+    from srdd.analysis.series import choose_kinds, choose_specs
+    from srdd.documents.opening import load_any
+    from srdd.documents.report import Report
     from srdd.errors import OptionError
-    from srdd.report import Report, load_any
-    from srdd.series import choose_kinds, choose_specs
 
     if top is not None and (as_json or layer is not None):
         raise OptionError(f"--top has no effect with {'--json' if as_json else '--layer'}; leave it out")
@@ -52,7 +54,8 @@ def show(
         _print_json(document, kinds, specs, layer)
         return
 
-    from srdd.cli import console, tables
+    from srdd.cli import console
+    from srdd.exporters.terminal import report as tables
 
     out = console.people()
     tables.header(out, document)
@@ -73,10 +76,19 @@ def show(
 def _show_other(
     document: Impact | Probe | Experiment, top: int | None, as_json: bool, unused: dict[str, object]
 ) -> None:
-    from srdd.cli import console, experiment_tables, impact_tables, probe_tables
+    from srdd.cli import console
+    from srdd.documents.impact import Impact
+    from srdd.documents.probe import Probe
     from srdd.errors import OptionError
-    from srdd.impact_document import Impact
-    from srdd.probe_document import Probe
+    from srdd.exporters.terminal import (
+        experiment as experiment_tables,
+    )
+    from srdd.exporters.terminal import (
+        impact as impact_tables,
+    )
+    from srdd.exporters.terminal import (
+        probe as probe_tables,
+    )
 
     if not isinstance(document, Impact):
         unused["--top"] = top

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from srdd.core.formats import BlockFormat, parse
 from srdd.errors import TensorError
-from srdd.formats import BlockFormat, parse
 
 
 def formats_of(fmts: str | BlockFormat | Sequence[str | BlockFormat]) -> tuple[BlockFormat, ...]:

@@ -18,11 +18,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from srdd.float64 import to_float64
-from srdd.formats import BlockFormat, Scale
+from srdd.core.formats import BlockFormat, Scale
+from srdd.core.tally import FIELDS
+from srdd.kernels.precision import to_float64
 from srdd.kernels.rounding import round_to
 from srdd.kernels.scales import block_scales
-from srdd.tally import FIELDS
 
 GROUP = 2048  # elements
 _ROWS = 64  # of a group where it is summed, whatever the block's width: so many float32 numbers are added in a row

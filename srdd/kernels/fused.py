@@ -19,11 +19,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from srdd.float64 import home
-from srdd.formats import BlockFormat, Rule, Scale
+from srdd.core.formats import BlockFormat, Rule, Scale
+from srdd.core.tally import FIELDS, IS_MAX
 from srdd.kernels import expression
-from srdd.kernels.tiling import NATIVE, as_sheets, common_block, from_groups, strips, to_groups
-from srdd.tally import FIELDS, IS_MAX
+from srdd.kernels.precision import home
+from srdd.kernels.tiling import (
+    NATIVE,
+    as_sheets,
+    common_block,
+    from_groups,
+    strips,
+    to_groups,
+)
 
 _N, _EXCLUDED = FIELDS.index("n"), FIELDS.index("excluded")
 _TENSOR_RANGE = 6.0 * 448.0  # nvfp4: largest E2M1 times largest E4M3

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from srdd.formats import E4M3, BlockFormat, Element, Rule, Scale, parse
-from srdd.tally import FIELDS
+from srdd.core.formats import E4M3, BlockFormat, Element, Rule, Scale, parse
+from srdd.core.tally import FIELDS
 
 _NVFP4_TENSOR_RANGE = 6.0 * 448.0  # 2688: largest E2M1 times largest E4M3
 _MIN_BLOCK_SCALE = {
@@ -59,7 +59,7 @@ def measure(
     generator: torch.Generator | None = None,
     global_amax: Tensor | float | None = None,
 ) -> Tensor:
-    """The tally of `x` under the format: one float64 vector in the order of `srdd.tally.FIELDS`, on x's device."""
+    """The tally of `x` under the format: one float64 vector in the order of `srdd.core.tally.FIELDS`, on x's device."""
     blocks = _quantize(x, parse(fmt), generator, global_amax)
     keep = blocks.real & ~blocks.bad
     x64, q64, limit = (t.expand_as(blocks.q)[keep] for t in (blocks.x, blocks.q, blocks.limit))
@@ -136,7 +136,7 @@ def _quantize(
 
 
 def _e8m0_exponent(amax: Tensor, fmt: BlockFormat) -> Tensor:
-    """OCP MX v1.0 section 6.3 for `floor`; the others as in `srdd.formats.Rule`. amax: float64, zero or more."""
+    """OCP MX v1.0 section 6.3 for `floor`; the others as in `srdd.core.formats.Rule`. amax: float64, zero or more."""
     mantissa, exponent = torch.frexp(amax)
     significand, exponent = 2 * mantissa, exponent - 1  # amax = significand * 2^exponent, 1 <= significand < 2
     largest = fmt.element.max / 2.0**fmt.element.emax

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from srdd.formats import BlockFormat, Element, Scale
+from srdd.core.formats import BlockFormat, Element, Scale
 
 
 def round_to(y: Tensor, x: Tensor, fmt: BlockFormat, noise: Tensor | None) -> Tensor:

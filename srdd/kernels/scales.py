@@ -1,6 +1,6 @@
 """The scale of every block, by all rules, from the bits of its amax: branch-free, for eager and compiled use.
 
-Not here: what is done with a scale (expression.py), and what the rules mean (`srdd.formats.Rule`).
+Not here: what is done with a scale (expression.py), and what the rules mean (`srdd.core.formats.Rule`).
 
 Worked number: amax 3.9 has bits 0x4079999A. mxfp4:even adds 2^21 and keeps the exponent: 0x40800000 = 4, less emax 2:
 scale 1. mxfp4:floor adds nothing: 2, less emax 2: scale 0.5.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from srdd.formats import E4M3, BlockFormat, Rule, Scale
+from srdd.core.formats import E4M3, BlockFormat, Rule, Scale
 from srdd.kernels.rounding import nearest
 
 _EXPONENT = 0x7F800000

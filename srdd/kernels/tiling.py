@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from srdd.formats import BlockFormat
+from srdd.core.formats import BlockFormat
 from srdd.kernels.expression import GROUP
 
 NATIVE = (torch.bfloat16, torch.float16, torch.float32)  # other types are cast strip by strip

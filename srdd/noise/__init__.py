@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from srdd.noise.stream import NoisyStream as NoisyStream
     from srdd.noise.trl import attach as attach
 
+
 # Resolved when first used (PEP 562): the schedule needs no torch.
 _HOME = {
     "Injection": "srdd.noise.injector",

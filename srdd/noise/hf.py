@@ -22,12 +22,12 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback
 
-from srdd import rin
+from srdd.documents import rin
+from srdd.documents.rin import RinConfig
 from srdd.errors import NoiseError
 from srdd.noise.injector import Injector
 from srdd.noise.learning_rates import require_rates
 from srdd.noise.record import Record, require_noise_ahead
-from srdd.rin import RinConfig
 
 log = logging.getLogger(__name__)
 

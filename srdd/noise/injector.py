@@ -18,11 +18,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from srdd.documents.rin import RinConfig
 from srdd.errors import NoiseError, OptionError
-from srdd.float64 import home, to_float64
+from srdd.kernels.precision import home, to_float64
 from srdd.noise.plan import NoisePlan
 from srdd.noise.targets import Target
-from srdd.rin import RinConfig
 
 _MARK = "_srdd_noisy"  # on a parameter while it carries noise, seen by every injector
 

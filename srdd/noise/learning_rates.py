@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback
 
-from srdd import rin
+from srdd.documents import rin
+from srdd.documents.rin import RinConfig
 from srdd.errors import NoiseError, OptionError
-from srdd.noise.targets import check_layers, layer_of
-from srdd.rin import RinConfig
-from srdd.sites import decoder_layers
+from srdd.models.modules import decoder_layers, layer_of
+from srdd.noise.targets import check_layers
 
 # Keys in a parameter group: its multiplier, the group it was split from, and that one's rate at the time.
 RATIO, ORIGIN, START = "srdd_ratio", "srdd_origin", "srdd_start"

@@ -16,14 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from srdd import rin
+from srdd.documents import rin, schedule
+from srdd.documents.rin import RinConfig
 from srdd.errors import NoiseError, NoiseWarning
-from srdd.evaluating import require_module
-from srdd.float64 import to_float64
-from srdd.noise import schedule
+from srdd.kernels.precision import to_float64
+from srdd.models.modules import require_module
 from srdd.noise.draw import changed_share, normal
 from srdd.noise.targets import Target, find_targets, unit_offset
-from srdd.rin import RinConfig
 
 _SAMPLE = 1024  # values of a weight from which the effect of rounding is estimated
 _FEW = 0.01  # share of moved weights below which noise has in effect ended

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 
+from srdd.documents import schedule
+from srdd.documents.rin import Schedule
 from srdd.errors import NoiseError
-from srdd.noise import schedule
 from srdd.noise.injector import Injection
-from srdd.rin import Schedule
 
 
 class Record:

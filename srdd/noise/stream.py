@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from srdd.documents.rin import RinConfig
 from srdd.errors import NoiseError
-from srdd.float64 import to_float64
+from srdd.kernels.precision import to_float64
 from srdd.noise.draw import canonical
 from srdd.noise.injector import Injection, Touched
 from srdd.noise.plan import NoisePlan, some
-from srdd.rin import RinConfig
 
 
 class NoisyStream:

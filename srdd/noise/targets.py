@@ -17,16 +17,11 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
+from srdd.core.roles import _BEFORE_ATTENTION, _BEFORE_MLP, _SANDWICH, Norm
+from srdd.documents.rin import CLASSES, EXCLUDE, RinConfig
 from srdd.errors import NoiseError
-from srdd.feeds import Norm
+from srdd.models.modules import decoder_layers, fused_experts, layer_of
 from srdd.noise.draw import canonical
-from srdd.rin import CLASSES, EXCLUDE, RinConfig
-from srdd.sites import decoder_layers, fused_experts
-
-# Last parts of the names of norms that stand right before attention or the MLP.
-_BEFORE_ATTENTION = {"input_layernorm", "ln_1", "attention_norm", "self_attn_layer_norm", "norm1", "layernorm_before"}
-_BEFORE_MLP = {"pre_feedforward_layernorm", "ln_2", "ffn_norm", "norm2", "layernorm_after", "final_layer_norm"}
-_SANDWICH = "pre_feedforward_layernorm"  # with it, post_attention_layernorm follows attention and feeds no Linear
 
 
 @dataclass(frozen=True)
@@ -117,12 +112,6 @@ def _in_use(model: nn.Module, path: str) -> bool:
         replaced = not getattr(wrapper, "disable_adapters", False) and any(name in kept for name in names)
         return replaced == (part == "modules_to_save") and (part == "original_module" or parts[depth + 1] in names)
     return True
-
-
-def layer_of(path: str, stacks: dict[str, int]) -> int | None:
-    """The layer that a module or parameter stands in; None outside all layers."""
-    parts = path.split(".")
-    return next((stacks[p] for d in range(len(parts), 0, -1) if (p := ".".join(parts[:d])) in stacks), None)
 
 
 def _norm(model: nn.Module, path: str, kind: str) -> Norm | None:

@@ -25,9 +25,9 @@ from typing import Any, Literal, get_args
 import torch
 from transformers import TrainerCallback
 
-from srdd import rin
+from srdd.documents import rin, schedule
+from srdd.documents.rin import RinConfig
 from srdd.errors import NoiseError, OptionError
-from srdd.noise import schedule
 from srdd.noise.hf import RinCallback, refuse_sharding
 from srdd.noise.injector import Injector
 from srdd.noise.learning_rates import require_rates
@@ -35,7 +35,6 @@ from srdd.noise.plan import NoisePlan
 from srdd.noise.record import Record, require_noise_ahead
 from srdd.noise.stream import NoisyStream
 from srdd.noise.trl_push import VllmPush
-from srdd.rin import RinConfig
 
 log = logging.getLogger(__name__)
 

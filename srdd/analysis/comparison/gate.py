@@ -1,0 +1,182 @@
+"""The gate: a report held to limits beside a baseline, and to floors without one; the verdict follows from data alone.
+
+Not here: what limits are (policy.py), whether two reports may be compared (pairing.py), printing. A limit is checked on
+every decoder layer and on every site outside the layers (lm_head), or by module on every site, for each kind of site
+and format it holds for; a value that the baseline has and the new report lacks fails; what the baseline lacks is held
+to nothing, and that is said. A gain beyond a factor passes but is flagged: an error halved between two checkpoints is
+more often the wrong file than a gain.
+
+Worked number: "sqnr_db=-0.5" with 19.0 dB in the baseline of layer 7 and 16.0 dB now: bound 18.5, failed, named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from srdd.analysis.comparison.comparability import comparable
+from srdd.analysis.comparison.limits import Floor, Limit
+from srdd.analysis.comparison.pairing import By, Pair, pairs, within_noise
+from srdd.analysis.comparison.policy import DEFAULTS, Policy
+from srdd.core.formats import parse
+from srdd.core.layers import layer_numbers
+from srdd.core.metrics import Metric, as_error
+from srdd.core.verdicts import violates
+from srdd.documents.check import Case, Finding, Verdict
+from srdd.documents.report import Report
+from srdd.documents.schema import KINDS, Kind
+from srdd.errors import OptionError
+
+
+def check(
+    new: Report, baseline: Report | None, policy: Policy | None = None, *, allow_different_model: bool = False
+) -> Verdict:
+    """Hold `new` to the policy, by default the built-in limits, which need a baseline.
+
+    Raises OptionError for limits that match nothing, ReportError for what differs.
+    """
+    policy = Policy(limits=DEFAULTS, are_defaults=True) if policy is None else policy
+    if policy.limits and baseline is None:
+        raise OptionError("a limit compares with a baseline: give --baseline, or use --floor for absolute bounds")
+    notes: list[str] = []
+    cases: list[Case] = []
+    compared = _Pairs(baseline or new, new, policy.by)
+    for limit in policy.limits:
+        assert baseline is not None
+        kinds, specs = _chosen(limit, baseline)
+        notes += comparable(baseline, new, kinds, specs, allow_different_model=allow_different_model)
+        made, said = _cases(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
+        cases, notes = cases + made, notes + said
+    alone = _Pairs(new, new, policy.by)
+    for floor in policy.floors:
+        kinds, specs = _chosen(floor, new)
+        made, said = _cases(floor, alone, kinds, specs, policy, optional=False)
+        cases, notes = cases + made, notes + said
+    if not cases:
+        raise OptionError("nothing was checked: give --limit with --baseline, or --floor")
+    problems = [text for text in new.warnings if text.startswith("ERROR")]
+    return Verdict(
+        passed=not problems and all(case.passed for case in cases),
+        baseline=None if baseline is None else baseline.model.id,
+        new=new.model.id,
+        defaults=policy.are_defaults,
+        cases=cases,
+        problems=problems,
+        notes=list(dict.fromkeys(notes)),
+    )
+
+
+def _chosen(limit: Limit | Floor, report: Report) -> tuple[list[Kind], list[str]]:
+    """The kinds and formats of a report that a limit holds for. Raises OptionError when it has none of them."""
+    present = [kind for kind in KINDS if any(site.kind == kind for site in report.sites)]
+    kinds = [kind for kind in present if limit.site in (None, kind)]
+    if not kinds:
+        raise OptionError(f"{limit.text}: the report has {', '.join(present) or 'no sites'}")
+    known = report.settings.formats
+    if limit.quant is None:
+        return kinds, list(known)
+    spec = limit.quant if limit.quant in known else parse(limit.quant).spec
+    if spec not in known:
+        raise OptionError(f"{limit.text}: the report has {', '.join(known)}, not {spec}")
+    return kinds, [spec]
+
+
+class _Pairs:
+    """The pairs of two reports by kind and format, merged once for all limits."""
+
+    def __init__(self, base: Report, new: Report, by: By) -> None:
+        self._base, self._new, self._by = base, new, by
+        self._made: dict[tuple[Kind, str], list[Pair]] = {}
+
+    def of(self, kind: Kind, spec: str) -> list[Pair]:
+        if (kind, spec) not in self._made:
+            self._made[kind, spec] = pairs(self._base, self._new, kind, spec, by=self._by)
+        return self._made[kind, spec]
+
+
+def _cases(
+    limit: Limit | Floor,
+    compared: _Pairs,
+    kinds: Sequence[Kind],
+    specs: Sequence[str],
+    policy: Policy,
+    *,
+    optional: bool,
+) -> tuple[list[Case], list[str]]:
+    """One case per kind and format in which the metric is measured, and notes of where it is not.
+
+    Raises OptionError when it is measured nowhere and the limit is not `optional`.
+    """
+    wanted = None if limit.layers is None else set(layer_numbers(limit.layers, "layers"))
+    found: list[Case] = []
+    notes: list[str] = []
+    which = "this report" if isinstance(limit, Floor) else "the baseline"
+    for kind in kinds:
+        for spec in specs:
+            members = [p for p in compared.of(kind, spec) if wanted is None or p.layer in wanted]
+            findings = [f for p in members if (f := _finding(limit, p, policy)) is not None]
+            if findings:
+                found.append(_case(limit, kind, spec, findings))
+            unknown = [p.name for p in members if math.isnan(p.values(limit.metric)[0])]
+            if unknown:
+                names = ", ".join(unknown[:8]) + (" ..." if len(unknown) > 8 else "")
+                notes.append(f"not held to {limit.text}, {which} has no {limit.metric}: {kind} {spec} {names}")
+    if not found and not optional:
+        where = f"layers {limit.layers}" if limit.layers else "any layer or site"
+        raise OptionError(f"{limit.text} matches nothing: {limit.metric} is not known for {where} of {which}")
+    return found, notes
+
+
+def _case(limit: Limit | Floor, kind: Kind, spec: str, findings: Sequence[Finding]) -> Case:
+    metric = limit.of
+    ranked = sorted(findings, key=lambda f: -_excess(metric, f))
+    return Case(
+        kind=kind,
+        format=spec,
+        limit=limit.text,
+        metric=metric.name,
+        unit=metric.unit,
+        checked=len(findings),
+        worst=ranked[0],
+        failures=[f for f in ranked if not f.passed],
+        implausible=[f for f in ranked if f.implausible],
+    )
+
+
+def _finding(limit: Limit | Floor, pair: Pair, policy: Policy) -> Finding | None:
+    """None where the base has no value to hold the new one to; a floor's base is the report itself."""
+    metric = limit.of
+    base, value = pair.values(metric.name)
+    if math.isnan(base):
+        return None
+    bound = limit.bound(base)
+    passed = not math.isnan(value) and not violates(metric, value, bound)
+    if isinstance(limit, Floor):
+        return Finding(name=pair.name, base=None, new=value, bound=bound, passed=passed)
+    return Finding(
+        name=pair.name,
+        base=base,
+        new=value,
+        bound=bound,
+        passed=passed,
+        within_noise=not passed and within_noise(pair.change(metric.name), pair.error(metric)),
+        implausible=_implausible(metric, base, value, policy.implausible_gain),
+    )
+
+
+def _implausible(metric: Metric, base: float, new: float, factor: float) -> bool:
+    """A gain by more than the factor, and by more than what the metric calls material."""
+    if math.isnan(new) or abs(base - new) <= (metric.material or 0.0):
+        return False
+    before, after = as_error(metric, base), as_error(metric, new)
+    return before > factor * after
+
+
+def _excess(metric: Metric, finding: Finding) -> float:
+    """How far beyond its bound, in the metric's unit; a missing value is infinitely far."""
+    if math.isnan(finding.new):
+        return math.inf
+    if finding.new == finding.bound:  # both may be infinite: exact before and now
+        return 0.0
+    distance = finding.new - finding.bound
+    return -distance if metric.better == "up" else distance

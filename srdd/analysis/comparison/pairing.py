@@ -1,0 +1,104 @@
+"""Two reports side by side: which measurement of one belongs to which of the other, and the error of its change.
+
+Not here: whether they may be compared (comparability.py), tables of differences (compare.py) and limits (gate.py).
+
+The error of a change is that of the difference, not of two numbers: both reports saw the same sequences, and a hard
+text is hard for both. So the same sequence is left out of both (jackknife of the difference, see uncertainty.py).
+Worked number: relative errors of two equal sequences 0.3, 0.5 before and 0.4, 0.6 after are 0.4 and 0.5, each with
+standard error 0.1. The change is +0.1 in either sequence: its error is 0, where sqrt(0.1^2 + 0.1^2) would say 0.14.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from srdd.core.uncertainty import jackknife
+from srdd.documents.schema import Calibration, Kind, Measurement, same_sequences
+from srdd.documents.summary import layer_rows
+
+if TYPE_CHECKING:
+    from srdd.core.metrics import Metric
+    from srdd.documents.report import Report
+
+
+By = Literal["layer", "module"]
+WITHIN_NOISE = 2.0  # changes smaller than so many standard errors are called noise
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One decoder layer, or one site, in both reports."""
+
+    kind: Kind
+    spec: str  # in the base
+    new_spec: str
+    layer: int | None
+    name: str  # "layer 7" or the module's name
+    base: Measurement
+    new: Measurement
+    order: tuple[int, ...] | None  # where the new report holds the base's sequences; None: they are not the same
+
+    def values(self, metric: str) -> tuple[float, float]:
+        """Base and new; nan where not measured, +inf where exact."""
+        return self.base.value(metric), self.new.value(metric)
+
+    def change(self, metric: str) -> float:
+        """New minus base; two exact copies differ by 0."""
+        base, new = self.values(metric)
+        return 0.0 if base == new else new - base
+
+    def replicates(self, metric: Metric) -> list[float]:
+        """The change with the first, the second, ... sequence left out of both; empty when not paired or not finite."""
+        before, after = self.base.without_each(metric), self.new.without_each(metric)
+        if self.order is None or not len(self.order) == len(before) == len(after):
+            return []
+        changes = [after[place] - before[i] for i, place in enumerate(self.order)]
+        return changes if all(map(math.isfinite, changes)) else []  # without the one sequence it is exact or undefined
+
+    def error(self, metric: Metric) -> float:
+        """The standard error of the change; nan where there is none (weights, version 0)."""
+        if self.order is not None:
+            return jackknife(self.replicates(metric))
+        return math.hypot(self.base.error(metric.name), self.new.error(metric.name))
+
+
+def within_noise(change: float, error: float) -> bool:
+    """True when a change is smaller than twice its standard error; never without one."""
+    return abs(change) < WITHIN_NOISE * error
+
+
+def pairs(
+    base: Report, new: Report, kind: Kind, spec: str, new_spec: str | None = None, *, by: By = "layer"
+) -> list[Pair]:
+    """Every layer of one kind that both have, merged over its sites, then every site outside the layers they share.
+
+    By module: every site that both have, in the order of the report, none merged.
+    """
+    other = new_spec or spec
+    a, b = _measured(base, kind, spec, by), _measured(new, kind, other, by)
+    order = _order(base.settings.calibration, new.settings.calibration)
+    return [Pair(kind, spec, other, *key, measured, b[key], order) for key, measured in a.items() if key in b]
+
+
+def _measured(report: Report, kind: Kind, spec: str, by: By) -> dict[tuple[int | None, str], Measurement]:
+    if by == "module":
+        found = [s for s in report.sites if s.kind == kind and spec in s.formats]
+        return {(site.layer, site.name): site.formats[spec] for site in found}
+    sites = [
+        s.model_copy(update={"formats": {spec: s.formats[spec]}})
+        for s in report.sites
+        if s.kind == kind and spec in s.formats
+    ]
+    rows: dict[tuple[int | None, str], Measurement] = {
+        (row.layer, f"layer {row.layer}"): row.formats[spec] for row in layer_rows(sites)
+    }
+    return {**rows, **{(None, site.name): site.formats[spec] for site in sites if site.layer is None}}
+
+
+def _order(a: Calibration | None, b: Calibration | None) -> tuple[int, ...] | None:
+    if a is None or b is None or not same_sequences(a, b):
+        return None
+    places = {name: place for place, name in enumerate(b.sequence_hashes)}
+    return tuple(places[name] for name in a.sequence_hashes)

@@ -1,0 +1,75 @@
+"""What to do next about a report, each step with the command to type where srdd can do it.
+
+Not here: the verdict (advice.py, overview.py). Names come from strangers' checkpoints and a command is copied into a
+shell, so a name that is more than a name becomes a placeholder.
+
+Worked number: the model "a; rm -rf ~" is typed as MODEL, a folder called llama as path/to/llama.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from srdd.analysis.bundle import Bundle
+from srdd.core.layers import span
+from srdd.core.packaged_models import SHORT_NAMES
+from srdd.documents.advice import Advice
+from srdd.documents.schema import Kind, Model
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do next and, where srdd can do it, the command to type."""
+
+    why: str
+    command: str | None = None
+
+
+def next_steps(bundle: Bundle, kind: Kind, spec: str, advice: Advice | None, worst_layers: list[int]) -> list[Step]:
+    """In the order in which they help."""
+    model, file = _model(bundle.report.model), _typed(bundle.name, "REPORT")
+    quant = f"--site {kind} --quant {spec}" if _typed(spec) == spec else f"--site {kind}"
+    if bundle.report.has_errors:  # whatever else the numbers say, they say it of what is left of the tensors
+        return [Step("Repair the tensors with NaN or infinities, then scan again.")]
+    steps = []
+    if advice and advice.verdict == "reconsider_format":
+        why = f"Take {_with_bits(advice)}: it passes." if advice.next_format else "No format of this report passes."
+        steps.append(Step(why, None if advice.next_format else f"srdd scan --model {model} --quant {_others(bundle)}"))
+    elif advice and advice.flagged:
+        kept = [row.layer for row in advice.flagged if row.action == "higher precision"]
+        steps.append(Step(f"Keep layer(s) {span(sorted(kept))} in higher precision.", f"srdd advise {file} {quant}"))
+        if advice.verdict == "mixed_approach":
+            steps.append(Step("Train the others with noise.", f"srdd multipliers {file} {quant} --out rin.yaml"))
+    if worst_layers:
+        steps.append(Step("Look inside the worst layer.", f"srdd show {file} --layer {worst_layers[0]}"))
+    if bundle.impact is None:
+        why = "An error of a tensor is not yet a loss of the model: measure what it costs."
+        quant_of_cost = spec if _typed(spec) == spec else "FORMAT"
+        steps.append(Step(why, f"srdd impact --model {model} --quant {quant_of_cost} --out impact.json"))
+    steps.append(Step("Let no later checkpoint be worse.", f"srdd check new.json --baseline {file}"))
+    return steps
+
+
+def _with_bits(advice: Advice) -> str:
+    bits = {row.format: row.bits_per_value for row in advice.formats}
+    new, old = bits[advice.next_format or ""], bits[advice.quant]
+    return f"{advice.next_format}" + (f" ({new:g} bits a value instead of {old:g})" if new and old else "")
+
+
+def _model(model: Model) -> str:
+    """What to type for --model. A report knows a local folder by its name alone, not where it lies."""
+    name = _typed(model.id)
+    known = name == "MODEL" or "/" in name or model.revision or name in SHORT_NAMES
+    return name if known else f"path/to/{name}"
+
+
+def _typed(text: str, placeholder: str = "MODEL") -> str:
+    """Text that may be typed into a shell; what a stranger wrote otherwise becomes a placeholder."""
+    return text if re.fullmatch(r"[A-Za-z0-9_./][\w./:-]{0,200}", text, re.ASCII) else placeholder
+
+
+def _others(bundle: Bundle) -> str:
+    measured = {spec.partition(":")[0] for spec in bundle.report.settings.formats}
+    wanted = [name for name in ("nvfp4", "mxfp6_e2m3", "mxfp8_e4m3", "mxint8") if name not in measured]
+    return ",".join(wanted) or "mxfp8_e4m3"

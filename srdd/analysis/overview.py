@@ -1,0 +1,225 @@
+"""What a stranger asks of a report first: what is wrong, in which layers, how sure is that, what to do next.
+
+Not here: the rules (advice.py, causes.py, zones.py), what to type (next_steps.py), layout and markup
+(exporters). A flagged layer is "firm" when it lies beyond a limit by more than two of its standard errors; weights have
+no such error, they are what they are.
+
+Worked number: a limit of 33.2 % and a layer at 34.0 +- 0.3 %: 0.8 is more than 2 x 0.3, the layer is firm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from srdd.analysis.advice import advise
+from srdd.analysis.bundle import Bundle
+from srdd.analysis.causes import cause
+from srdd.analysis.next_steps import Step, next_steps
+from srdd.analysis.rankings import agreement, worst
+from srdd.analysis.series import series_of
+from srdd.analysis.zones import find
+from srdd.core.formats import parse
+from srdd.core.gaussian import gaussian
+from srdd.core.metrics import BY_NAME, MAIN, RANKED
+from srdd.documents.advice import Advice, Flagged
+from srdd.documents.report import Report
+from srdd.documents.schema import Kind, Layer
+from srdd.documents.zones import Cut, Zone
+from srdd.errors import FormatError, OptionError, ReportError
+
+KIND_TITLES: dict[Kind, str] = {"weight": "weights", "input": "Linear inputs", "output": "decoder-layer outputs"}
+TOP = 10
+FIRM = 2.0  # standard errors
+WORDS = {
+    "no_action": "No action needed",
+    "higher_precision": "A few layers need higher precision",
+    "mixed_approach": "Some layers need higher precision or training with noise",
+    "reconsider_format": "Reconsider this format: most layers are beyond its limits",
+}
+
+
+@dataclass(frozen=True)
+class WorstLayer:
+    """A layer at the top of the list: value and standard error of each main metric (nan: none), and why."""
+
+    layer: int
+    values: dict[str, tuple[float, float]]
+    beyond: list[str]
+    firm: bool | None  # None: it is beyond no limit, or has no standard error
+    cause: str
+    action: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The four answers for one kind of site under one format."""
+
+    kind: Kind
+    spec: str
+    verdict: str  # a key of WORDS, or "unknown"
+    headline: str
+    sentence: str
+    limits: list[str]
+    worst: list[WorstLayer]
+    worst_are_flagged: bool
+    sure: list[str]
+    steps: list[Step]
+    advice: Advice | None = None
+
+
+@dataclass(frozen=True)
+class FoundZones:
+    """Zones to shade, and what they were found from."""
+
+    zones: list[Zone]
+    cuts: list[Cut] = field(default_factory=list)
+    source: str = ""
+
+
+def overview(bundle: Bundle, kind: Kind, spec: str, found: FoundZones | None = None) -> Overview:
+    """The answers, from the report's own numbers."""
+    report = bundle.report
+    layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
+    advice, why_not = _advice(report, kind, spec)
+    flagged = {row.layer: row for row in advice.flagged} if advice else {}
+    ranked: Sequence[Layer] = worst(layers, spec, main_metric(layers, spec, BY_NAME), TOP)
+    if flagged:
+        rows = {layer.layer: layer for layer in layers}
+        ranked = [rows[number] for number in list(flagged)[:TOP]]
+    limits = advice.limits if advice else {}
+    listed = [_worst(layer, spec, flagged.get(layer.layer), limits) for layer in ranked]
+    headline = WORDS[advice.verdict] if advice else "No verdict"
+    sentence = f"{spec} on {KIND_TITLES[kind]}: {advice.rule if advice else why_not}"
+    if advice and advice.next_format:
+        sentence += f"; {advice.next_format} passes"
+    if report.has_errors:
+        headline = "Some tensors hold NaN or infinite values"
+        sentence = "Numbers leave the blocks that hold them out: repair those tensors before anything else"
+    return Overview(
+        kind=kind,
+        spec=spec,
+        verdict="broken" if report.has_errors else advice.verdict if advice else "unknown",
+        headline=headline,
+        sentence=f"{sentence}.",
+        limits=[limit_text(name, value) for name, value in limits.items()],
+        worst=listed,
+        worst_are_flagged=bool(flagged),
+        sure=[*_errors(report, kind, layers, spec, flagged, limits), *_rankings(layers, spec), *_cuts(found)],
+        steps=next_steps(bundle, kind, spec, advice, [row.layer for row in listed]),
+        advice=advice,
+    )
+
+
+def zones_of(bundle: Bundle, kind: Kind, spec: str, metric: str) -> FoundZones | None:
+    """The zones given, else those `srdd zones` finds; None where a layer has no number."""
+    if bundle.zones is not None:
+        made = bundle.zones.provenance
+        source = f"given: {made.metric} of {made.site} sites under {made.quant}, scheme {made.scheme}"
+        return FoundZones(bundle.zones.zones, bundle.zones.cuts, source)
+    sites = [site for site in bundle.report.sites if site.kind == kind]
+    try:
+        zones, cuts = find(series_of(sites, bundle.report, kind, spec, RANKED[metric]))
+    except (OptionError, ReportError):
+        return None
+    return FoundZones(zones, cuts, f"found from {metric} of {kind} sites under {spec}")
+
+
+def main_metric(layers: Sequence[Layer], spec: str, among: Iterable[str] = RANKED) -> str:
+    """The metric to look at first: relative error, or in a report without it the first that has a number."""
+    order = ["relative_error", "predicted_kl", "swap_kl", *BY_NAME]
+    known = (m for m in order if m in among and any(math.isfinite(x.formats[spec].value(m)) for x in layers))
+    return next((name for name in known if RANKED[name].better), "relative_error")
+
+
+def limit_text(name: str, value: float) -> str:
+    """ "sqnr_db < 18.03 dB": beyond the limit is on that side."""
+    metric = BY_NAME[name]
+    return f"{name} {'<' if metric.better == 'up' else '>'} {metric.text(value)} {metric.unit}".strip()
+
+
+def _advice(report: Report, kind: Kind, spec: str) -> tuple[Advice | None, str]:
+    """Advice against the format's own limits, else against the classic ones, else the reason why there is none."""
+    try:
+        return advise(report, kind, spec, "format" if gaussian(spec) else "classic"), ""
+    except (OptionError, ReportError) as problem:
+        return None, str(problem)
+
+
+def _worst(layer: Layer, spec: str, row: Flagged | None, limits: dict[str, float]) -> WorstLayer:
+    measured = layer.formats[spec]
+    values = {name: (measured.value(name), _error(layer, spec, name)) for name in MAIN}
+    text = cause(spec, measured) if measured.tally is not None else "not measured"
+    return WorstLayer(
+        layer=layer.layer,
+        values=values,
+        beyond=list(row.beyond) if row else [],
+        firm=_firm(layer, spec, row, limits) if row else None,
+        cause=text,
+        action=row.action if row else "none",
+    )
+
+
+def _error(layer: Layer, spec: str, name: str) -> float:
+    measured = layer.formats[spec]
+    return measured.error(name) if measured.sequences else math.nan
+
+
+def _firm(layer: Layer, spec: str, row: Flagged, limits: dict[str, float]) -> bool | None:
+    errors = {name: _error(layer, spec, name) for name in row.beyond}
+    if not any(math.isfinite(error) for error in errors.values()):
+        return None
+    return any(abs(value - limits[name]) > FIRM * errors[name] for name, value in row.beyond.items())
+
+
+def _errors(
+    report: Report,
+    kind: Kind,
+    layers: Sequence[Layer],
+    spec: str,
+    flagged: dict[int, Flagged],
+    limits: dict[str, float],
+) -> list[str]:
+    if kind == "weight":
+        return ["Weights are measured whole: their numbers have no sampling error."]
+    count = len(report.settings.calibration.sequence_hashes) if report.settings.calibration else 0
+    if count < 2 or not any(layer.formats[spec].sequences for layer in layers):
+        return ["No standard errors: they need two sequences or more, and a report with sums."]
+    text = f"± is one standard error over {count} calibration sequences"
+    few = "; with so few it is rough itself, scan more with --samples" if count < 8 else ""
+    firm = [_firm(layer, spec, flagged[layer.layer], limits) for layer in layers if layer.layer in flagged]
+    if not firm:
+        return [f"{text}{few}."]
+    beyond = f"{sum(map(bool, firm))} of {len(firm)} flagged layers are beyond a limit by more than {FIRM:g} of them"
+    return [f"{text}{few}.", f"{beyond}."]
+
+
+def _rankings(layers: Sequence[Layer], spec: str) -> list[str]:
+    found = agreement(layers, spec, TOP)
+    return [found.sentence()] if found else []
+
+
+def _cuts(found: FoundZones | None) -> list[str]:
+    if found is None:
+        return []
+    if len(found.zones) == 1:
+        return ["One zone: neighbouring layers differ no more than noise would."]
+    texts = [f"{zone.name} ({zone.span}) {zone.label}" for zone in found.zones]
+    lines = [f"Zones: {', '.join(texts)}; {found.source}."]
+    grades: dict[str, list[str]] = {}
+    for cut in found.cuts:
+        firm = "firm" if cut.stability >= 0.9 else "fair" if cut.stability >= 0.5 else "weak, do not build on it"
+        grades.setdefault(firm, []).append(f"{cut.before_layer} (found in {cut.stability:.0%})")
+    if grades:
+        said = "; ".join(f"{firm}: before layer {', '.join(places)}" for firm, places in grades.items())
+        lines.append(f"Cuts, {found.cuts[0].method}: {said}.")
+    return lines
+
+
+def bits_of(spec: str) -> float | None:
+    """Bits per value of a format; None for one this version does not know."""
+    try:
+        return parse(spec).bits_per_value
+    except FormatError:
+        return None

@@ -1,0 +1,120 @@
+"""One metric along the layers of a model: what zones, multipliers and advice are made from.
+
+Not here: sums and metrics (schema.py, metrics.py). A series has a number for every layer or does not exist: a layer
+without one is an error that names it, never a silent default.
+
+Worked number: sqnr_db 20 as an error is 10^(-20/20) = 0.1, the ratio of noise to signal in amplitude; relative_error
+0.1 is 0.1 itself. `errors` gives every metric in this form, larger is worse, so that ratios of layers mean something.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from srdd.core.formats import parse
+from srdd.core.metrics import COSTS, Metric, as_error, choose_metric
+from srdd.documents.report import Report
+from srdd.documents.schema import KINDS, Kind, Measurement, Site
+from srdd.documents.summary import layer_rows
+from srdd.errors import OptionError, ReportError
+
+
+@dataclass(frozen=True)
+class Series:
+    """`measurements[i]` belongs to layer `layers[i]`; layers ascend and may have gaps."""
+
+    kind: Kind
+    spec: str
+    metric: Metric
+    layers: tuple[int, ...]
+    measurements: tuple[Measurement, ...]
+    depth: int  # layers of the whole model, measured or not
+
+    @property
+    def values(self) -> list[float]:
+        """The metric of every layer, in its own unit."""
+        return [m.value(self.metric.name) for m in self.measurements]
+
+    @property
+    def standard_errors(self) -> list[float]:
+        """Jackknife errors; nan where a layer has none (weights, version 0)."""
+        return [m.error(self.metric.name) if m.sequences else math.nan for m in self.measurements]
+
+    @property
+    def errors(self) -> list[float]:
+        """The values as errors: positive, larger is worse, on a scale where a ratio means something."""
+        return [as_error(self.metric, value) for value in self.values]
+
+
+def choose_kinds(report: Report, site: str | None) -> list[Kind]:
+    """The kinds of site a report has, or the one asked for. Raises OptionError when the report lacks it."""
+    present = [kind for kind in KINDS if any(s.kind == kind for s in report.sites)]
+    kinds = present if site is None else [kind for kind in present if kind == site.rstrip("s")]
+    if not present:
+        raise OptionError("the report is empty: it has no sites; scan again")
+    if not kinds:
+        raise OptionError(f"--site {site}: the report has {', '.join(present)}")
+    return kinds
+
+
+def choose_kind(report: Report, site: str | None) -> Kind:
+    """The kind asked for, else outputs (what a layer passes on), inputs, weights. Raises OptionError."""
+    kinds = choose_kinds(report, site)
+    return next(kind for kind in reversed(KINDS) if kind in kinds)
+
+
+def choose_specs(report: Report, quant: str | None) -> list[str]:
+    """The formats of a report, or those asked for. Raises OptionError when the report lacks one."""
+    known = report.settings.formats
+    if quant is None:
+        return known
+    specs = []
+    for text in quant.split(","):
+        found = text if text in known else parse(text).spec
+        if found not in known:
+            raise OptionError(f"--quant {text}: the report has {', '.join(known)}")
+        specs.append(found)
+    return specs
+
+
+def layer_series(
+    report: Report, site: str | None = None, quant: str | None = None, metric: str = "relative_error"
+) -> Series:
+    """The series of one metric. Without `quant` the report's first format.
+
+    Raises OptionError for what the report lacks, ReportError when it has no layers or a layer has no finite number.
+    """
+    kind, spec = choose_kind(report, site), choose_specs(report, quant)[0]
+    return series_of([s for s in report.sites if s.kind == kind], report, kind, spec, choose_metric(metric))
+
+
+def series_of(sites: Sequence[Site], report: Report, kind: Kind, spec: str, metric: Metric) -> Series:
+    """The series of some sites, all of one kind, merged layer by layer. Raises ReportError as `layer_series` does."""
+    bare = [s.model_copy(update={"formats": {spec: s.formats[spec]}}) for s in sites if spec in s.formats]
+    rows = layer_rows(bare)
+    if not rows:
+        raise ReportError(f"the report has no layer with {kind} sites under {spec}; scan with --sites {kind}")
+    values = {row.layer: row.formats[spec].value(metric.name) for row in rows}
+    missing = [layer for layer, value in values.items() if not math.isfinite(value)]
+    if metric in COSTS and not any(metric.name in site.formats[spec].given for site in bare):
+        raise OptionError(
+            f"--metric {metric.name}: no impact was measured in this report; run `srdd impact` and give what it writes"
+        )
+    if missing:
+        shown = ", ".join(map(str, missing[:8])) + (" ..." if len(missing) > 8 else "")
+        absent = all(row.formats[spec].tally is None for row in rows)
+        why = "not in this report" if absent else "not finite"
+        raise ReportError(
+            f"{metric.name} of {kind} under {spec} is {why} for layer(s) {shown}; choose another --metric"
+        )
+    last = max(values)
+    return Series(
+        kind,
+        spec,
+        metric,
+        tuple(row.layer for row in rows),
+        tuple(row.formats[spec] for row in rows),
+        max(report.model.layer_count or 0, last + 1),
+    )

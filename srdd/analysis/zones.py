@@ -1,0 +1,156 @@
+"""Contiguous zones of layers: found from the data, or by a named scheme; one zone is a legal answer.
+
+Not here: the cutting itself (segmentation.py) and what to do about a zone (multipliers.py, advice.py). A zone's label
+compares the mean error of its layers with that of the whole model: "high" from 5 % above, "low" from 5 % below, else
+"medium" (5 % in amplitude is 0.4 dB of SQNR). Means are taken over layers, each counting the same.
+
+Worked number: four layers with relative errors 0.2, 0.2, 0.4, 0.4 and the scheme "0-1,2-3": the model's mean is 0.3,
+the zones' are 0.2 (ratio 0.67, low) and 0.4 (ratio 1.33, high).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from statistics import fmean
+
+from srdd.analysis.segmentation import bootstrap, cuts, kept_in_samples, kept_without_one
+from srdd.analysis.series import Series
+from srdd.core.layers import span
+from srdd.core.metrics import RANKED
+from srdd.documents.zones import Cut, Label, Spread, Zone
+from srdd.errors import OptionError
+
+MAX_ZONES = 6
+MATERIAL = 0.05  # a mean this share above or below the model's own is called high or low
+_FLOOR_DB, _FLOOR_SHARE = 0.05, 0.005  # differences between layers below these are no structure
+
+# Where zones end, as shares of the depth: counted on 28 layers.
+_SHARES: dict[str, tuple[tuple[str, float], ...]] = {
+    "five": (
+        ("first", 4 / 28),
+        ("early-mid", 10 / 28),
+        ("middle", 20 / 28),
+        ("late-mid", 26 / 28),
+        ("last", 1.0),
+    ),
+    "edge-middle": (("first edge", 6 / 28), ("middle", 23 / 28), ("last edge", 1.0)),
+    "thirds": (("early", 1 / 3), ("middle", 2 / 3), ("late", 1.0)),
+}
+SCHEMES = ("auto", *_SHARES)
+
+
+def find(series: Series, scheme: str = "auto", max_zones: int | None = None) -> tuple[list[Zone], list[Cut]]:
+    """The zones of a series, every layer in exactly one; cuts with their stability when they were found from data.
+
+    `scheme` is one of SCHEMES or spans such as "0-3,4-9". Raises OptionError.
+    """
+    if scheme != "auto":
+        if max_zones is not None:
+            raise OptionError(f"--max-zones has no effect with --scheme {scheme}; leave it out")
+        groups = named(series, scheme) if scheme in _SHARES else spans(series, scheme)
+        return _zones(series, groups), []
+    most = MAX_ZONES if max_zones is None else max_zones
+    if most < 1 or (max_zones is not None and most > len(series.layers)):
+        raise OptionError(f"--max-zones {most}: expected 1 to {len(series.layers)}, as many as there are layers")
+    places = cuts(series.values, most, _floor(series))
+    edges = [0, *places, len(series.layers)]
+    groups = {f"zone {i + 1}": series.layers[a:b] for i, (a, b) in enumerate(pairwise(edges))}
+    return _zones(series, groups), _stability(series, places)
+
+
+def named(series: Series, scheme: str) -> dict[str, Sequence[int]]:
+    """The zones of a named scheme over the model's whole depth, without those in which nothing was measured."""
+    shares = _SHARES[scheme]
+    ends = [round(share * series.depth) for _, share in shares]
+    if series.depth >= len(shares):  # rounding must leave every zone a layer
+        for i in range(len(ends)):
+            ends[i] = max(ends[i], i + 1, (ends[i - 1] if i else 0) + 1)
+            ends[i] = min(ends[i], series.depth - (len(ends) - 1 - i))
+    groups: dict[str, Sequence[int]] = {}
+    for (name, _), (start, end) in zip(shares, pairwise([0, *ends]), strict=True):
+        layers = [layer for layer in series.layers if start <= layer < end]
+        if layers:
+            groups[name] = layers
+    return groups
+
+
+def spans(series: Series, text: str) -> dict[str, Sequence[int]]:
+    """Zones from "0-3,4-9,10": contiguous, in order, holding every layer of the series once. Raises OptionError."""
+    groups: dict[str, Sequence[int]] = {}
+    after = -1
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise OptionError(
+                f"--scheme {text!r} not understood at {part!r}; expected {', '.join(SCHEMES)}, or spans such as 0-3,4-9"
+            )
+        start, end = int(first), int(last or first)
+        if start <= after or end < start:
+            raise OptionError(f"--scheme {text!r}: {part.strip()} does not follow layer {after}; give spans in order")
+        after = end
+        layers = [layer for layer in series.layers if start <= layer <= end]
+        if not layers:
+            raise OptionError(f"--scheme {text!r}: {part.strip()} holds no layer; the report has {span(series.layers)}")
+        groups[part.strip()] = layers
+    missing = set(series.layers) - {layer for group in groups.values() for layer in group}
+    if missing:
+        raise OptionError(f"--scheme {text!r} leaves out layer(s) {span(sorted(missing))}; every layer needs a zone")
+    return groups
+
+
+def label_of(ratio: float) -> Label:
+    """How a zone's mean error, over the model's, is called."""
+    return "high" if ratio >= 1 + MATERIAL else "low" if ratio <= 1 - MATERIAL else "medium"
+
+
+def _zones(series: Series, groups: Mapping[str, Sequence[int]]) -> list[Zone]:
+    errors = dict(zip(series.layers, series.errors, strict=True))
+    measured = dict(zip(series.layers, series.measurements, strict=True))
+    overall = fmean(errors.values())
+    zones = []
+    for name, layers in groups.items():
+        mean = fmean(errors[layer] for layer in layers)
+        ratio = mean / overall if overall > 0 else 1.0
+        zones.append(
+            Zone(
+                name=name,
+                layers=list(layers),
+                label=label_of(ratio),
+                ratio=ratio,
+                worst_layer=max(layers, key=errors.__getitem__),
+                metrics=_spreads([measured[layer].value for layer in layers]),
+            )
+        )
+    return zones
+
+
+def _spreads(values_of: Sequence[Callable[[str], float]]) -> dict[str, Spread]:
+    spreads = {}
+    for metric in RANKED.values():
+        values = [value for of in values_of if math.isfinite(value := of(metric.name))]
+        if values:
+            spreads[metric.name] = Spread(mean=fmean(values), min=min(values), max=max(values))
+    return spreads
+
+
+def _floor(series: Series) -> float:
+    return _FLOOR_DB if series.metric.unit == "dB" else _FLOOR_SHARE * abs(fmean(series.values))
+
+
+def _stability(series: Series, places: Sequence[int]) -> list[Cut]:
+    if not places:
+        return []
+    counts = {len(m.sequences or ()) for m in series.measurements}
+    left_out = [m.without_each(series.metric) for m in series.measurements]
+    if len(counts) == 1 and min(counts) > 1 and all(math.isfinite(v) for row in left_out for v in row):
+        shares = kept_in_samples(places, bootstrap(series.values, left_out))
+        method = f"bootstrap over {min(counts)} sequences"
+    else:
+        shares = kept_without_one(places, series.values)
+        method = "one layer left out"
+    return [
+        Cut(before_layer=series.layers[place], stability=share, method=method)
+        for place, share in zip(places, shares, strict=True)
+    ]

@@ -1,0 +1,175 @@
+"""The metrics as rows: name, unit, which way is better, and the value as a function of a Tally.
+
+Not here: sums (tally.py), verdicts (verdicts.py) or printing. Tables, reports, gates and exporters iterate METRICS, so
+a new metric over existing sums is one row here and nothing else.
+
+Worked number: sum_x2 = 100 and sum_e2 = 1 give sqnr_db = 10 log10(100) = 20, relative_rms = 0.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from srdd.core.tally import Tally
+from srdd.errors import OptionError
+
+_MOST_DECIMALS = 7  # smaller numbers are written as 1.23e-08
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric. `of` returns nan where nothing was measured, and +inf for the SQNR of an exact copy."""
+
+    name: str
+    unit: Literal["dB", "%", ""]  # "%": stored as a ratio, shown times 100
+    better: Literal["up", "down"] | None
+    of: Callable[[Tally], float]
+    meaning: str
+    threshold: float | None = None  # the classic limit, a problem when the value is on its wrong side
+    material: float | None = None  # the smallest difference from the median that may be called unusual ...
+    material_share: float = 0.0  # ... or this share of the median, if larger. 0.06 in amplitude is 0.5 dB
+
+    def text(self, value: float | None) -> str:
+        """For people: 18.74, 9.7 %, 7511, 2.345e+05. None and nan are a dash."""
+        if value is None or math.isnan(value):
+            return "-"
+        if math.isinf(value):
+            return "exact" if value > 0 else "-inf"
+        if self in COSTS:
+            return significant(value)
+        return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.2f}" if abs(value) < 1e3 else f"{value:.4g}"
+
+
+def significant(value: float, error: float | None = None) -> str:
+    """Three digits that count, and the error with as many decimals: "0.0123 ± 0.0005". Costs differ by magnitudes."""
+    if not math.isfinite(value):
+        return "-" if math.isnan(value) else f"{value:g}"
+    decimals = max(2 - math.floor(math.log10(abs(value))), 0) if value else 2
+    form = f".{decimals}f" if decimals <= _MOST_DECIMALS else ".2e"
+    text = f"{value:{form}}"
+    return text if error is None else f"{text} ± {error:{form}}"
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else math.nan
+
+
+def _sqnr_db(t: Tally) -> float:
+    if t.n == 0 or t.sum_x2 == 0:
+        return math.nan
+    return 10 * math.log10(t.sum_x2 / t.sum_e2) if t.sum_e2 > 0 else math.inf
+
+
+def _rms(t: Tally) -> float:
+    return math.sqrt(_ratio(t.sum_x2, t.n))
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        "sqnr_db",
+        "dB",
+        "up",
+        _sqnr_db,
+        "signal to quantization noise: 10 log10(sum x^2 / sum e^2), a ratio of sums",
+        threshold=20.0,
+        material=0.5,
+    ),
+    Metric(
+        "relative_error",
+        "%",
+        "down",
+        lambda t: _ratio(t.sum_rel, t.nonzero),
+        "mean of |e| / |x| over nonzero x; every element counts the same",
+        threshold=0.10,
+        material=0.001,
+        material_share=0.06,
+    ),
+    Metric(
+        "relative_rms",
+        "%",
+        "down",
+        lambda t: math.sqrt(_ratio(t.sum_e2, t.sum_x2)),
+        "sqrt(sum e^2 / sum x^2); the SQNR as a ratio",
+        material=0.001,
+        material_share=0.06,
+    ),
+    Metric(
+        "deadzone_ratio",
+        "%",
+        "down",
+        lambda t: _ratio(t.deadzone, t.nonzero),
+        "share of nonzero x that become zero (underflow)",
+        threshold=0.05,
+        material=0.01,
+    ),
+    Metric(
+        "saturation_ratio",
+        "%",
+        "down",
+        lambda t: _ratio(t.clipped, t.n),
+        "share of x beyond the largest value their block can hold: really clipped",
+        threshold=0.01,
+        material=0.01,
+    ),
+    Metric("at_max_ratio", "%", None, lambda t: _ratio(t.at_max, t.n), "share of x that land on that largest value"),
+    Metric("cosine", "", "up", lambda t: _ratio(t.sum_xq, math.sqrt(t.sum_x2 * t.sum_q2)), "cosine of x and q"),
+    Metric("gain", "", None, lambda t: _ratio(t.sum_xq, t.sum_x2), "sum xq / sum x^2; below 1: values shrink"),
+    Metric("bias", "", None, lambda t: _ratio(t.sum_e, t.n), "mean of e, in the units of x"),
+    Metric("kurtosis", "", None, lambda t: _ratio(t.n * t.sum_x4, t.sum_x2**2), "n sum x^4 / (sum x^2)^2; Gaussian: 3"),
+    Metric(
+        "crest", "", None, lambda t: _ratio(t.max_abs_x, _rms(t)), "max |x| over the rms of x: how far outliers stand"
+    ),
+    Metric(
+        "noise_clipped",
+        "%",
+        None,
+        lambda t: _ratio(t.sum_e2_clipped, t.sum_e2),
+        "share of the noise power that comes from clipped values",
+    ),
+    Metric(
+        "noise_deadzone",
+        "%",
+        None,
+        lambda t: _ratio(t.sum_e2_deadzone, t.sum_e2),
+        "share of the noise power that comes from the deadzone; the rest is rounding",
+    ),
+)
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+# What the first table shows; the rest is in the report and in `srdd show --layer`.
+MAIN = ("sqnr_db", "relative_error", "deadzone_ratio", "saturation_ratio")
+
+
+def values(tally: Tally) -> dict[str, float]:
+    """Every metric of one tally by name."""
+    return {metric.name: metric.of(tally) for metric in METRICS}
+
+
+def _not_from_sums(tally: Tally) -> float:
+    return math.nan
+
+
+# Costs that an impact run measures or predicts. They follow from no tally, but layers can be ranked by them.
+COSTS: tuple[Metric, ...] = (
+    Metric("predicted_kl", "", "down", _not_from_sums, "KL in nats per token that a gradient predicts"),
+    Metric("swap_kl", "", "down", _not_from_sums, "KL in nats per token measured with this layer alone quantized"),
+)
+RANKED: dict[str, Metric] = BY_NAME | {metric.name: metric for metric in COSTS}
+
+
+def as_error(metric: Metric, value: float) -> float:
+    """A value of a metric as an error. SQNR becomes the amplitude ratio of noise to signal, a cosine 1 - cosine."""
+    if metric.unit == "dB":
+        return float(10 ** (-value / 20))
+    return 1 - value if metric.better == "up" else value
+
+
+def choose_metric(name: str) -> Metric:
+    """A metric that has a better side. Raises OptionError."""
+    metric = RANKED.get(name)
+    if metric is None or metric.better is None:
+        known = ", ".join(m.name for m in RANKED.values() if m.better is not None)
+        raise OptionError(f"metric {name!r} cannot rank layers; expected one of: {known}")
+    return metric

@@ -1,0 +1,56 @@
+"""Which norm feeds which Linear, by role: noise on a norm's weights acts on the inputs of what it feeds, on no other.
+
+Not here: modules. Roles are last parts of module names in the architectures that Hugging Face ships. o_proj reads the
+attention's result and down_proj the gated product: no norm stands before them, so no noise on norms reaches them.
+
+Worked number: of the four inputs of a Llama layer two are fed by norms: q/k/v by the attention norm, gate/up by the
+MLP norm.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+# Serving stacks need one format for each of these sets, because they fuse the matrices (vLLM, TensorRT-LLM, SGLang).
+_FUSED = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "query", "key", "value", "q_lin", "k_lin", "v_lin"), "qkv"),
+    **dict.fromkeys(("gate_proj", "up_proj", "w1", "w3"), "gate_up"),
+}
+
+
+# Last parts of the names of norms that stand right before attention or the MLP.
+_BEFORE_ATTENTION = {"input_layernorm", "ln_1", "attention_norm", "self_attn_layer_norm", "norm1", "layernorm_before"}
+
+
+_BEFORE_MLP = {"pre_feedforward_layernorm", "ln_2", "ffn_norm", "norm2", "layernorm_after", "final_layer_norm"}
+
+
+_SANDWICH = "pre_feedforward_layernorm"  # with it, post_attention_layernorm follows attention and feeds no Linear
+
+
+Norm = Literal["attention", "mlp"]
+NORMS: tuple[Norm, ...] = ("attention", "mlp")
+
+_ATTENTION = {"q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "q_a_proj"}
+_ATTENTION |= {"kv_a_proj_with_mqa", "in_proj", "in_proj_qkvz", "in_proj_ba", "q_lin", "k_lin", "v_lin"}
+_MLP = {"gate_proj", "up_proj", "gate_up_proj", "c_fc", "fc1", "fc_in", "dense_h_to_4h", "w1", "w3", "gate", "router"}
+_MLP |= {"experts", "shared_expert_gate", "Wi"}
+_ATTENTION_PARENTS = ("attn", "attention", "mixer")
+
+
+def norm_of(role: str, name: str) -> Norm | None:
+    """The norm before a Linear, None where there is none (o_proj, down_proj, ...) or the role is not known."""
+    parent = name.rpartition(".")[0].lower()
+    if role in _ATTENTION:
+        return "attention"
+    if role in _MLP and not any(part in parent for part in _ATTENTION_PARENTS):
+        return "mlp"
+    return None
+
+
+def fusion_group(name: str, role: str) -> str | None:
+    """The set of modules that must share a format with this one, by name; None when it stands alone."""
+    parent = name.rpartition(".")[0]
+    if ".experts." in f"{name}.":
+        return name.partition(".experts.")[0] + ".experts"
+    return f"{parent}.{_FUSED[role]}" if role in _FUSED else None

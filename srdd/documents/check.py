@@ -1,0 +1,57 @@
+"""What the gate decides as a document: findings, cases and the verdict that exporters print.
+
+Not here: how they are decided (srdd.analysis.comparison.gate).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from srdd.documents.comparison import Fact
+from srdd.documents.schema import Kind
+
+
+class Finding(Fact):
+    """One layer, or one site outside the layers, against one limit."""
+
+    name: str  # "layer 7" or a module's name
+    base: float | None  # None: a floor, which has no baseline
+    new: float
+    bound: float
+    passed: bool
+    within_noise: bool = False  # failed, but by less than twice its standard error; the verdict does not ask
+    implausible: bool = False
+
+
+class Case(Fact):
+    """One limit or floor over one kind of site and format: the unit of a JUnit test case."""
+
+    kind: Kind
+    format: str
+    limit: str
+    metric: str
+    unit: str
+    checked: int
+    worst: Finding  # the one closest to its bound, or furthest beyond
+    failures: list[Finding]  # furthest beyond first
+    implausible: list[Finding] = Field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+
+class Verdict(Fact):
+    """The whole check."""
+
+    schema_version: Literal[1] = 1
+    document: Literal["srdd-check"] = "srdd-check"
+    passed: bool
+    baseline: str | None
+    new: str
+    defaults: bool  # no limit was given, so the built-in ones held
+    cases: list[Case]
+    problems: list[str]  # failures that no limit names: NaN or infinite values
+    notes: list[str]

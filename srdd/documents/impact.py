@@ -1,0 +1,164 @@
+"""The document of an impact run: what quantization costs, per Linear, per layer and for the whole model.
+
+Not here: measuring (impact/). KL is in nats per token. Errors are standard errors over calibration sequences. A point
+is where formats act: "weight" (W4A16 in users' words), "input" (W16A4) or "both" (W4A4).
+
+Worked number: losses 2.60 clean and 3.12 quantized: change +20 %, perplexities 13.5 and 22.6.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from srdd.documents.schema import (
+    Calibration,
+    Coverage,
+    Measurement,
+    Model,
+    Part,
+    Settings,
+    Site,
+)
+
+Point = Literal["weight", "input", "both"]
+
+
+class Estimate(Part):
+    """A mean over sequences and its standard error; None with fewer than two sequences."""
+
+    value: float
+    error: float | None = None
+
+
+class LinearImpact(Part):
+    """One Linear: relative error of its own output on clean inputs, and the KL predicted for it."""
+
+    module: str
+    role: str
+    layer: int | None = None
+    group: str | None = None
+    format: str
+    output_error: dict[Point, Estimate]  # sqrt(sum |e|^2 / sum |y|^2)
+    interaction: float  # (|e_both|^2 - |e_weight|^2 - |e_input|^2) / |e_both|^2
+    predicted_kl: dict[Point, Estimate] = Field(default_factory=dict)
+
+
+class LayerImpact(Part):
+    """One decoder layer under one format at one point."""
+
+    layer: int
+    format: str
+    point: Point
+    isolated: Estimate  # relative error of its output, clean input, only this layer quantized
+    cumulative: Estimate  # the same with all layers up to it quantized
+    growth: float | None = None  # cumulative over that of the layer below
+    predicted_kl: Estimate | None = None  # from the layer's own output error
+    predicted_kl_joint: Estimate | None = None  # its Linears' errors added before squaring
+    predicted_kl_modules: Estimate | None = None  # the sum of its Linears' predictions
+    swap_kl: Estimate | None = None  # measured: this layer alone quantized
+    swap_error: Estimate | None = None  # measured, the same: relative error of the last layer's output
+    noise_kl: Estimate | None = None  # measured: Gaussian noise of the same norm instead of its error
+    scores: dict[str, float] = Field(default_factory=dict)  # of a scan on the same tokens, larger is worse
+
+
+class WholeImpact(Part):
+    """The model with every layer quantized, on the same tokens as the reference."""
+
+    format: str
+    point: Point
+    loss: Estimate
+    loss_change: Estimate  # over the reference's loss, as a ratio
+    perplexity: float
+    kl: Estimate
+    kl_median: float
+    kl_p90: float
+    kl_p99: float
+    kl_max: float
+    top1: Estimate  # share of tokens with the same most likely token
+    additivity: float | None = None  # sum of single-layer KLs, measured, over the KL of all together
+    additivity_predicted: float | None = None
+    no_effect: bool = False  # nothing changed at all: a format that does nothing, or one that never ran
+
+
+class Reference(Part):
+    """The model as it is."""
+
+    loss: Estimate
+    perplexity: float
+    entropy: Estimate
+
+
+class ImpactSettings(Part):
+    """All that decides the numbers."""
+
+    formats: list[str]
+    points: list[Point]
+    calibration: Calibration
+    attribute: list[Literal["gradient", "swap", "swap-groups"]]
+    label_samples: int
+    rows: int  # tokens per sequence for the errors of Linears; 0: all
+    exclude: list[str]
+    left_out: list[str]
+    noise: bool
+    seed: int
+    device: str
+    dtype: str
+    backend: str
+    versions: dict[str, str]
+
+
+class Impact(Part):
+    """The whole document."""
+
+    schema_version: Literal[1] = 1
+    document: Literal["srdd-impact"] = "srdd-impact"
+    model: Model
+    settings: ImpactSettings
+    reference: Reference | None = None  # None: no language-model head, hence no loss and no KL
+    whole: list[WholeImpact] = Field(default_factory=list)
+    layers: list[LayerImpact]
+    linears: list[LinearImpact]
+    groups: dict[str, dict[str, dict[Point, float]]] = Field(default_factory=dict)  # format -> group -> predicted KL
+    group_swaps: dict[str, dict[str, dict[Point, Estimate]]] = Field(default_factory=dict)  # the same, measured
+    warnings: list[str] = Field(default_factory=list)
+    provenance: dict[str, str | float | None] = Field(default_factory=dict)
+
+
+def spec_of(format: str, point: Point) -> str:
+    """How a format at a point is called where reports have formats: mxfp4:even, or mxfp4:even/weight."""
+    return format if point == "both" else f"{format}/{point}"
+
+
+def as_report_fields(impact: Impact) -> dict[str, Any]:
+    """The layers' costs as the fields of a Report of outputs, so that zones and multipliers can rank by damage."""
+    settings = impact.settings
+    specs = list(dict.fromkeys(spec_of(row.format, row.point) for row in impact.layers))
+    given: dict[int, dict[str, Measurement]] = {}
+    for row in impact.layers:
+        costs = {"predicted_kl": row.predicted_kl, "swap_kl": row.swap_kl}
+        values = {name: cost.value for name, cost in costs.items() if cost is not None}
+        values["relative_rms"] = row.isolated.value
+        given.setdefault(row.layer, {})[spec_of(row.format, row.point)] = Measurement(given=values)
+    return {
+        "model": impact.model,
+        "settings": Settings(
+            formats=specs,
+            kinds=["output"],
+            calibration=settings.calibration,
+            seed=settings.seed,
+            device=settings.device,
+            dtype=settings.dtype,
+            backend=settings.backend,
+            backend_reason="from an impact run",
+            thresholds={},
+            versions=settings.versions,
+        ),
+        "coverage": Coverage(parameters=0, measured=0),
+        "sites": [
+            Site(kind="output", name=f"layers.{layer}", role="decoder_layer", layer=layer, index=layer, formats=formats)
+            for layer, formats in sorted(given.items())
+        ],
+        "warnings": [*impact.warnings, "costs of an impact run: predicted_kl, swap_kl and isolated relative_rms only"],
+    }

@@ -1,0 +1,118 @@
+"""Merging reports of parts of one scan into the report of the whole.
+
+Not here: comparing reports. Parts may hold other sites, other formats or other calibration sequences of the same
+model; what both hold must be consistent: weights equal, sequences disjoint. Two halves of the calibration give exactly
+the whole scan, standard errors included, because activations are stored per sequence.
+"""
+
+from __future__ import annotations
+
+from srdd.core.uncertainty import total
+from srdd.documents.report import Report, in_order
+from srdd.documents.schema import (
+    Calibration,
+    Coverage,
+    Measurement,
+    Settings,
+    Site,
+    measurement,
+)
+from srdd.errors import ReportError
+
+
+def merge(first: Report, second: Report) -> Report:
+    """One report from two parts, for more of them `functools.reduce(srdd.merge, reports)`.
+
+    Raises ReportError when they do not belong together or overlap, or are no reports.
+    """
+    for part in (first, second):
+        if not isinstance(part, Report):
+            raise ReportError(
+                f"expected two reports, found {type(part).__name__}; tallies are merged by srdd.kernels.merge"
+            )
+    for what, a, b in (
+        ("model", first.model, second.model),
+        ("device", first.settings.device, second.settings.device),
+        ("dtype", first.settings.dtype, second.settings.dtype),
+        ("seed", first.settings.seed, second.settings.seed),
+        ("thresholds", first.settings.thresholds, second.settings.thresholds),
+    ):
+        if a != b:
+            raise ReportError(f"these reports are not parts of one scan: {what} differs ({a} and {b})")
+    disjoint = _calibrations_disjoint(first.settings.calibration, second.settings.calibration)
+    sites = {(site.kind, site.name): site for site in first.sites}
+    for site in second.sites:
+        key = (site.kind, site.name)
+        sites[key] = _merge_site(sites[key], site, disjoint) if key in sites else site
+    return in_order(
+        first.model_copy(
+            update={
+                "settings": _merge_settings(first.settings, second.settings),
+                "coverage": _merge_coverage(first.coverage, second.coverage),
+                "sites": list(sites.values()),
+                "warnings": list(dict.fromkeys([*first.warnings, *second.warnings])),
+            }
+        )
+    )
+
+
+def _calibrations_disjoint(a: Calibration | None, b: Calibration | None) -> bool:
+    """True when the two saw other sequences of equal length; False when they saw the same. Raises on a mix."""
+    if a is None or b is None or a.sequence_hashes == b.sequence_hashes:
+        return False
+    twice = set(a.sequence_hashes) & set(b.sequence_hashes)
+    if twice:
+        raise ReportError(f"{len(twice)} calibration sequence(s) are in both reports; merging would count them twice")
+    if a.seq_len != b.seq_len or a.source != b.source:
+        raise ReportError(
+            f"calibrations differ: {a.source} at {a.seq_len} tokens a sequence and {b.source} at {b.seq_len}"
+        )
+    return True
+
+
+def _merge_site(a: Site, b: Site, disjoint: bool) -> Site:
+    formats = dict(a.formats)
+    for spec, other in b.formats.items():
+        mine = formats.get(spec)
+        formats[spec] = other if mine is None else _merge_one(a, spec, mine, other, disjoint)
+    members = list(dict.fromkeys([*a.members, *b.members]))
+    return a.model_copy(
+        update={"formats": formats, "members": members, "notes": list(dict.fromkeys([*a.notes, *b.notes]))}
+    )
+
+
+def _merge_one(site: Site, spec: str, a: Measurement, b: Measurement, disjoint: bool) -> Measurement:
+    if site.kind == "weight" or not disjoint:
+        if a.tally == b.tally:
+            return a
+        raise ReportError(f"{site.kind} {site.name} under {spec} is in both reports with different sums")
+    sequences = [*a.per_sequence(), *b.per_sequence()]
+    return measurement(total(sequences), sequences)
+
+
+def _merge_settings(a: Settings, b: Settings) -> Settings:
+    calibration = a.calibration or b.calibration
+    if a.calibration and b.calibration and a.calibration.sequence_hashes != b.calibration.sequence_hashes:
+        hashes = [*a.calibration.sequence_hashes, *b.calibration.sequence_hashes]
+        calibration = a.calibration.model_copy(update={"sequence_hashes": hashes})
+    return a.model_copy(
+        update={
+            "formats": list(dict.fromkeys([*a.formats, *b.formats])),
+            "kinds": [kind for kind in ("weight", "input", "output") if kind in {*a.kinds, *b.kinds}],
+            "calibration": calibration,
+            "selection": a.selection if a.selection == b.selection else None,
+        }
+    )
+
+
+def _merge_coverage(a: Coverage, b: Coverage) -> Coverage:
+    """Measured in either is measured; an expert is uncovered only when it is in both, for its tokens may be in one."""
+    skipped_both = {s.name for s in a.skipped} & {s.name for s in b.skipped}
+    skipped = [s for s in a.skipped if s.name in skipped_both]
+    uncovered = [name for name in a.uncovered if name in b.uncovered]
+    return Coverage(
+        parameters=a.parameters,
+        measured=a.parameters - sum(s.parameters for s in skipped),
+        skipped=skipped,
+        uncovered=uncovered,
+    )

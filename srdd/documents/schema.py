@@ -1,0 +1,287 @@
+"""The parts of the report document, as pydantic models.
+
+Not here: reading, writing and merging (report.py), and the rows derived from sites (summary.py). The tallies are the
+truth; metrics and standard errors stand beside them for readers. Tallies of activations are kept per calibration
+sequence, so that halves of a scan merge into exactly the whole, errors included.
+
+Worked number: a site with sum_x2 = 100 and sum_e2 = 1 is stored with metrics.sqnr_db = 20.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+
+from srdd.core.metrics import BY_NAME, METRICS, RANKED, Metric
+from srdd.core.tally import FIELDS, Tally
+from srdd.core.uncertainty import leave_one_out, standard_error, total_vector
+from srdd.errors import OptionError, ReportError
+
+if TYPE_CHECKING:
+    pass
+
+
+_MODEL_FIELDS = ("architecture", "layer_count", "parameter_count")
+
+
+Kind = Literal["weight", "input", "output"]
+KINDS: tuple[Kind, ...] = ("weight", "input", "output")
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), defer_build=True)
+
+
+class Model(Part):
+    """Which model was measured. The hash is over the headers and sizes of its weight files, not over every byte."""
+
+    id: str
+    revision: str | None = None
+    architecture: str | None = None
+    layer_count: int | None = None
+    parameter_count: int
+    weights_hash: str | None = None
+    dtype: str | None = None
+
+
+class Calibration(Part):
+    """The tokens behind the activations. `sequence_hashes` identify them; a sequence is never counted twice."""
+
+    source: str
+    data_sha256: str | None = None
+    seq_len: int
+    sequence_hashes: list[str]
+    dropped: str = ""
+    seed: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.seq_len * len(self.sequence_hashes)
+
+    @property
+    def tokens_sha256(self) -> str:
+        return hashlib.sha256("".join(self.sequence_hashes).encode()).hexdigest()
+
+
+class Settings(Part):
+    """All that decides the numbers."""
+
+    formats: list[str]  # canonical specs, rule included
+    kinds: list[Kind]
+    selection: str | None = None  # of layers or modules, as the user gave it
+    calibration: Calibration | None = None
+    seed: int = 0
+    device: str
+    dtype: str
+    backend: str
+    backend_reason: str
+    thresholds: dict[str, float]
+    versions: dict[str, str]
+
+
+class Skipped(Part):
+    """A parameter that was not measured, and why."""
+
+    name: str
+    parameters: int
+    reason: str
+
+
+class Coverage(Part):
+    """What share of the model the weight sites cover. Every parameter is either measured or listed."""
+
+    parameters: int
+    measured: int
+    skipped: list[Skipped] = Field(default_factory=list)
+    uncovered: list[str] = Field(default_factory=list)  # experts that got no tokens
+
+    @property
+    def share(self) -> float:
+        return self.measured / self.parameters if self.parameters else 0.0
+
+
+class Measurement(Part):
+    """One site under one format. Tallies are lists in the order of `Report.tally_fields`; version 0 has none.
+
+    Metrics, errors and flags are written for readers and computed anew, when asked for, after loading.
+    """
+
+    whole: list[float] | None = Field(default=None, alias="tally", exclude=True)  # of weights
+    sequences: list[list[float]] | None = None  # activations only: one tally per calibration sequence
+    given: dict[str, float] = Field(default_factory=dict, exclude=True)  # version 0: metrics that came without sums
+
+    @model_validator(mode="before")
+    @classmethod
+    def _forget_derived(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        kept = {key: value for key, value in data.items() if key not in ("metrics", "standard_errors", "flags")}
+        if data.get("sequences"):
+            kept["tally"] = None  # follows from them
+        elif data.get("tally") is None and isinstance(data.get("metrics"), dict):
+            kept["given"] = {name: value for name, value in data["metrics"].items() if value is not None}
+        return kept
+
+    @model_validator(mode="after")
+    def _complete(self) -> Measurement:
+        for vector in [self.whole] if self.whole is not None else self.sequences or ():
+            if len(vector) != len(FIELDS):
+                raise ValueError(f"expected {len(FIELDS)} sums, found {len(vector)}")
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @cached_property
+    def tally(self) -> list[float] | None:
+        """The sums over all sequences; None in version 0."""
+        return total_vector(self.sequences) if self.sequences else self.whole
+
+    @cached_property
+    def _sums(self) -> Tally:
+        return self.merged()
+
+    @cached_property
+    def _without_each(self) -> list[Tally]:
+        return leave_one_out(self.per_sequence())
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Every metric; None where it is not finite, for the reason that `flags` gives."""
+        names = self.given if self.tally is None else BY_NAME
+        return {name: _finite(self.value(name)) for name in names}
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def standard_errors(self) -> dict[str, float | None]:
+        """Jackknife errors over sequences; empty where there are none."""
+        return {metric.name: _finite(self.error(metric.name)) for metric in METRICS} if self.sequences else {}
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def flags(self) -> dict[str, str]:
+        """Why a metric is None: "exact" (infinite) or "undefined"."""
+        numbers = {name: self.value(name) for name in self.metrics}
+        return {
+            name: "exact" if number == math.inf else "undefined"
+            for name, number in numbers.items()
+            if not math.isfinite(number)
+        }
+
+    def merged(self) -> Tally:
+        """The tally as an object. Raises ReportError for a version-0 measurement, which has none."""
+        if self.tally is None:
+            raise ReportError("this report holds metrics without tallies (version 0); scan again to merge or recompute")
+        return Tally.from_vector(self.tally)
+
+    def per_sequence(self) -> list[Tally]:
+        return [Tally.from_vector(vector) for vector in self.sequences or ()]
+
+    def value(self, metric: str) -> float:
+        """A metric as a number: nan where undefined or, in version 0, not given; +inf where exact."""
+        known = _metric(metric)
+        return self.given.get(metric, math.nan) if self.tally is None else known.of(self._sums)
+
+    def error(self, metric: str) -> float:
+        """Its jackknife standard error over sequences; nan where there is none."""
+        return standard_error(_metric(metric), self._without_each)
+
+    def without_each(self, metric: Metric) -> list[float]:
+        """A metric with the first, the second, ... sequence left out; empty with fewer than two."""
+        return [metric.of(tally) for tally in self._without_each]
+
+
+def _metric(name: str) -> Metric:
+    metric = RANKED.get(name)
+    if metric is None:
+        raise OptionError(f"unknown metric {name!r}; expected one of: {', '.join(RANKED)}")
+    return metric
+
+
+class Site(Part):
+    """A tensor of the model that was measured: a weight, the input of Linears that share it, a layer's output."""
+
+    kind: Kind
+    name: str
+    role: str
+    index: int = 0  # place in the model, in module order
+    layer: int | None = None
+    group: str | None = None
+    members: list[str] = Field(default_factory=list)  # modules that read the same input
+    shape: list[int] = Field(default_factory=list)  # of a weight; of an activation its last axis
+    notes: list[str] = Field(default_factory=list)
+    formats: dict[str, Measurement]
+
+    def order(self) -> tuple[int, float, int, str]:
+        """Where the site stands in a report: by kind, then layer (those without last), then place in the model."""
+        return KINDS.index(self.kind), math.inf if self.layer is None else self.layer, self.index, self.name
+
+
+class Layer(Part):
+    """One decoder layer: the tallies of its sites of one kind, merged."""
+
+    kind: Kind
+    layer: int
+    formats: dict[str, Measurement]
+
+
+class SummaryRow(Part):
+    """One metric over the layers of one kind under one format."""
+
+    kind: Kind
+    format: str
+    metric: str
+    min: float | None
+    max: float | None
+    mean: float | None
+    std: float | None
+    gaussian: float | None
+    threshold: float | None
+    over_threshold: list[int]
+    unusual: list[int]
+    zero_by_construction: bool = False
+
+
+def measurement(tally: Tally, sequences: list[Tally] | None = None) -> Measurement:
+    """A measurement from its sums."""
+    return Measurement(tally=tally.vector(), sequences=[s.vector() for s in sequences] if sequences else None)
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The fields of `srdd.documents.schema.Model`."""
+
+    id: str
+    parameter_count: int
+    revision: str | None = None
+    architecture: str | None = None
+    layer_count: int | None = None
+    weights_hash: str | None = None
+    dtype: str | None = None
+
+
+def weights_hash(parts: Iterable[tuple[bytes, int]]) -> str:
+    """SHA-256 over (header, file size) of every weight file, in the order of their names."""
+    digest = hashlib.sha256()
+    for header, size in parts:
+        digest.update(len(header).to_bytes(8, "little") + header + size.to_bytes(8, "little"))
+    return digest.hexdigest()
+
+
+def other_model(base: Model, new: Model) -> list[tuple[str, object, object]]:
+    """The fields by which two models are not the same, with both values; what one does not know cannot differ."""
+    fields = [(name, getattr(base, name), getattr(new, name)) for name in _MODEL_FIELDS]
+    return [(name, a, b) for name, a, b in fields if a and b and a != b]  # version 0 does not know
+
+
+def same_sequences(a: Calibration, b: Calibration) -> bool:
+    return a.seq_len == b.seq_len and sorted(a.sequence_hashes) == sorted(b.sequence_hashes)

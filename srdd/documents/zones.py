@@ -1,0 +1,71 @@
+"""A zone map: contiguous zones of layers, the cuts between them and how stable each cut is.
+
+Not here: how zones are found (srdd.analysis.zones).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from srdd.core.layers import span
+from srdd.documents.schema import Part
+
+Label = Literal["high", "medium", "low"]
+
+
+class Spread(Part):
+    """A metric over the layers of a zone, in its own unit."""
+
+    mean: float
+    min: float
+    max: float
+
+
+class Zone(Part):
+    """A run of layers."""
+
+    name: str
+    layers: list[int]
+    label: Label
+    ratio: float  # mean error of its layers over that of the model's
+    worst_layer: int
+    metrics: dict[str, Spread]
+
+    @property
+    def span(self) -> str:
+        return span(self.layers)
+
+
+class Cut(Part):
+    """A boundary that was found, and the share of perturbed series in which it is found at the same place."""
+
+    before_layer: int
+    stability: float
+    method: str
+
+
+class ZoneProvenance(Part):
+    """What the zones were made from."""
+
+    srdd: str
+    report_sha256: str
+    model: str
+    weights_hash: str | None = None
+    quant: str
+    site: str
+    metric: str
+    scheme: str
+    max_zones: int | None = None
+
+
+class ZoneMap(Part):
+    """The document that `srdd zones --out` writes."""
+
+    schema_version: Literal[1] = 1
+    document: Literal["srdd-zones"] = "srdd-zones"
+    provenance: ZoneProvenance
+    zones: list[Zone]
+    cuts: list[Cut] = Field(default_factory=list)
+    layers: dict[int, str] = Field(default_factory=dict)  # layer -> name of its zone

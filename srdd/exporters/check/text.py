@@ -1,0 +1,76 @@
+"""The sentences of a verdict: which layer, which metric, base, new, limit. JUnit, Markdown and the terminal share them.
+
+Not here: verdicts. Worked number: "output mxfp4:even layer 7: sqnr_db 16.00 dB, baseline 19.00 dB, bound 18.50 dB".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from srdd.core.metrics import RANKED
+from srdd.documents.check import Case, Finding
+
+
+def failure_text(case: Case) -> list[str]:
+    """One sentence per failure, furthest beyond first."""
+    return [sentence(case, finding) for finding in case.failures]
+
+
+def worst_text(case: Case) -> str:
+    """What came closest to the limit."""
+    return f"{case.checked} checked; closest: {sentence(case, case.worst)}"
+
+
+def implausible_text(case: Case, finding: Finding) -> str:
+    """Why a gain is looked at twice."""
+    return f"implausible gain, is this the right file? {sentence(case, finding)}"
+
+
+def sentence(case: Case, finding: Finding) -> str:
+    """One layer against one limit."""
+    base = "" if finding.base is None else f", baseline {_value(case, finding.base)}"
+    noise = ", change within noise" if finding.within_noise and not finding.passed else ""
+    values = f"{_value(case, finding.new)}{base}, bound {_value(case, finding.bound)}"
+    return f"{case.kind} {case.format} {finding.name}: {case.metric} {values} ({limit_text(case)}){noise}"
+
+
+def failures(cases: Sequence[Case], most: int) -> list[str]:
+    """Failures in sentences, at most `most` a limit, then how many more.
+
+    A layer that was not measured stands once, not once for every limit that it fails.
+    """
+    unmeasured: dict[str, list[str]] = {}
+    for case in cases:
+        for finding in case.failures:
+            if math.isnan(finding.new):
+                unmeasured.setdefault(f"{case.kind} {case.format} {finding.name}", []).append(case.metric)
+    lines = [f"{layer}: not measured, so no limit holds: {', '.join(names)}" for layer, names in unmeasured.items()]
+    said = _some(lines, most, "not measured")
+    for case in cases:
+        measured = [sentence(case, finding) for finding in case.failures if not math.isnan(finding.new)]
+        said += _some(measured, most, f"under {case.limit}")
+    return said
+
+
+def _some(lines: list[str], most: int, what: str) -> list[str]:
+    more = len(lines) - most
+    return lines[:most] + [f"and {more} more {what}"] * (more > 0)
+
+
+def limit_text(case: Case) -> str:
+    """The limit as it was given; values are shown in percent where a limit may be a ratio, so that is said."""
+    as_ratio = case.unit == "%" and "%" not in case.limit
+    return f"{case.limit} as ratio" if as_ratio else case.limit
+
+
+def closest_text(case: Case) -> str:
+    """ "layer 0: 19.00 dB, bound 18.50 dB", for tables."""
+    return f"{case.worst.name}: {_value(case, case.worst.new)}, bound {_value(case, case.worst.bound)}"
+
+
+def _value(case: Case, value: float) -> str:
+    if math.isnan(value):
+        return "not measured"
+    text = RANKED[case.metric].text(value)
+    return f"{text} {case.unit}" if case.unit and math.isfinite(value) else text

@@ -1,0 +1,228 @@
+"""A report as Markdown for a pull request or a meeting: verdict and worst ten first, details folded.
+
+Not here: judgements (overview.py). Names come from strangers' checkpoints: nothing in them may become a link, a
+mention, a heading, a cell or a tag. Worked number: "a|b <i>" is written "a\\|b &lt;i\\>".
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+from srdd.analysis.bundle import Bundle, Choices
+from srdd.analysis.costs import POINT_NAMES, groups, linears, main_point
+from srdd.analysis.facts import facts, unsaid, warnings
+from srdd.analysis.overview import KIND_TITLES, Overview, main_metric, overview, zones_of
+from srdd.analysis.series import choose_kind, choose_kinds, choose_specs
+from srdd.core.metrics import BY_NAME, MAIN, choose_metric
+from srdd.documents.experiment import Experiment
+from srdd.documents.impact import Estimate, Impact
+from srdd.documents.probe import Probe
+from srdd.documents.report import Report
+from srdd.documents.schema import Kind, Measurement
+from srdd.exporters.wording import conditions, limit_of, loss_of, measured_loss, unit_of
+
+REPORT_SUFFIXES = (".md",)
+USES = frozenset({"title", "metric", "site", "quant", "impact", "zones", "baseline", "probe", "experiment"})
+_COSTLIEST = 10
+_TITLES = {"sqnr_db": "SQNR dB", "relative_error": "rel. error %"} | {
+    "deadzone_ratio": "zeroed %",
+    "saturation_ratio": "clipped %",
+}
+
+
+def render(bundle: Bundle, choices: Choices) -> str:
+    """The document. Raises OptionError for a kind, format or metric that the report lacks."""
+    report = bundle.report
+    kind, specs = choose_kind(report, choices.site), choose_specs(report, choices.quant)
+    layers = [layer for layer in report.layers if layer.kind == kind and specs[0] in layer.formats]
+    metric = choose_metric(choices.metric).name if choices.metric else main_metric(layers, specs[0])
+    found = overview(bundle, kind, specs[0], zones_of(bundle, kind, specs[0], metric))
+    lines = [f"# {text(choices.title or f'srdd: {report.model.id}')}", ""]
+    lines += [f"**{text(found.headline)}.** {text(found.sentence)}", ""]
+    lines += _worst(found)
+    lines += ["**How sure.**", "", *(f"- {text(said)}" for said in found.sure), ""]
+    lines += ["**What next.**", ""]
+    for place, step in enumerate(found.steps, 1):
+        lines.append(f"{place}. {text(step.why)}" + (f" `{step.command}`" if step.command else ""))
+    told = warnings(bundle, choose_kinds(report, None))
+    lines += ["", "**Before you trust a number.**", "", *(f"- {text(said)}" for said in told), ""] if told else [""]
+    lines += _costs(bundle)
+    lines += _linears(bundle.impact)
+    lines += _breaks(bundle.probe, report)
+    lines += _comparisons(bundle.experiment, report)
+    lines += _folded("Formats of this report", _formats(found))
+    lines += _folded("The scan", _table(["", ""], [[label, value] for label, value in facts(report)]))
+    for other in choose_kinds(report, choices.site):
+        for spec in specs:
+            title = f"Layers: {KIND_TITLES[other]}, {spec}"
+            lines += _folded(title, _layers(report, bundle.baseline, other, spec))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def text(given: str) -> str:
+    """Plain text that stays plain: no tags, links, mentions, references, emphasis or cells."""
+    line = " ".join(given.split()).replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
+    line = re.sub(r"([\\`*_\[\]#|>~!$])", r"\\\1", line)
+    return re.sub(r"(?i)(https?|ftp|www)([:.])", lambda m: f"{m[1]}&#{ord(m[2])};", line)
+
+
+def _worst(found: Overview) -> list[str]:
+    if not found.worst:
+        return []
+    of = "flagged layers" if found.worst_are_flagged else "layers (none is beyond a limit)"
+    rows = []
+    for row in found.worst:
+        cells = [_number(name, *row.values[name], bold=name in row.beyond) for name in MAIN]
+        rows.append([str(row.layer), *cells, text(row.cause)])
+    headings = ["layer", *(_TITLES[name] for name in MAIN), "why (its noise)"]
+    limits = [f"A layer is beyond a limit (bold) when {text(', '.join(found.limits))}.", ""] if found.limits else []
+    return [f"The {len(rows)} worst {of}:", "", *_table(headings, rows, escape=False), "", *limits]
+
+
+def _number(name: str, value: float, error: float = math.nan, *, bold: bool = False) -> str:
+    metric = BY_NAME[name]
+    shown = metric.text(value) if math.isnan(error) else f"{metric.text(value)} ± {metric.text(error)}"
+    return f"**{shown}**" if bold else shown
+
+
+def _formats(found: Overview) -> list[str]:
+    rows = [
+        [
+            row.format,
+            f"{row.bits_per_value:g}" if row.bits_per_value else "?",
+            BY_NAME["sqnr_db"].text(row.sqnr_db),
+            f"{row.flagged} of {row.layers}",
+            "passes" if row.passes else "too many",
+        ]
+        for row in (found.advice.formats if found.advice else [])
+    ]
+    return _table(["format:rule", "bits a value", "mean SQNR dB", "layers beyond its limits", "verdict"], rows)
+
+
+def _costs(bundle: Bundle) -> list[str]:
+    if bundle.impact is None or not bundle.impact.whole:
+        return []
+    rows = [
+        [
+            row.format,
+            POINT_NAMES[row.point],
+            f"{row.loss.value:.3f}",
+            f"{100 * row.loss_change.value:.1f}",
+            _estimate(row.kl),
+            f"{100 * row.top1.value:.1f}",
+        ]
+        for row in bundle.impact.whole
+    ]
+    headings = ["format", "quantized", "loss", "change %", "KL", "same top token %"]
+    return ["**What it costs.**", "", *_table(headings, rows), ""]
+
+
+def _linears(impact: Impact | None) -> list[str]:
+    if impact is None:
+        return []
+    lines = []
+    for spec in impact.settings.formats:
+        rows, of, by = linears(impact, spec, _COSTLIEST)
+        cells = [
+            [
+                row.module,
+                *(f"{100 * row.output_error[p].value:.1f}" if p in row.output_error else "-" for p in POINT_NAMES),
+                f"{row.interaction:+.2f}",
+                *(_estimate(row.predicted_kl.get(p)) for p in POINT_NAMES),
+            ]
+            for row in rows
+        ]
+        headings = ["module", "output error % W", "A", "W+A", "interaction", "predicted KL W", "A", "W+A"]
+        if cells:
+            lines += _folded(f"Linears, {spec}: the {len(rows)} costliest of {of}, by {by}", _table(headings, cells))
+    for spec in impact.group_swaps:
+        found, of = groups(impact, spec, _COSTLIEST)
+        title = f"Fusion groups, {spec} {POINT_NAMES[main_point(impact)]}: the {len(found)} costliest of {of}"
+        cells = [[row.name, _estimate(row.measured), _or_dash(row.predicted, ".4f")] for row in found]
+        if cells:
+            lines += _folded(title, _table(["group", "measured KL", "sum of its Linears' predictions"], cells))
+    return lines
+
+
+def _breaks(probe: Probe | None, report: Report) -> list[str]:
+    if probe is None:
+        return []
+    rows = [
+        [
+            row.mode,
+            row.target,
+            row.profile,
+            _or_dash(row.sigma, ".3g"),
+            "-" if row.interval is None else f"{row.interval[0]:.3g} to {row.interval[1]:.3g}",
+            _or_dash(None if row.relative is None else 100 * row.relative, ".1f"),
+            row.note,
+        ]
+        for row in probe.breaks
+    ]
+    headings = ["mode", "weights", "noise", "sigma", "95 % over seeds", "% of rms", "note"]
+    more = [text(said) for said in (f"{unit_of(probe.settings)}.", *unsaid(report, probe.warnings))]
+    title = f"How much noise it bears: {probe.settings.format}, {limit_of(probe.settings)}"
+    return _folded(title, [*_table(headings, rows), "", *(f"- {said}" for said in more)])
+
+
+def _comparisons(experiment: Experiment | None, report: Report) -> list[str]:
+    if experiment is None:
+        return []
+    rows = [
+        [
+            f"{row.a} - {row.b}",
+            _or_dash(row.difference, "+.4f"),
+            "-" if row.interval is None else f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}",
+            _or_dash(row.p, ".2g"),
+            _or_dash(row.p_holm, ".2g"),
+            row.verdict,
+        ]
+        for row in experiment.comparisons
+    ]
+    headings = ["comparison", "difference", "95 %", "p", "p (Holm)", "verdict"]
+    arms = _table(["arm", "loss, mean ± std"], [[arm.name, loss_of(arm)] for arm in experiment.arms])
+    more = [f"- {text(said)}" for said in (*unsaid(report, experiment.warnings), *conditions(experiment.settings))]
+    verdict = f"**{text(experiment.verdict)}** ({text(measured_loss(experiment.settings))}, paired by seed)"
+    return _folded("Does guided noise help", [verdict, "", *_table(headings, rows), "", *arms, "", *more])
+
+
+def _estimate(given: Estimate | None) -> str:
+    if given is None:
+        return "-"
+    return f"{given.value:.4f}" + ("" if given.error is None else f" ± {given.error:.4f}")
+
+
+def _or_dash(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
+
+
+def _layers(report: Report, baseline: Report | None, kind: Kind, spec: str) -> list[str]:
+    rows = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
+    before = {
+        layer.layer: layer.formats.get(spec) for layer in (baseline.layers if baseline else []) if layer.kind == kind
+    }
+    headings = ["layer", *(_TITLES[name] for name in MAIN), *(["baseline SQNR dB"] if baseline else [])]
+    body = []
+    for row in rows:
+        measured = row.formats[spec]
+        old = before.get(row.layer)
+        cells = [_cell(measured, name) for name in MAIN]
+        body.append([str(row.layer), *cells, *([_cell(old, "sqnr_db") if old else "-"] if baseline else [])])
+    return _table(headings, body, escape=False)
+
+
+def _cell(measured: Measurement, name: str) -> str:
+    return _number(name, measured.value(name), measured.error(name) if measured.sequences else math.nan)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, escape: bool = True) -> list[str]:
+    lines = [f"| {' | '.join(headings)} |", f"| {' | '.join('---' for _ in headings)} |"]
+    return lines + [f"| {' | '.join(text(cell) if escape else cell for cell in row)} |" for row in rows]
+
+
+def _folded(title: str, lines: Sequence[str]) -> list[str]:
+    """The title stands in HTML, where a backslash would be shown."""
+    return [f"<details><summary>{html.escape(' '.join(title.split()))}</summary>", "", *lines, "", "</details>", ""]

@@ -1,0 +1,58 @@
+"""rin.yaml as Hydra overrides for verl-style trainers that carry `trainer.noise_injection`.
+
+Not here: checks. Two families of keys are in use for the multipliers; both are written, so that either reader finds
+its own. `++` adds or replaces. A warning stands first: in the published fork neither reaches the injector.
+
+Worked number: {0: 0.83, 1: 0.89} becomes ++trainer.noise_injection.layer_multipliers={0:0.83,1:0.89}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from srdd.documents.rin import RinConfig
+from srdd.exporters.rin.verl_fork import layer_sigma
+
+WARNING = (
+    "the published fork documents these keys but its trainer never copies per-layer multipliers to the rollout: "
+    "check in its log that the noise differs by layer"
+)
+_LAYER_TYPES = {"rmsnorm": "[rmsnorm]", "linear": "[linear]", "both": "[rmsnorm,linear]"}
+
+
+def render(config: RinConfig) -> str:
+    """One override a line; the first line is a shell comment with the warning."""
+    root = "++trainer.noise_injection"
+    schedule, tree = config.schedule, layer_sigma(config)  # refuses what the fork has no key for
+    lines = [
+        f"# {WARNING}",
+        f"{root}.enabled=true",
+        f"{root}.sigma_start={schedule.sigma_start:g}",
+        f"{root}.sigma_end={schedule.sigma_end:g}",
+        f"{root}.num_stages={schedule.num_stages}",
+        f"{root}.layer_types={_LAYER_TYPES[config.target]}",
+        f"{root}.use_variable_sigma=true",
+        f"{root}.target_layers=[{','.join(map(str, config.layer_multipliers))}]",
+        f"{root}.layer_multipliers={_dict(config.layer_multipliers)}",
+    ]
+    zones = tree.pop("zone_schedule", None)
+    for key, value in tree.items():
+        lines.append(f"{root}.layer_sigma_config.{key}={_value(value)}")
+    for key, value in (zones or {}).items():
+        lines.append(f"{root}.layer_sigma_config.zone_schedule.{key}={_value(value)}")
+    return "".join(f"{line}\n" if line.startswith("#") else f"'{line}'\n" for line in lines)
+
+
+def _dict(values: Mapping[Any, object]) -> str:
+    return "{" + ",".join(f"{key}:{_value(value)}" for key, value in values.items()) + "}"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return _dict(value)
+    if isinstance(value, list):
+        return "[" + ",".join(_value(item) for item in value) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,81 @@
+"""Zones in a terminal, with bars.
+
+Not here: how they are found (srdd.analysis.zones).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from srdd.analysis.series import Series
+    from srdd.documents.zones import Zone, ZoneMap
+
+
+_COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
+
+
+_BAR_WIDTH = 40
+
+
+def show(out: Console, series: Series, chart: ZoneMap) -> None:
+    """The table of zones, what the cuts are worth, and a bar per layer in its zone's colour."""
+    from rich.table import Table
+
+    from srdd.core.metrics import MAIN, RANKED
+
+    others = [name for name in MAIN if name in chart.zones[0].metrics and name != series.metric.name]
+    table = Table(title="Zones", title_justify="left")
+    for heading in ("zone", "layers", "error"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("of mean", "worst layer"):
+        table.add_column(heading, justify="right")
+    table.add_column(f"{_heading(series.metric.name)}\nmean (min to max)", justify="right", no_wrap=True)
+    for name in others:
+        table.add_column(f"{_heading(name)}\nmean", justify="right")
+    for index, zone in enumerate(chart.zones):
+        colour = _COLOURS[index % len(_COLOURS)]
+        table.add_row(
+            f"[{colour}]{zone.name}[/{colour}]",
+            zone.span,
+            zone.label,
+            f"{zone.ratio:.3f}",
+            str(zone.worst_layer),
+            _spread(zone, series.metric.name),
+            *(RANKED[name].text(zone.metrics[name].mean) if name in zone.metrics else "-" for name in others),
+        )
+    out.print(table)
+    if chart.provenance.scheme == "auto" and len(chart.zones) == 1:
+        out.print("One zone: the layers differ no more than noise would.")
+    for cut in chart.cuts:
+        firm = "firm" if cut.stability >= 0.9 else "fair" if cut.stability >= 0.5 else "weak: do not build on it"
+        out.print(f"cut before layer {cut.before_layer}: found in {cut.stability:.0%} ({cut.method}), {firm}")
+    _bars(out, series, chart)
+
+
+def _heading(name: str) -> str:
+    from srdd.core.metrics import RANKED
+
+    return f"{name.removesuffix('_db').replace('_', ' ')} {RANKED[name].unit}".strip()
+
+
+def _spread(zone: Zone, name: str) -> str:
+    from srdd.core.metrics import RANKED
+
+    spread, text = zone.metrics[name], RANKED[name].text
+    return f"{text(spread.mean)} ({text(spread.min)} to {text(spread.max)})"
+
+
+def _bars(out: Console, series: Series, chart: ZoneMap) -> None:
+    metric = series.metric
+    largest = max(map(abs, series.values)) or 1.0
+    order = {zone.name: index for index, zone in enumerate(chart.zones)}
+    out.print(f"{metric.name}{f' {metric.unit}' if metric.unit else ''} by layer")
+    for layer, value in zip(series.layers, series.values, strict=True):
+        index = order[chart.layers[layer]]
+        colour = _COLOURS[index % len(_COLOURS)]
+        bar = "█" * round(_BAR_WIDTH * abs(value) / largest)
+        # the name too: colours are lost in logs and to some eyes
+        out.print(f"{layer:4d} [{colour}]{bar:<{_BAR_WIDTH}}[/{colour}] {metric.text(value):>7}  {chart.layers[layer]}")

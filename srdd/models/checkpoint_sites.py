@@ -1,0 +1,128 @@
+"""Which tensors of a checkpoint are weights of matrix products, told from names and shapes, with no model built.
+
+Not here: reading (checkpoint.py). A checkpoint has no module types, so the rule is: a 2-D tensor called *.weight that
+is no embedding, norm or router, or a 3-D tensor of fused experts. What is left out is listed with its reason, so a
+wrong guess is seen. Two stacks of layers (an encoder and a decoder) are numbered through, as in a model.
+
+Worked number: MiniLM's safetensors file holds 103 tensors; 37 are such weights (6 per layer for 6 layers, and the
+pooler), the rest are embeddings, norms and biases.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from srdd.core.roles import fusion_group
+from srdd.documents.schema import Skipped
+from srdd.errors import SiteError
+from srdd.models.files.checkpoint import Checkpoint
+from srdd.models.files.safetensors import StoredTensor
+from srdd.models.sites import Site, SiteMap
+
+# A layer holds modules: what follows its number is a module's name before the parameter's.
+_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.(?=[^.]+\.)")
+_EMBEDDING = re.compile(r"(embed|embd|wte|wpe|shared\.weight|position_embeddings|relative_attention_bias)", re.I)
+# Linears beside the embeddings: GPT-NeoX' embed_out is its lm_head, ELECTRA widens by embeddings_project.
+_BESIDE_EMBEDDING = re.compile(r"(proj|linear|dense|mapping|_out$)", re.I)
+_FUSED_EXPERTS = re.compile(r"(expert|moe)", re.I)
+_ROUTER = re.compile(r"(router|(^|\.)gate\.weight$|\.gate\.wg\.)", re.I)
+_READ_BY_ANOTHER = re.compile(r"(encoder|vision|visual|audio)")
+# Architectures whose Linears are transformers' Conv1D, stored [in, out].
+_CONV1D_TYPES = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
+_CONV1D_ROLES = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
+# Architectures whose fused experts are stored [experts, in, out].
+_TRANSPOSED_EXPERTS = frozenset({"gpt_oss", "aria", "llama4", "llama4_text"})
+
+
+def checkpoint_sites(checkpoint: Checkpoint) -> SiteMap:
+    """The weight sites of a checkpoint, in file order. Raises SiteError when there is none."""
+    model_type = str(checkpoint.config.get("model_type", ""))
+    sites: list[Site] = []
+    skipped: list[Skipped] = []
+    for tensor in checkpoint.tensors.values():
+        reason = _reason(tensor)
+        if reason:
+            skipped.append(Skipped(name=tensor.name, parameters=tensor.numel, reason=reason))
+        else:
+            sites.append(replace(_site(tensor, model_type), index=len(sites)))
+    if not sites:
+        raise SiteError(f"{checkpoint.identity.id} holds no weight matrix among its {len(checkpoint.tensors)} tensors")
+    numbers, count = _numbered(sites)
+    placed = [replace(s, layer=None if s.layer is None else numbers[_stack_of(s.module)] + s.layer) for s in sites]
+    return SiteMap(tuple(placed), tuple(skipped), sum(t.numel for t in checkpoint.tensors.values()), count)
+
+
+def matrices_from(checkpoint: Checkpoint, site: Site) -> Iterator[_Matrix]:
+    """The matrices [out, in] of a site: one, or one per fused expert; each can be read in chunks again and again."""
+    tensor = checkpoint.tensors[site.module]
+    if len(tensor.shape) == 3:
+        for expert in range(tensor.shape[0]):
+            yield _Matrix(checkpoint, site, expert)
+    else:
+        yield _Matrix(checkpoint, site, None)
+
+
+class _Matrix:
+    """One matrix as re-readable row chunks. A stored chunk of [in, out] turned is still whole blocks along in."""
+
+    def __init__(self, checkpoint: Checkpoint, site: Site, expert: int | None) -> None:
+        self._checkpoint, self._site, self._expert = checkpoint, site, expert
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for chunk in self._checkpoint.row_chunks(self._site.module, expert=self._expert):
+            yield chunk.transpose(-1, -2) if self._site.transposed else chunk
+
+
+def _stack_of(name: str) -> str:
+    """The list of layers that a tensor is in, by name: "model.layers" of model.layers.3.mlp.up_proj.weight."""
+    found = _LAYER.search(name)
+    return "" if found is None else name[: found.start(1) - 1]
+
+
+def _numbered(sites: Sequence[Site]) -> tuple[dict[str, int], int]:
+    """The number of the first layer of each stack, and how many layers there are.
+
+    A file does not tell the order of modules; transformers puts an encoder or vision tower before what reads it.
+    """
+    depths: dict[str, int] = {}
+    for site in sites:
+        if site.layer is not None:
+            stack = _stack_of(site.module)
+            depths[stack] = max(depths.get(stack, 0), site.layer + 1)
+    first, count = {}, 0
+    for stack in sorted(depths, key=lambda stack: (not _READ_BY_ANOTHER.search(stack), stack)):
+        first[stack] = count
+        count += depths[stack]
+    return first, count
+
+
+def _reason(tensor: StoredTensor) -> str | None:
+    if len(tensor.shape) == 3 and _FUSED_EXPERTS.search(tensor.name) and "bias" not in tensor.name:
+        return None
+    if len(tensor.shape) <= 1 or "bias" in tensor.name.rpartition(".")[2]:
+        return "vector (norm, bias): deployment stacks keep it in high precision"
+    if len(tensor.shape) > 2:
+        return f"{len(tensor.shape)}-D (a convolution, say): no weight of a Linear, Conv1D or fused experts"
+    owner = tensor.name.removesuffix(".weight").rpartition(".")[2]
+    if _EMBEDDING.search(tensor.name) and not _BESIDE_EMBEDDING.search(owner):
+        return "embedding: looked up, never multiplied"
+    if _ROUTER.search(tensor.name):
+        return "router: deployment stacks keep it in high precision"
+    if not tensor.name.endswith(".weight"):
+        return "not called *.weight"
+    return None
+
+
+def _site(tensor: StoredTensor, model_type: str) -> Site:
+    name = tensor.name.removesuffix(".weight")
+    role = name.rpartition(".")[2]
+    layer = _LAYER.search(tensor.name)
+    fused = len(tensor.shape) == 3
+    transposed = model_type in _TRANSPOSED_EXPERTS if fused else model_type in _CONV1D_TYPES and role in _CONV1D_ROLES
+    group = name.rpartition(".")[0] if fused else fusion_group(name, role)
+    index = int(layer[1]) if layer else None
+    return Site("weight", name, tensor.name, role, index, group, "weight", transposed, numel=tensor.numel)

@@ -1,0 +1,141 @@
+"""Weights of a safetensors checkpoint, read piece by piece with no model built.
+
+Not here: single files (safetensors_files.py) and which tensors matter (checkpoint_sites.py). Each chunk is a memory map
+of its own, gone with the chunk: the pages of one map of the file would count as this process's memory until the whole
+file is there, and a buffer to read into costs more to allocate than to fill.
+
+Worked number: a chunk is at most 64 MiB, so a [8192, 4096] bfloat16 tensor (64 MiB) is one map, a [128256, 4096] one
+is 16.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from srdd.core.packaged_models import packaged
+from srdd.documents.schema import Identity, weights_hash
+from srdd.errors import SourceError
+from srdd.models.files.safetensors import StoredTensor, check_shards, header_of, mapped, opened
+
+CHUNK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint: headers only, no tensor is read yet."""
+
+    identity: Identity
+    config: dict[str, Any]
+    tensors: dict[str, StoredTensor]
+    notes: tuple[str, ...] = field(default=())
+
+    def row_chunks(self, name: str, *, expert: int | None = None, max_bytes: int | None = None) -> Iterator[Tensor]:
+        """A matrix in runs of rows, each a multiple of 32 rows but the last; `expert` picks one of a 3-D tensor.
+
+        Memory is held for as long as a chunk is; writing to one does not change the file.
+        """
+        tensor = self.tensors[name]
+        dtype = tensor.torch_dtype
+        *lead, rows, columns = (1, 1, *tensor.shape)[-max(len(tensor.shape), 2) :]  # a vector is a row
+        if tensor.numel == 0:
+            return
+        row_bytes = columns * dtype.itemsize
+        first = tensor.start + (0 if expert is None else expert * rows * row_bytes)
+        if expert is None:
+            rows *= math.prod(lead)
+        step = max((CHUNK_BYTES if max_bytes is None else max_bytes) // max(row_bytes, 1) // 32 * 32, 32)
+        with opened(tensor.file) as file:
+            for start in range(0, rows, step):
+                count = min(step, rows - start)
+                raw = mapped(file, tensor, first + start * row_bytes, count * row_bytes)
+                yield raw.view(dtype).view(count, columns)
+
+
+def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
+    """Open a folder with model.safetensors or its index, a single .safetensors file, a hub id or `minilm`.
+
+    Raises SourceError, in one line: nothing there, a shard missing, a file cut short.
+    """
+    folder, files, label, revision = _files(name, revision)
+    tensors: dict[str, StoredTensor] = {}
+    parts = []
+    for file in files:
+        header, stored = header_of(file)
+        parts.append((header, file.stat().st_size))
+        tensors.update(stored)
+    if not tensors:
+        raise SourceError(f"{label} holds no tensors")
+    config = _config(folder)
+    architectures = config.get("architectures") or [None]
+    nested = config.get("text_config")  # of a model with a vision part
+    configs = [config, *([nested] if isinstance(nested, dict) else [])]
+    layer_count = next(
+        (c[key] for c in configs for key in ("num_hidden_layers", "n_layer", "num_layers") if key in c), None
+    )
+    dtypes = sorted({t.dtype for t in tensors.values()})
+    quantized = config.get("quantization_config")
+    notes: tuple[str, ...] = ()
+    if quantized:
+        method = quantized.get("quant_method", "unnamed") if isinstance(quantized, dict) else "unnamed"
+        notes = (f"the weights are stored quantized ({method}); they are scanned as stored",)
+    identity = Identity(
+        id=label,
+        parameter_count=sum(t.numel for t in tensors.values()),
+        revision=revision,
+        architecture=architectures[0],
+        layer_count=layer_count,
+        weights_hash=weights_hash(parts),
+        dtype=", ".join(dtypes),
+    )
+    return Checkpoint(identity, config, tensors, notes)
+
+
+def _files(name: str, revision: str | None) -> tuple[Path, list[Path], str, str | None]:
+    """Folder, weight files, what a report calls them, and the revision."""
+    path = packaged(name) or Path(name).expanduser()
+    label = name if packaged(name) else path.resolve().name if path.exists() else name
+    if path.suffix == ".gguf":
+        raise SourceError(f"{label} is a GGUF file, whose weights are read through the model: use open_model")
+    if path.is_file():
+        return path.parent, [path], label, revision
+    if not path.is_dir():
+        path = _from_hub(name, revision)
+        revision = path.name  # the commit, as the hub's cache calls its folders
+    files = check_shards(path)
+    if not files:
+        raise SourceError(f"{label} holds no safetensors file; convert it, or scan it without --sites weight")
+    return path, files, label, revision
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise SourceError(f"no such folder or file: {name}")
+    try:
+        # Subfolders hold the same weights in other layouts (original/, onnx/); patterns cross slashes.
+        found = snapshot_download(
+            name, revision=revision, allow_patterns=["*.safetensors", "*.json"], ignore_patterns=["*/*"]
+        )
+    except Exception as problem:  # the hub client raises many types; all mean that the files are not to be had
+        first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+        raise SourceError(f"{name} is no local folder or file, and the hub did not give it: {first}") from problem
+    return Path(found)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise SourceError(f"config.json in {folder.name} is no JSON ({problem})") from problem
+    return config if isinstance(config, dict) else {}

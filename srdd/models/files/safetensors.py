@@ -1,0 +1,144 @@
+"""Safetensors files: where their tensors lie, whether files are whole, and bytes of them as memory maps.
+
+Not here: checkpoints of several files (checkpoint.py). A file is an 8-byte length, a JSON header with the place of
+every tensor, and the bytes (safetensors' format description).
+
+Worked number: a bfloat16 tensor [2, 3] takes 12 bytes; a header that gives it 10 is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from srdd.documents.schema import weights_hash
+from srdd.errors import SourceError
+
+_MAX_HEADER = 100 * 2**20  # safetensors' own limit
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+if hasattr(torch, "float8_e8m0fnu"):  # torch 2.7
+    _DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies: `start` is its first byte in `file`."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    file: Path
+    start: int
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        if self.dtype not in _DTYPES:
+            raise SourceError(f"{self.name} is stored as {self.dtype}; known: {', '.join(_DTYPES)}")
+        return _DTYPES[self.dtype]
+
+
+def check_shards(folder: Path) -> list[Path]:
+    """The weight files of a folder in order of name, each complete. Raises SourceError; [] without safetensors."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            names = sorted(set(where.values()))
+            missing = [name for name in names if not (folder / name).is_file()]
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
+            raise SourceError(f"{index.name} is no index of shards ({problem}); get the checkpoint again") from problem
+        if missing:
+            raise SourceError(f"{index.name} names {len(names)} shards, {missing[0]} is missing in {folder.name}")
+        files = [folder / name for name in names]
+        stored = {name for file in files for name in header_of(file)[1]}
+        if absent := sorted(set(where) - stored):
+            raise SourceError(f"{index.name} names {absent[0]}, which no shard holds; get the checkpoint again")
+        return files
+    files = sorted(folder.glob("model.safetensors")) or sorted(folder.glob("*.safetensors"))
+    for file in files:
+        header_of(file)
+    return files
+
+
+def shards_hash(files: list[Path]) -> str:
+    """The weights hash of complete safetensors files."""
+    return weights_hash((header_of(file)[0], file.stat().st_size) for file in files)
+
+
+def header_of(file: Path) -> tuple[bytes, dict[str, StoredTensor]]:
+    """The header of one file and the tensors it names. Raises SourceError where they do not fit the file's size."""
+    with opened(file) as stream:
+        size = file.stat().st_size
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(size - 8, _MAX_HEADER):
+            raise SourceError(f"{file.name} is no complete safetensors file ({size} bytes); get it again")
+        raw = stream.read(length)
+    try:
+        rows = {name: row for name, row in json.loads(raw).items() if name != "__metadata__"}
+        tensors = {
+            name: StoredTensor(name, tuple(row["shape"]), row["dtype"], file, 8 + length + row["data_offsets"][0])
+            for name, row in rows.items()
+        }
+        end = max((row["data_offsets"][1] for row in rows.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise SourceError(f"{file.name} has no readable safetensors header ({problem}); get it again") from problem
+    for row in tensors.values():
+        start, stop = rows[row.name]["data_offsets"]
+        if row.dtype in _DTYPES and stop - start != row.numel * row.torch_dtype.itemsize:
+            raise SourceError(
+                f"{file.name} is damaged: {row.name} {list(row.shape)} in {row.dtype} needs "
+                f"{row.numel * row.torch_dtype.itemsize} bytes, its header gives {stop - start}; get it again"
+            )
+    if 8 + length + end != size:
+        raise SourceError(
+            f"{file.name} is cut short or damaged: its safetensors header promises {8 + length + end} bytes, "
+            f"found {size}; get it again"
+        )
+    return raw, tensors
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[FileIO]:
+    """A weight file, unbuffered. What the system says of it while it is open becomes a SourceError."""
+    try:
+        with file.open("rb", buffering=0) as stream:
+            yield stream
+    except OSError as problem:
+        raise SourceError(f"{file.name} cannot be read: {problem.strerror or problem}") from problem
+
+
+def mapped(file: FileIO, tensor: StoredTensor, start: int, length: int) -> Tensor:
+    """Bytes of a file as uint8, aligned for the tensor's type. A private map: torch takes no read-only memory."""
+    lead = start % mmap.ALLOCATIONGRANULARITY
+    try:
+        area = mmap.mmap(file.fileno(), lead + length, access=mmap.ACCESS_COPY, offset=start - lead)
+    except ValueError:
+        raise SourceError(f"{tensor.file.name} ended inside {tensor.name}: it changed while it was read") from None
+    raw = torch.frombuffer(area, dtype=torch.uint8, count=length, offset=lead)
+    return raw if start % tensor.torch_dtype.itemsize == 0 else raw.clone()

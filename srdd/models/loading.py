@@ -1,0 +1,111 @@
+"""What loading a checkpoint into a model leaves open: which class, weights that one has and the other lacks.
+
+Not here: opening (source.py). Worked number: BertForMaskedLM's checkpoint is opened as the encoder alone, so the 5
+tensors of its head are not measured, and a note says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from srdd.errors import MissingExtraError, SourceError
+from srdd.models.quiet import quiet, quiet_hub
+
+
+def headless(names: Iterable[str]) -> Any:
+    """The class for a checkpoint that is no causal language model: its own when that has no head, else AutoModel's.
+
+    AutoModel goes by the model's type alone: it would put a random decoder beside the weights of a T5EncoderModel.
+    """
+    import transformers
+
+    own = sorted(name for name in names if name.endswith("Model") and "Head" not in name)
+    return getattr(transformers, own[0], transformers.AutoModel) if own else transformers.AutoModel
+
+
+def unread_part(model: nn.Module, unexpected: Sequence[str]) -> tuple[str, ...]:
+    """A note on weights of the checkpoint that the model has no place for, as the head of a masked language model."""
+    if not unexpected:
+        return ()
+    return (
+        f"{len(unexpected)} tensor(s) of the checkpoint are no part of {type(model).__name__} and not measured, "
+        f"{unexpected[0]} among them; `srdd scan --sites weight` reads them too",
+    )
+
+
+def random_part(model: nn.Module, missing: list[str], label: str, causal: bool) -> tuple[str, ...]:
+    """transformers fills weights that the checkpoint lacks with random numbers, and only logs it.
+
+    An encoder saved without its pooler is usual, and a note will do. Anything more would be a scan of noise.
+    """
+    if not missing:
+        return ()
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    share = sum(sizes.get(name, 0) for name in missing) / max(sum(sizes.values()), 1)
+    found = f"{len(missing)} weights of its architecture ({share:.1%} of the parameters), {missing[0]} among them"
+    if causal or share > 0.1:
+        raise SourceError(f"{label} lacks {found}; get the checkpoint again, or correct architectures in config.json")
+    return (f"the checkpoint lacks {found}; they hold random values and their rows mean nothing",)
+
+
+def _load(
+    target: str, label: str, dtype: str, device_map: str | None, where: torch.device | None, options: dict[str, Any]
+) -> tuple[Any, tuple[str, ...]]:
+    """The model, and notes when part of it is not in the checkpoint, or part of the checkpoint not in it."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    extra: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
+    if device_map is not None:
+        if find_spec("accelerate") is None:
+            raise MissingExtraError("--device-map needs accelerate: pip install 'srdd[big]'")
+        extra["device_map"] = device_map
+    try:
+        with quiet(), quiet_hub():
+            config = AutoConfig.from_pretrained(target, **options)
+            names = set(getattr(config, "architectures", None) or ())
+            # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
+            causal = bool(names & set(CAUSAL.values())) if names else config.model_type in CAUSAL
+            auto = AutoModelForCausalLM if causal else headless(names)
+            model, info = auto.from_pretrained(target, output_loading_info=True, **extra, **options)
+        if where is not None:
+            model = model.to(where)
+    except Exception as problem:  # transformers and the hub raise many types; each means it cannot be opened
+        if isinstance(problem, MemoryError | torch.OutOfMemoryError):
+            raise SourceError(
+                f"{label} does not fit into memory; try --device-map auto, or `srdd scan --sites weight`"
+            ) from problem
+        if "trust_remote_code" in str(problem) and not options["trust_remote_code"]:
+            raise SourceError(
+                f"{label} needs Python code that comes with the checkpoint; read it, then pass --trust-remote-code"
+            ) from problem
+        from_hub = isinstance(problem, OSError) and not Path(target).is_dir()
+        found = "is no folder here, and the hub did not give it" if from_hub else "cannot be opened"
+        raise SourceError(f"{label} {found}: {_one_line(problem, target, label)}") from problem
+    random = random_part(model, sorted(info["missing_keys"]), label, causal)
+    return model, (*random, *unread_part(model, sorted(info["unexpected_keys"])))
+
+
+def _tokenizer(target: str, label: str, options: dict[str, Any]) -> tuple[Any | None, str | None]:
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet(), quiet_hub():
+            return AutoTokenizer.from_pretrained(target, **options), None
+    except Exception as problem:  # a model without tokenizer files is legal: its weights can be scanned
+        folder, globs = Path(target), ("*token*", "*vocab*", "*.model")
+        if folder.is_dir() and not any(True for glob in globs for _ in folder.glob(glob)):
+            return None, "its folder holds no tokenizer files"  # transformers says so in a paragraph
+        return None, f"{_one_line(problem, target, label)[:160]}"
+
+
+def _one_line(problem: Exception, target: str, label: str) -> str:
+    """The message without the path of the model, since notes end in reports."""
+    text = " ".join(str(problem).replace(target, label).split())
+    return text[:300] if text else type(problem).__name__

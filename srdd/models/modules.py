@@ -1,0 +1,90 @@
+"""What a module of a model is: a Linear, fused experts, a decoder layer; told by type, not by name.
+
+Not here: which of them are measured (sites.py).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from srdd.errors import SiteError
+
+
+def decoder_layers(model: nn.Module) -> dict[str, int]:
+    """The decoder (or encoder) layers by module name with their index: the outermost ModuleLists of alike blocks.
+
+    Two stacks (an encoder and a decoder) are numbered through, in module order.
+    """
+    found: dict[str, int] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or len(module) == 0:
+            continue
+        if any(name.startswith(f"{outer}.") for outer in found):
+            continue
+        if all(_holds_linear(block) for block in module) and len({type(block) for block in module}) <= 2:
+            prefix = f"{name}." if name else ""
+            offset = len(found)
+            found.update({f"{prefix}{i}": offset + i for i in range(len(module))})
+    return found
+
+
+def is_linear(module: nn.Module) -> bool:
+    """True for nn.Linear and for transformers' Conv1D, known by its name so that transformers need not be imported."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def fused_experts(module: nn.Module) -> tuple[str, ...]:
+    """Names of 3-D parameters [experts, out, in] held directly by an experts module; empty for anything else."""
+    if "expert" not in type(module).__name__.lower():
+        return ()
+    return tuple(name for name, p in module.named_parameters(recurse=False) if p.dim() == 3 and "bias" not in name)
+
+
+def experts_transposed(module: nn.Module) -> bool:
+    """True for fused experts stored [experts, in, out].
+
+    transformers says so on most such modules (`is_transposed`). Where it says nothing the shapes do: gate and up side
+    by side are twice as wide as what down takes, so [experts, in, 2 * middle] goes with [experts, middle, in].
+    """
+    said = getattr(module, "is_transposed", None)
+    if said is not None:
+        return bool(said)
+    shapes = [tuple(getattr(module, name).shape) for name in fused_experts(module)]
+    return any(a[2] == 2 * b[1] and a[1] == b[2] for a in shapes for b in shapes)
+
+
+def _holds_linear(block: nn.Module) -> bool:
+    """A block is a layer when Linears sit below it; a plain list of Linears is no stack of layers."""
+    return not is_linear(block) and any(is_linear(m) or fused_experts(m) for m in block.modules())
+
+
+def _layer_of(name: str, stacks: dict[str, int]) -> int | None:
+    parts = name.split(".")
+    for depth in range(len(parts), 0, -1):
+        index = stacks.get(".".join(parts[:depth]))
+        if index is not None:
+            return index
+    return None
+
+
+def weight_of(module: nn.Module, parameter: str | None = None) -> Tensor:
+    """The parameter of a weight site as stored, by default `weight`."""
+    weight = getattr(module, parameter or "weight")
+    if not isinstance(weight, Tensor):
+        raise SiteError(f"{type(module).__name__}: expected a tensor as weight, found {type(weight).__name__}")
+    return weight
+
+
+def layer_of(path: str, stacks: dict[str, int]) -> int | None:
+    """The layer that a module or parameter stands in; None outside all layers."""
+    parts = path.split(".")
+    return next((stacks[p] for d in range(len(parts), 0, -1) if (p := ".".join(parts[:d])) in stacks), None)
+
+
+def require_module(model: nn.Module) -> None:
+    """Raises SiteError for what is no model in memory, e.g. a name that the command line would open."""
+    if not isinstance(model, nn.Module):
+        raise SiteError(
+            f"expected a model in memory (torch.nn.Module), found {type(model).__name__}; open it first: "
+            "srdd.models.source.open_model(name).model"
+        )

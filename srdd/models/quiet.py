@@ -1,0 +1,39 @@
+"""transformers without its own progress bars and notes, while srdd says what happens itself.
+
+Not here: srdd's own messages. The settings are put back on leaving, also after an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bar and nothing below an error from transformers inside the block."""
+    from transformers.utils import logging as hf
+
+    level, bars = hf.get_verbosity(), hf.is_progress_bar_enabled()
+    hf.set_verbosity(logging.ERROR)
+    hf.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf.set_verbosity(level)
+        if bars:
+            hf.enable_progress_bar()
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Nothing below an error from the hub's client inside the block: without a network it logs every retry."""
+    from huggingface_hub.utils import logging as hub
+
+    level = hub.get_verbosity()
+    hub.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.set_verbosity(level)

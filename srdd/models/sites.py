@@ -1,0 +1,117 @@
+"""Which tensors of a model are measured, found by type and not by a list of names.
+
+Not here: hooks and numbers. A site is a weight (of nn.Linear, transformers' Conv1D or fused 3-D experts), the input of
+such a module, or the output of a decoder layer. Every parameter of the model is either a weight site or listed as
+skipped with its reason.
+
+Worked number: SmolLM2-135M has 30 layers of 7 Linears and a tied lm_head, so 211 Linears; q/k/v and gate/up share their
+input, which leaves 4 input tensors a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from srdd.core.roles import fusion_group
+from srdd.documents.schema import KINDS, Kind, Skipped
+from srdd.errors import SiteError
+from srdd.models.modules import _layer_of, decoder_layers, experts_transposed, fused_experts, is_linear, weight_of
+
+
+@dataclass(frozen=True)
+class Site:
+    """One tensor to measure. `module` is the module's name; `parameter` its weight's attribute for weight sites."""
+
+    kind: Kind
+    name: str
+    module: str
+    role: str
+    layer: int | None
+    group: str | None
+    parameter: str | None = None
+    transposed: bool = False  # weight stored [in, out]: blocks run along in, so it is turned before measuring
+    may_be_idle: bool = False  # an expert, which gets no tokens when the router sends it none
+    numel: int = 0  # of a weight
+    index: int = 0  # place among the sites of the model, in module order
+
+
+@dataclass(frozen=True)
+class SiteMap:
+    """The sites of a model and the parameters that are none."""
+
+    sites: tuple[Site, ...]
+    skipped: tuple[Skipped, ...]
+    parameters: int
+    layer_count: int
+
+    def of(self, kind: Kind) -> tuple[Site, ...]:
+        return tuple(site for site in self.sites if site.kind == kind)
+
+
+def find_sites(model: nn.Module, kinds: Sequence[Kind] = KINDS) -> SiteMap:
+    """All sites of the kinds asked for, in module order. Raises SiteError when there is none."""
+    stacks = decoder_layers(model)
+    sites: list[Site] = []
+    for name, module in model.named_modules():
+        layer = _layer_of(name, stacks)
+        sites += _module_sites(name, module, layer)
+        if name in stacks:
+            sites.append(Site("output", name, name, "decoder_layer", layer, None))
+    chosen = tuple(replace(site, index=index) for index, site in enumerate(sites) if site.kind in kinds)
+    if not chosen:
+        raise SiteError(f"nothing to measure: {type(model).__name__} has no {' or '.join(kinds)} site")
+    return SiteMap(chosen, _skipped(model, chosen, kinds), sum(p.numel() for p in model.parameters()), len(stacks))
+
+
+def _module_sites(name: str, module: nn.Module, layer: int | None) -> list[Site]:
+    role = name.rsplit(".", 1)[-1]
+    idle = "expert" in name.lower()
+    experts = fused_experts(module)
+    if experts:
+        transposed = experts_transposed(module)
+        weights = [
+            Site("weight", f"{name}.{p}", name, p, layer, name, p, transposed, idle, getattr(module, p).numel())
+            for p in experts
+        ]
+        return [*weights, Site("input", name, name, "experts", layer, name, may_be_idle=idle)]
+    if not is_linear(module):
+        return []
+    group = fusion_group(name, role)
+    transposed = not isinstance(module, nn.Linear)
+    size = weight_of(module).numel()
+    return [
+        Site("weight", name, name, role, layer, group, "weight", transposed, idle, size),
+        Site("input", name, name, role, layer, group, may_be_idle=idle),
+    ]
+
+
+def _skipped(model: nn.Module, sites: Sequence[Site], kinds: Sequence[Kind]) -> tuple[Skipped, ...]:
+    """Every parameter that no weight site covers. A tied weight counts once and is covered by any of its names."""
+    modules = dict(model.named_modules())
+    covered = {id(weight_of(modules[s.module], s.parameter)) for s in sites if s.kind == "weight"}
+    rows = []
+    for name, parameter in model.named_parameters():
+        if id(parameter) in covered:
+            continue
+        owner = modules[name.rpartition(".")[0]]
+        rows.append(Skipped(name=name, parameters=parameter.numel(), reason=_reason(name, parameter, owner, kinds)))
+    return tuple(rows)
+
+
+def _reason(name: str, parameter: Tensor, owner: nn.Module, kinds: Sequence[Kind]) -> str:
+    if "weight" not in kinds and (is_linear(owner) or fused_experts(owner)) and parameter.dim() >= 2:
+        return "not selected"
+    if isinstance(owner, nn.Embedding):
+        return "embedding: looked up, never multiplied"
+    if parameter.dim() <= 1 or "bias" in name.rpartition(".")[2]:
+        return "vector (norm, bias): deployment stacks keep it in high precision"
+    if "router" in type(owner).__name__.lower() or "gate" in type(owner).__name__.lower():
+        return "router: deployment stacks keep it in high precision"
+    if type(owner).__name__ == "ParametrizationList" or (is_linear(owner) and "weight" not in owner._parameters):
+        return "part of a weight that is computed when it is used (weight_norm and its kin)"
+    if is_linear(owner):
+        return f"{type(owner).__name__} holds it beside its weight"
+    return f"{type(owner).__name__} is no Linear, Conv1D or fused experts"

@@ -1,0 +1,213 @@
+"""Calibration data: text or token ids, packed into sequences of equal length without padding.
+
+Not here: running a model. Documents are put in an order drawn from the seed, each is tokenized as the model's tokenizer
+does it, a separator (the end-of-text token, if there is one) follows each, and the stream is cut. What does not fill a
+sequence, or is more than was asked for, is dropped and said.
+
+Worked number: three documents of 5, 3 and 4 tokens with separators are 15 tokens; at 4 a sequence that is three
+sequences and 3 tokens dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srdd.errors import CalibrationError, OptionError
+from srdd.runs.text_files import SUFFIXES, Document, from_file, from_text
+
+DEFAULT_SOURCE = "srdd's own text"
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Token ids int64 [count, length] and where they come from. `dropped` is "" when nothing was left out."""
+
+    token_ids: Tensor
+    source: str
+    data_sha256: str
+    dropped: str
+    seed: int
+
+
+def load(
+    data: Path | None,
+    tokenizer: Any,
+    *,
+    text_column: str | None = None,
+    samples: int = 16,
+    seq_len: int = 512,
+    seed: int = 0,
+    vocab_size: int | None = None,
+    max_seq_len: int | None = None,
+) -> Sequences:
+    """At most `samples` sequences of `seq_len` tokens from `data`, or from srdd's own text.
+
+    Raises OptionError for numbers out of range and CalibrationError for data that is missing, unreadable or too short.
+    """
+    check(data, text_column=text_column, samples=samples, seq_len=seq_len, seed=seed)
+    raw, source = _read(data)
+    stored_ids = data is not None and data.suffix.lower() == ".npz"
+    if tokenizer is None and not stored_ids:
+        raise CalibrationError("this model has no tokenizer; give token ids in an .npz file with --data")
+    if max_seq_len is not None and seq_len > max_seq_len:
+        raise OptionError(
+            f"--seq-len {seq_len}: this model takes at most {max_seq_len} tokens; give --seq-len {max_seq_len}"
+        )
+    digest = hashlib.sha256(raw).hexdigest()
+    skipped = 0
+    if data is not None and stored_ids:
+        rows = _from_npz(data, seq_len)
+    else:
+        documents = from_text(raw.decode("utf-8")) if data is None else from_file(data, text_column)
+        filled = [d for d in documents if not isinstance(d, str) or d.strip()]
+        skipped = len(documents) - len(filled)
+        random.Random(seed).shuffle(filled)
+        rows = [_stream(filled, tokenizer, source)]
+    ids, dropped = _cut(rows, samples, seq_len, source)
+    if skipped:
+        dropped = "; ".join(filter(None, (dropped, _counted(skipped, "empty document"))))
+    largest = (vocab_size or 2**31) - 1
+    if int(ids.max()) > largest or int(ids.min()) < 0:
+        raise CalibrationError(
+            f"{source} holds token ids {int(ids.min())} to {int(ids.max())}; this model has 0 to {largest}"
+        )
+    return Sequences(ids, source, digest, dropped, seed)
+
+
+def check(
+    data: Path | None, *, text_column: str | None, samples: int, seq_len: int, seed: int, batch_size: int = 1
+) -> None:
+    """All that can be refused before a model is opened. Raises OptionError and CalibrationError as `load` does."""
+    if samples < 1:
+        raise OptionError(f"--samples {samples}: expected at least 1")
+    if seq_len < 2:
+        raise OptionError(f"--seq-len {seq_len}: expected at least 2")
+    if seed < 0:
+        raise OptionError(f"--seed {seed}: expected 0 or more")
+    _check_batch_size(batch_size)
+    if data is None and text_column is not None:
+        raise OptionError("--text-column has no effect without --data")
+    if data is None:
+        return
+    if data.suffix.lower() not in SUFFIXES:
+        raise CalibrationError(f"--data {data.name}: unknown kind of file; expected {', '.join(SUFFIXES)}")
+    if data.suffix.lower() == ".npz" and text_column is not None:
+        raise CalibrationError(f"--text-column has no effect on {data.name}; it holds token ids")
+    with _readable(data):
+        data.open("rb").close()
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise OptionError(f"--batch-size {batch_size}: expected at least 1")
+
+
+def batches(sequences: Sequences, batch_size: int) -> Iterator[Tensor]:
+    """The sequences in order, `batch_size` at a time; the last batch may be smaller."""
+    _check_batch_size(batch_size)
+    for start in range(0, len(sequences.token_ids), batch_size):
+        yield sequences.token_ids[start : start + batch_size]
+
+
+def _read(data: Path | None) -> tuple[bytes, str]:
+    if data is None:
+        return files("srdd.runs").joinpath("calibration.txt").read_bytes(), DEFAULT_SOURCE
+    with _readable(data):
+        raw = data.read_bytes()
+    if not raw.strip():
+        raise CalibrationError(f"--data {data.name} is empty")
+    return raw, data.name
+
+
+@contextmanager
+def _readable(data: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise CalibrationError(f"--data {data}: no such file") from None
+    except OSError as problem:
+        raise CalibrationError(f"--data {data}: {problem.strerror}") from problem
+
+
+def _stream(documents: list[Document], tokenizer: Any, source: str) -> list[int]:
+    """All documents as one run of token ids, each followed by the end-of-text token unless it ends with it."""
+    end = tokenizer.eos_token_id
+    stream: list[int] = []
+    for document in documents:
+        chat = not isinstance(document, str)  # a template writes the special tokens itself
+        text = _chat(document, tokenizer, source) if not isinstance(document, str) else document
+        # verbose=False: a document longer than the model's context is no problem here, it will be cut
+        encoded = tokenizer(text, verbose=False, return_attention_mask=False, add_special_tokens=not chat)
+        ids = list(encoded["input_ids"])
+        if end is not None and (not ids or ids[-1] != end):
+            ids.append(end)
+        stream += ids
+    return stream
+
+
+def _chat(messages: list[dict[str, Any]], tokenizer: Any, source: str) -> str:
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise CalibrationError(f"{source} holds chat messages, but this model's tokenizer has no chat template")
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False))
+    except Exception as problem:  # templates are programs of strangers
+        raise CalibrationError(f"{source}: the model's chat template refused a conversation: {problem}") from problem
+
+
+def _from_npz(path: Path, seq_len: int) -> list[list[int]]:
+    """One integer array: 1-D is a stream to cut, each row of a 2-D one is cut by itself; rows stay in order."""
+    try:
+        stored = np.load(path, allow_pickle=False)
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a bare array; write it with numpy.savez")
+        with stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except Exception as problem:  # numpy raises ValueError, OSError, BadZipFile, EOFError
+        raise CalibrationError(f"{path.name} is no readable .npz file: {problem}") from problem
+    if len(arrays) != 1:
+        raise CalibrationError(f"{path.name}: expected one array of token ids, found {sorted(arrays)}")
+    array = next(iter(arrays.values()))
+    if array.dtype.kind not in "iu" or array.ndim not in (1, 2):
+        raise CalibrationError(
+            f"{path.name}: expected integers in 1 or 2 dimensions, found {array.dtype} {array.shape}"
+        )
+    if array.size and int(array.max()) >= 2**31:
+        raise CalibrationError(f"{path.name} holds token id {int(array.max())}, which no model has")
+    if array.ndim == 2 and array.shape[1] < seq_len:
+        raise CalibrationError(f"{path.name}: rows hold {array.shape[1]} tokens; lower --seq-len {seq_len} to that")
+    return [row.tolist() for row in np.atleast_2d(array)]
+
+
+def _cut(rows: list[list[int]], samples: int, seq_len: int, source: str) -> tuple[Tensor, str]:
+    every = [tuple(row[i : i + seq_len]) for row in rows for i in range(0, len(row) - seq_len + 1, seq_len)]
+    pieces = list(dict.fromkeys(every))  # a sequence counts once: a repeat would understate the standard errors
+    have = sum(len(row) for row in rows)
+    if not pieces:
+        raise CalibrationError(
+            f"{source} gives {have} tokens, less than one sequence of {seq_len}; lower --seq-len or give more text"
+        )
+    kept = pieces[:samples]
+    notes = []
+    if len(kept) < samples:
+        notes.append(f"only {len(kept)} of {samples} sequences: {source} has {have} tokens")
+    if len(pieces) < len(every):
+        notes.append(_counted(len(every) - len(pieces), "repeated sequence"))
+    unused = have - len(kept) * seq_len
+    if unused:
+        notes.append(f"{unused} of {have} tokens not used")
+    return torch.tensor(kept, dtype=torch.int64), "; ".join(notes)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

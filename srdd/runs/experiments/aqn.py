@@ -1,0 +1,245 @@
+"""`run_aqn`: the comparison of noise strategies with controls, seeds and tests.
+
+Not here: opening models, the terminal. Every seed has its own text (inference) or its own training order (train), the
+same for all arms, so that seeds stand for text and noise together. What the report ranks decides the targeted arm; the
+healthy and random arms are its controls. The verdict may be that nothing was shown.
+
+    result = run_aqn(model, sequences, "mxfp4", errors, ranked_by="...", kind="inference", seeds=range(5))
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from statistics import fmean, stdev
+from typing import get_args
+
+from torch import Tensor, nn
+
+from srdd import kernels
+from srdd.core.formats import BlockFormat
+from srdd.core.formats import parse as parse_format
+from srdd.documents.experiment import (
+    ArmResult,
+    Comparison,
+    Experiment,
+    ExperimentSettings,
+    Kind,
+    TrainSettings,
+)
+from srdd.documents.rin import Schedule, Target
+from srdd.documents.schema import Identity
+from srdd.errors import CalibrationError, OptionError
+from srdd.kernels.selfcheck import checked, values_differ
+from srdd.models.fake import EXCLUDE, Quantizer
+from srdd.models.placement import device_of, dtype_of, refuse_nonfinite
+from srdd.models.running import evaluating
+from srdd.models.sites import find_sites
+from srdd.runs.calibration import Sequences
+from srdd.runs.experiments import arm_trial as trial
+from srdd.runs.experiments import profiles
+from srdd.runs.experiments.arm_trial import Setting, Training
+from srdd.runs.experiments.arms import Arm, make_arms, pairs_of
+from srdd.runs.experiments.fault import Fault
+from srdd.runs.experiments.modes import parse_modes
+from srdd.runs.experiments.paired_tests import compare
+from srdd.runs.setup import (
+    identify,
+    model_of,
+    provenance,
+    token_ids_of,
+    used,
+    versions,
+)
+
+FEW = 5  # seeds below which a reader is warned
+
+
+def run_aqn(
+    model: nn.Module,
+    sequences: Tensor | Sequences,
+    fmt: str | BlockFormat,
+    errors: Sequence[float],
+    *,
+    ranked_by: str,
+    report_sha256: str = "",
+    kind: Kind = "inference",
+    mode: str | None = None,
+    target: Target = "rmsnorm",
+    schedule: Schedule,
+    relative: bool = False,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    worst: int | None = None,
+    samples: int = 2,
+    training: Training | None = None,
+    fault: Fault | None = None,
+    batch_size: int = 1,
+    exclude: str | Sequence[str] = EXCLUDE,
+    backend: str = "auto",
+    identity: Identity | None = None,
+    notes: Sequence[str] = (),
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> Experiment:
+    """Losses of all arms and their comparisons. `errors` has one value per layer, larger is worse.
+
+    `sequences` must hold `samples` for every seed (inference), or `samples` held out and the rest to train on. Raises
+    OptionError, CalibrationError, NoiseError.
+    """
+    started = time.monotonic()
+    parsed = parse_format(fmt)
+    bits = parsed.element.bits
+    chosen = parse_modes(mode or f"w{bits}a{bits}", parsed)
+    if len(chosen) != 1 or chosen[0].point is None:
+        raise OptionError(f"--mode {mode}: expected one mode that quantizes, e.g. w{bits}a{bits}")
+    profiles.check_target(target)
+    if len(seeds) < 2 or len(set(seeds)) != len(seeds):
+        raise OptionError(f"{len(seeds)} seed(s): expected 2 or more, each once; one seed shows nothing")
+    if kind not in get_args(Kind):
+        raise OptionError(f"kind {kind!r}: expected one of {', '.join(get_args(Kind))}")
+    if (kind == "train") != (training is not None):
+        raise OptionError("steps and learning rate belong to --kind train, and are needed there")
+    if training is not None and (training.steps < 1 or training.batch_size < 1 or not training.learning_rate > 0):
+        raise OptionError("--steps and --train-batch: expected 1 or more; --learning-rate: above 0")
+    if samples < 1:
+        raise OptionError(f"--samples {samples}: expected 1 or more")
+    if not isinstance(errors, Sequence) or not all(isinstance(e, float | int) and math.isfinite(e) for e in errors):
+        raise OptionError(
+            "errors: expected one finite number per layer, larger is worse; "
+            "srdd.analysis.series.layer_series(report).errors"
+        )
+    layers = profiles.layer_count(model)
+    if len(errors) != layers:
+        raise OptionError(f"the report ranks {len(errors)} layers, the model has {layers}; scan this model")
+    if fault is not None and fault.layer >= layers:
+        raise OptionError(f"--fault layer={fault.layer}: the model has layers 0 to {layers - 1}")
+    worst = max(1, layers // 4) if worst is None else worst
+    arms = make_arms(errors, worst, fault=fault is not None)
+    ids, calibration = token_ids_of(sequences, model)
+    refuse_nonfinite(model)
+    device = device_of(model)
+    sites = find_sites(model, ("weight", "input"))
+    work = sum(s.numel for s in sites.of("weight")) * len(seeds) * (1 if training is None else training.steps)
+    kernel = kernels.choose(backend, elements=work, formats=[parsed], device=device)
+    kernel = checked(kernel, [parsed], device, dtype_of(model), values_differ)
+    kept: dict[str, tuple[int, Tensor]] | None = {} if kind == "inference" else None
+    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
+    setting = Setting(
+        model,
+        chosen[0],
+        Quantizer(parsed, kernel, kept=kept),
+        exclude,
+        target,
+        schedule,
+        relative,
+        fault,
+        batch_size,
+        device,
+    )
+    run = _runner(setting, training, ids, samples, seeds)
+
+    losses: dict[str, list[float | None]] = {arm.name: [] for arm in arms}
+    noise: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    with evaluating(model):
+        for done, (place, seed, arm) in enumerate((i, s, arm) for i, s in enumerate(seeds) for arm in arms):
+            loss, rms = run(arm, place, seed)
+            losses[arm.name].append(loss)
+            noise[arm.name].append(rms)
+            progress(arm.name, done + 1, len(seeds) * len(arms))
+    comparisons = compare(losses, pairs_of(arms))
+    return Experiment(
+        model=model_of(identity or identify(model, sites)),
+        settings=ExperimentSettings(
+            kind=kind,
+            format=parsed.spec,
+            mode=chosen[0].name,
+            target=target,
+            sigma_start=schedule.sigma_start,
+            sigma_end=schedule.sigma_end,
+            relative=relative,
+            seeds=list(seeds),
+            worst=worst,
+            ranked_by=ranked_by,
+            report_sha256=report_sha256,
+            fault=None if fault is None else {"layer": fault.layer, "deadzone": fault.deadzone},
+            samples=samples,
+            calibration=calibration,
+            train=None if training is None else _train_settings(training, schedule, samples, len(ids)),
+            exclude=list(exclude),
+            device=device.type,
+            dtype=str(dtype_of(model)).removeprefix("torch."),
+            backend=used(kernel)[0],
+            versions=versions(),
+        ),
+        arms=[_arm(arm, seeds, losses[arm.name], noise[arm.name]) for arm in arms],
+        comparisons=comparisons,
+        verdict=verdict_of(comparisons),
+        warnings=[*notes, *_warnings(seeds)],
+        provenance=provenance(started),
+    )
+
+
+def verdict_of(comparisons: Sequence[Comparison]) -> str:
+    """One sentence on the question: is guided noise better than its controls?"""
+    by_pair = {(row.a, row.b): row for row in comparisons}
+    against = [by_pair["targeted", other] for other in ("global", "random", "healthy")]
+    won = [row.b for row in against if row.verdict == f"targeted is better than {row.b}"]
+    lost = [row.b for row in against if row.verdict == f"{row.b} is better than targeted"]
+    if len(won) == len(against):
+        return "targeted noise is better than global, random and healthy-only noise: the guidance helps here"
+    parts = [f"better than {', '.join(won)}"] if won else []
+    parts += [f"worse than {', '.join(lost)}"] if lost else []
+    untested = [row.b for row in against if row.verdict.startswith("not tested")]
+    parts += [f"not tested against {', '.join(untested)}"] if untested else []
+    rest = [row.b for row in against if row.b not in (*won, *lost, *untested)]
+    parts += [f"not shown to differ from {', '.join(rest)}"] if rest else []
+    helped = by_pair["targeted", "quantized"].verdict == "targeted is better than quantized"
+    tail = "it is better than no noise" if helped else "no gain from noise is shown"
+    return f"targeted noise is {'; '.join(parts)}; {tail}"
+
+
+def _runner(
+    setting: Setting, training: Training | None, ids: Tensor, samples: int, seeds: Sequence[int]
+) -> Callable[[Arm, int, int], tuple[float | None, float]]:
+    if training is None:
+        if len(ids) < samples * len(seeds):
+            raise CalibrationError(
+                f"{len(seeds)} seeds of {samples} sequences need {samples * len(seeds)} of them, found {len(ids)}"
+            )
+        return lambda arm, place, seed: trial.infer(setting, arm, seed, ids[place * samples : (place + 1) * samples])
+    if len(ids) < samples + training.batch_size:
+        raise CalibrationError(f"{len(ids)} sequences: expected {samples} held out and some more to train on")
+    return lambda arm, place, seed: trial.train(setting, training, arm, seed, ids[samples:], ids[:samples])
+
+
+def _arm(arm: Arm, seeds: Sequence[int], losses: list[float | None], noise: list[float]) -> ArmResult:
+    known = [loss for loss in losses if loss is not None]
+    whole = len(known) == len(losses)
+    return ArmResult(
+        name=arm.name,
+        meaning=arm.meaning,
+        quantized=arm.quantized,
+        layers=[arm.noisy_layers(seed) for seed in seeds],
+        noise_rms=noise,
+        losses=losses,
+        mean=fmean(known) if whole else None,
+        std=stdev(known) if whole and all(math.isfinite(x) for x in known) else None,
+    )
+
+
+def _train_settings(training: Training, schedule: Schedule, samples: int, count: int) -> TrainSettings:
+    return TrainSettings(
+        steps=training.steps,
+        learning_rate=training.learning_rate,
+        batch_size=training.batch_size,
+        optimizer="AdamW, weight decay 0, gradients clipped to norm 1",
+        schedule=f"{schedule.kind}, {schedule.num_stages} stages" if schedule.num_stages else schedule.kind,
+        held_out=samples,
+        pool=count - samples,
+    )
+
+
+def _warnings(seeds: Sequence[int]) -> list[str]:
+    if len(seeds) >= FEW:
+        return []
+    return [f"{len(seeds)} seeds show large effects only; take {FEW} or more before believing a difference, or none"]

@@ -1,0 +1,92 @@
+"""Rows of the report from what was measured, with the notes a reader needs beside the numbers.
+
+Not here: measuring. This is where vectors leave the device: one transfer a site, after the scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from srdd.core.formats import BlockFormat
+from srdd.core.tally import Tally
+from srdd.core.uncertainty import total
+from srdd.documents.schema import Measurement, measurement
+from srdd.documents.schema import Site as SiteRow
+from srdd.models.sites import Site
+from srdd.runs.scans.tap import Result
+
+
+def weight_row(site: Site, vectors: Tensor, formats: Sequence[BlockFormat], shape: Sequence[int]) -> SiteRow:
+    """The row of a weight from its vectors [formats, fields]; `shape` as stored."""
+    tallies = [Tally.from_vector(row) for row in vectors.cpu().tolist()]
+    columns = shape[-2] if site.transposed else shape[-1]
+    measured = {f.spec: measurement(t) for f, t in zip(formats, tallies, strict=True)}
+    rows = shape[-1] if site.transposed else shape[-2]
+    return SiteRow(
+        kind="weight",
+        name=site.name,
+        role=site.role,
+        index=site.index,
+        layer=site.layer,
+        group=site.group,
+        shape=list(shape),
+        notes=_notes(tallies[0], formats, columns, rows),
+        formats=measured,
+    )
+
+
+def activation_row(result: Result, formats: Sequence[BlockFormat]) -> SiteRow:
+    """The row of an activation, with its tallies per sequence."""
+    stacked = torch.stack(list(result.sequences.values())).cpu().tolist()  # [sequences, formats, fields]
+    measured: dict[str, Measurement] = {}
+    for index, fmt in enumerate(formats):
+        tallies = [Tally.from_vector(sequence[index]) for sequence in stacked]
+        measured[fmt.spec] = measurement(total(tallies), tallies)
+    whole = Tally.from_vector(measured[formats[0].spec].tally or [])
+    notes = _notes(whole, formats, result.features, None)
+    if result.site.role == "experts":
+        notes.append("each token once; the input of the experts' second product is inside the fused call, unseen")
+    return SiteRow(
+        kind=result.site.kind,
+        name=result.site.name,
+        role=result.site.role,
+        index=result.site.index,
+        layer=result.site.layer,
+        group=result.site.group,
+        members=list(result.members) if len(result.members) > 1 else [],
+        shape=[result.features],
+        notes=notes,
+        formats=measured,
+    )
+
+
+def _notes(tally: Tally, formats: Sequence[BlockFormat], columns: int, rows: int | None) -> list[str]:
+    notes = []
+    if tally.nonfinite:
+        notes.append(
+            f"ERROR: {int(tally.nonfinite)} NaN or infinite values; {int(tally.excluded)} in their blocks are left out"
+        )
+    ragged = [f.name for f in formats if columns % f.block[1] or (rows is not None and rows % f.block[0])]
+    if ragged:
+        notes.append(f"not deployable as is in {', '.join(ragged)}: {columns} columns are no multiple of the block")
+    return notes
+
+
+def warnings_for(rows: Sequence[SiteRow], uncovered: Sequence[str]) -> list[str]:
+    """What a reader must know before trusting the numbers; errors first and marked as such."""
+    bad = [row for row in rows if any(note.startswith("ERROR") for note in row.notes)]
+    ragged = [row for row in rows if any(note.startswith("not deployable") for note in row.notes)]
+    texts = []
+    if bad:
+        names = ", ".join(f"{row.kind} {row.name}" for row in bad[:3])
+        texts.append(f"ERROR: NaN or infinite values at {len(bad)} site(s): {names}{' ...' if len(bad) > 3 else ''}")
+    if uncovered:
+        texts.append(f"{len(uncovered)} expert(s) got no tokens and are not measured: {', '.join(uncovered[:3])} ...")
+    if ragged:
+        texts.append(
+            f"{len(ragged)} site(s) are no multiple of the block wide; most stacks refuse them: {ragged[0].name} ..."
+        )
+    return texts

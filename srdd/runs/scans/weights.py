@@ -1,0 +1,65 @@
+"""Tallies of weights: of a model in memory, or of a checkpoint read piece by piece.
+
+Not here: which tensors are weights of what (sites.py, checkpoint_sites.py). Blocks run along the input axis, the one a
+matrix product sums over, so Conv1D's [in, out] is turned first. Each expert of a fused 3-D tensor is a matrix of its
+own, with its own tensor scale under nvfp4.
+
+Worked number: a [4096, 4096] bfloat16 matrix is read in chunks of 64 MiB (8192 rows), so one chunk; nvfp4 reads it
+twice, first for the amax of the whole tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from srdd import kernels
+from srdd.core.formats import BlockFormat, Rule, Scale
+from srdd.kernels.backend import Backend
+from srdd.kernels.seeds import generator_for
+from srdd.models.modules import weight_of
+from srdd.models.sites import Site
+
+
+def needs_tensor_amax(formats: Sequence[BlockFormat]) -> bool:
+    """True when a format scales by the largest value of the whole tensor, which a chunk does not show."""
+    return any(f.scale is Scale.E4M3_FP32 and f.rule is not Rule.SINGLE_LEVEL for f in formats)
+
+
+def measure_matrices(
+    matrices: Iterable[Iterable[Tensor]], formats: Sequence[BlockFormat], *, name: str, seed: int, backend: Backend
+) -> Tensor:
+    """The tally [formats, fields] of matrices given as re-readable runs of row chunks, merged."""
+    merged: Tensor | None = None
+    generator: torch.Generator | None = None
+    for chunks in matrices:
+        amax = _finite_amax(chunks) if needs_tensor_amax(formats) else None
+        for chunk in chunks:
+            if generator is None:
+                generator = generator_for(formats, chunk.device, seed, name)
+            vectors = kernels.measure_many(chunk, formats, generator=generator, global_amax=amax, backend=backend)
+            merged = vectors if merged is None else kernels.merge(merged, vectors)
+    if merged is None:
+        return kernels.measure_many(torch.empty(0), formats, generator=torch.Generator(), backend=backend)
+    return merged
+
+
+def _finite_amax(chunks: Iterable[Tensor]) -> Tensor:
+    """The largest finite magnitude of a matrix. One pass when all is finite, which is the rule."""
+    largest = []
+    for chunk in chunks:
+        low, high = chunk.aminmax() if chunk.numel() else (torch.zeros(()), torch.zeros(()))
+        amax = torch.maximum(-low.float(), high.float())
+        if not amax.isfinite():
+            amax = chunk.float().abs().where(chunk.isfinite(), 0).amax()
+        largest.append(amax)
+    return torch.stack(largest).amax()
+
+
+def matrices_of(module: nn.Module, site: Site) -> Iterator[tuple[Tensor]]:
+    """The matrices [out, in] of a weight site in memory: one, or one per fused expert."""
+    weight = weight_of(module, site.parameter).detach()
+    for matrix in weight.unbind(0) if weight.dim() == 3 else (weight,):
+        yield (matrix.transpose(-1, -2) if site.transposed else matrix,)

@@ -1,0 +1,169 @@
+"""Advice: each line of the rule table, causes from sums, what-ifs from measured formats, nothing invented."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders import N, make_report, tally
+
+from srdd.analysis.advice import advise, limits_for
+from srdd.analysis.causes import cause, noise_shares
+from srdd.core.gaussian import gaussian
+from srdd.core.tally import Tally
+from srdd.documents.advice import Advice
+from srdd.documents.report import Report, in_order
+from srdd.documents.schema import measurement
+from srdd.errors import OptionError, ReportError
+
+Run = Callable[..., tuple[int, str, str]]
+SPEC = "mxfp4:even"
+GOOD, BAD = tally(0.22, 1.0), tally(0.22, 4.0)  # 20 and 14 dB; the limit is 18.03
+
+
+def model(bad: int, layers: int = 20) -> Report:
+    return make_report({"weight": [[BAD if i < bad else GOOD] for i in range(layers)]})
+
+
+@pytest.mark.parametrize(
+    ("bad", "verdict", "actions"),
+    [
+        (0, "no_action", {}),
+        (1, "higher_precision", {"higher precision": 1}),
+        (2, "mixed_approach", {"higher precision": 1, "noise in training": 1}),
+        (6, "mixed_approach", {"higher precision": 3, "noise in training": 3}),
+        (7, "reconsider_format", {"another format": 7}),
+    ],
+)
+def test_the_rule_table(bad: int, verdict: str, actions: dict[str, int]) -> None:
+    advice = advise(model(bad), "weight", SPEC)
+    assert advice.verdict == verdict
+    assert f"{bad} of 20 layers" in advice.rule
+    counts: dict[str, int] = {}
+    for row in advice.flagged:
+        counts[row.action] = counts.get(row.action, 0) + 1
+        assert row.beyond == pytest.approx({"sqnr_db": 13.979}, abs=1e-3)
+    assert counts == actions
+
+
+def test_the_worse_half_is_kept_in_higher_precision() -> None:
+    noises = [2.0, 8.0, 4.0, 2.5, *[1.0] * 16]
+    advice = advise(make_report({"weight": [[tally(0.2, n)] for n in noises]}), "weight", SPEC)
+    assert [(row.layer, row.action) for row in advice.flagged] == [
+        (1, "higher precision"),
+        (2, "higher precision"),
+        (3, "noise in training"),
+        (0, "noise in training"),
+    ]
+    limit = 10 ** (-limits_for(SPEC, "format", {})["sqnr_db"] / 20)
+    assert advice.flagged[0].severity == pytest.approx(0.08**0.5 / limit)
+
+
+def test_limits() -> None:
+    baseline = gaussian(SPEC)
+    assert baseline is not None
+    limits = limits_for(SPEC, "format", {})
+    assert limits["sqnr_db"] == baseline["sqnr_db"] - 1
+    assert limits["relative_error"] == 1.5 * baseline["relative_error"]
+    assert limits["saturation_ratio"] == baseline["saturation_ratio"] + 0.01
+    assert limits_for("mxfp4:rceil", "format", {})["saturation_ratio"] == 0.01
+    assert limits_for(SPEC, "classic", {"sqnr_db": 15.0}) == {
+        "sqnr_db": 15.0,
+        "relative_error": 0.1,
+        "deadzone_ratio": 0.05,
+        "saturation_ratio": 0.01,
+    }
+    with pytest.raises(OptionError, match="no Gaussian baseline for mxfp5:even; use --against classic"):
+        limits_for("mxfp5:even", "format", {})
+
+
+def several() -> Report:
+    """mxfp4 bad everywhere, nvfp4 bad in half, mxfp8 good: 14, 14 or 21, 32 dB."""
+    report = make_report({"weight": [[BAD]] * 10}, [SPEC, "nvfp4:nvidia", "mxfp8_e4m3:rceil", "mxint8:floor"])
+    sites = []
+    for site in report.sites:
+        noise = {"nvfp4:nvidia": 4.0 if (site.layer or 0) % 2 else 0.8, "mxfp8_e4m3:rceil": 0.06, "mxint8:floor": 0.001}
+        formats = {s: measurement(tally(0.02, noise[s])) if s in noise else m for s, m in site.formats.items()}
+        sites.append(site.model_copy(update={"formats": formats}))
+    return in_order(report.model_copy(update={"sites": sites}))
+
+
+def test_the_next_format_is_the_smallest_that_passes() -> None:
+    advice = advise(several(), "weight", SPEC)
+    assert advice.verdict == "reconsider_format"
+    assert [(c.format, c.bits_per_value, c.flagged, c.passes) for c in advice.formats] == [
+        (SPEC, 4.25, 10, False),
+        ("nvfp4:nvidia", 4.5, 5, False),
+        ("mxfp8_e4m3:rceil", 8.25, 0, True),
+        ("mxint8:floor", 8.25, 0, True),
+    ]
+    assert advice.next_format == "mxint8:floor"  # as many bits as mxfp8, less noise
+    what_if = advice.flagged[0].what_if
+    assert [w.format for w in what_if] == ["mxint8:floor", "mxfp8_e4m3:rceil", "nvfp4:nvidia"]
+    assert what_if[1].gain_db == pytest.approx(18.239, abs=1e-3)  # 10 log10(4 / 0.06)
+    assert advise(model(10), "weight", SPEC).next_format is None
+
+
+def test_causes_stand_out_against_gaussian_data() -> None:
+    plain = replace(tally(0.2, 10.0), sum_e2_clipped=0.15, sum_e2_deadzone=0.43)
+    assert noise_shares(measurement(plain)) == pytest.approx({"clipping": 0.015, "underflow": 0.043, "rounding": 0.942})
+    assert cause(SPEC, measurement(replace(plain, sum_e2_deadzone=2.0))).startswith("underflow (20% of the noise, Gau")
+    assert cause(SPEC, measurement(replace(plain, sum_e2_clipped=2.0))).startswith("clipping (20% of the noise")
+    heavy = replace(plain, sum_x4=50 * plain.sum_x2**2 / N)
+    assert cause(SPEC, measurement(heavy)).endswith("heavy tails: kurtosis 50.00")
+    assert noise_shares(measurement(tally(0.0, 0.0))) == {"clipping": 0, "underflow": 0, "rounding": 0}
+
+
+def test_sigma_is_in_proportion_and_says_where_it_comes_from() -> None:
+    baseline = gaussian("nvfp4:nvidia")
+    assert baseline is not None
+    advice = advise(make_report({"weight": [[tally(2 * baseline["relative_error"])]] * 4}), "weight", SPEC)
+    assert advice.sigma_range == (0.02, 0.1)
+    assert advice.sigma_source is not None
+    assert "one study, not a finding" in advice.sigma_source
+    assert "17.9% relative error on Gaussian data" in advice.sigma_source
+
+
+def test_command(tmp_path: Path, srdd: Run) -> None:
+    path = tmp_path / "report.json"
+    several().save(path)
+    code, printed, shown = srdd("advise", path)
+    assert (code, printed) == (0, "")
+    assert "next format that passes: mxint8:floor, 8.25 bits a value instead of 4.25" in shown
+    assert "an error of a tensor is not yet a loss of the model" in shown
+    code, printed, _ = srdd("advise", path, "--quant", "mxfp8", "--json")
+    assert code == 0
+    assert Advice.model_validate_json(printed).verdict == "no_action"
+    for arguments, words in (
+        (["--against", "gaussian"], "expected format or classic"),
+        (["--site", "output"], "the report has weight"),
+        (["--quant", "mxfp6_e2m3"], "the report has mxfp4:even"),
+    ):
+        code, _, shown = srdd("advise", path, *arguments)
+        assert code == 2
+        assert words in shown
+
+
+def test_version_0_has_a_verdict_and_no_invented_cause(tmp_path: Path, srdd: Run) -> None:
+    rows = [{"layer_id": i, "relative_error": 0.4, "sqnr_db": 16.0, "deadzone_ratio": 0.2} for i in range(4)]
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps({"config": {"quant_type": "mxfp4"}, "report": {"per_layer": rows}}))
+    code, printed, _ = srdd("advise", old, "--json")
+    advice = Advice.model_validate_json(printed)
+    assert (code, advice.verdict, advice.next_format) == (0, "reconsider_format", None)
+    assert advice.flagged[0].cause == "not measured: the report holds metrics without sums"
+    assert advice.flagged[0].noise_shares == {}
+    assert "near the maximum" in advice.notes[0]
+    assert "saturation_ratio" not in advice.flagged[0].beyond
+
+
+def test_nothing_to_judge() -> None:
+    with pytest.raises(ReportError, match="scan with --sites output"):
+        advise(model(1), "output", SPEC)
+    partly = advise(make_report({"weight": [[GOOD], [Tally()], [GOOD]]}), "weight", SPEC)
+    assert partly.notes == ["layer(s) 1 hold no finite metric and are not judged"]
+    assert (partly.layers, partly.formats[0].layers) == (2, 2)  # what was not judged did not pass
+    assert partly.rule.startswith("0 of 2 layers")
+    with pytest.raises(ReportError, match="advice needs a report of `srdd scan`"):
+        advise(make_report({"weight": [[Tally()]] * 4}), "weight", SPEC)

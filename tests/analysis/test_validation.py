@@ -1,0 +1,94 @@
+"""Correlations against scipy, and tables that say what predicts and what does not."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from builders import impact_settings
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau, spearmanr
+
+from srdd.analysis.rankings import kendall, spearman
+from srdd.analysis.validation import validate
+from srdd.documents.impact import Estimate, Impact, LayerImpact
+from srdd.documents.schema import Model
+from srdd.errors import OptionError, ReportError
+
+Run = Callable[..., tuple[int, str, str]]
+NUMBERS = st.lists(st.integers(0, 6).map(float), min_size=4, max_size=12)
+
+
+@given(NUMBERS, st.randoms(use_true_random=False))
+def test_rank_correlations_are_scipys(a: list[float], generator: random.Random) -> None:
+    b = [generator.choice([0.0, 1.0, 2.0, 3.0, value]) for value in a]
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        assert spearman(a, b) != spearman(a, b)  # nan
+        return
+    assert spearman(a, b) == pytest.approx(spearmanr(a, b).statistic)
+    assert kendall(a, b) == pytest.approx(kendalltau(a, b).statistic)
+
+
+def make(layers: int = 12, swap: bool = True) -> Impact:
+    """Measured KL 0.01 i; one score follows it, one runs against it, one is noise."""
+    generator = random.Random(1)
+    rows = [
+        LayerImpact(
+            layer=i,
+            format="mxfp4:even",
+            point="both",
+            isolated=Estimate(value=0.1),
+            cumulative=Estimate(value=0.1),
+            predicted_kl=Estimate(value=0.02 * (i + 1)),
+            swap_kl=Estimate(value=0.01 * (i + 1)) if swap else None,
+            scores={"output relative_error": generator.random(), "output sqnr_db": 1 / (i + 1)},
+        )
+        for i in range(layers)
+    ]
+    return Impact(
+        model=Model(id="toy", parameter_count=1),
+        settings=impact_settings("gradient", "swap"),
+        layers=rows,
+        linears=[],
+    )
+
+
+def test_the_best_score_comes_first() -> None:
+    (table,) = validate(make())
+    best, worst = table.rows[0], table.rows[-1]
+    assert (best.score, best.verdict) == ("gradient: layer's own error", "predicts")
+    assert (best.spearman, best.kendall) == pytest.approx((1, 1))
+    assert best.off == pytest.approx(1)  # twice too high everywhere
+    assert (worst.score, worst.spearman, worst.verdict) == (
+        "scan: output sqnr_db",
+        pytest.approx(-1),
+        "misleads",
+    )
+    assert worst.off is None
+    noise = table.rows[1]
+    assert noise.interval[0] < noise.spearman < noise.interval[1]
+    assert "isolated" not in {row.score for row in table.rows}, "a constant score ranks nothing"
+
+
+def test_what_cannot_be_validated() -> None:
+    with pytest.raises(ReportError, match="run `srdd impact --attribute both`"):
+        validate(make(swap=False))
+    with pytest.raises(OptionError, match="4 layers are too few"):
+        validate(make(4))
+
+
+def test_command(tmp_path: Path, srdd: Run) -> None:
+    path = tmp_path / "impact.json"
+    path.write_text(make().model_dump_json())
+    code, printed, shown = srdd("validate", path)
+    assert (code, printed) == (0, "")
+    assert "best: gradient: layer's own error, Spearman 1.00" in shown
+    assert "not shown to predict the damage here: output relative_error, output sqnr_db" in " ".join(shown.split())
+    code, printed, _ = srdd("validate", path, "--json")
+    assert (code, json.loads(printed)["tables"][0]["tokens"]) == (0, 16)
+    path.write_text('{"schema_version": 1}')
+    code, _, shown = srdd("validate", path)
+    assert code == 2
+    assert "is no impact document; write one with `srdd impact" in shown

@@ -1,0 +1,246 @@
+"""The report: what is saved is loaded, what is derived is never trusted, what is wrong is refused in one line."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from srdd.core.tally import Tally
+from srdd.core.uncertainty import standard_errors, total
+from srdd.documents.merging import merge
+from srdd.documents.report import Report, dumps, in_order, json_schema, load
+from srdd.documents.schema import Calibration, Coverage, Model, Settings, Site, measurement
+from srdd.errors import ReportError
+
+SPEC = "mxfp4:even"
+
+
+def tally(power: float, noise: float, n: int = 64) -> Tally:
+    return Tally(n=n, nonzero=n, sum_x2=power, sum_e2=noise, sum_rel=n * 0.2, sum_q2=power, sum_xq=power, sum_x4=power)
+
+
+def make(noises: list[list[float]] | None = None, weight_noise: float = 1.0, hashes: tuple[str, ...] = ("a", "b", "c")):
+    """A report of four layers; noises[layer][sequence] is the noise power of its output."""
+    noises = noises or [[1.0, 2.0, 3.0]] * 4
+    sites = [
+        Site(kind="weight", name=f"l.{i}.w", role="w", layer=i, formats={SPEC: measurement(tally(100, weight_noise))})
+        for i in range(len(noises))
+    ]
+    for i, row in enumerate(noises):
+        sequences = [tally(100, e) for e in row]
+        sites.append(
+            Site(
+                kind="output",
+                name=f"l.{i}",
+                role="o",
+                layer=i,
+                formats={SPEC: measurement(total(sequences), sequences)},
+            )
+        )
+
+    return in_order(
+        Report(
+            model=Model(id="toy", parameter_count=256, layer_count=4),
+            settings=Settings(
+                formats=[SPEC],
+                kinds=["weight", "output"],
+                calibration=Calibration(source="toy", seq_len=8, sequence_hashes=list(hashes)),
+                device="cpu",
+                dtype="float32",
+                backend="reference",
+                backend_reason="asked for",
+                thresholds={"sqnr_db": 20.0},
+                versions={},
+            ),
+            coverage=Coverage(parameters=256, measured=256),
+            sites=sites,
+            provenance={"created": "today"},
+        )
+    )
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    report = make()
+    report.save(tmp_path / "r.json")
+    assert Report.load(tmp_path / "r.json") == report
+    assert dumps(Report.load(tmp_path / "r.json")) == dumps(report)
+
+
+def test_document_fits_its_published_schema() -> None:
+    jsonschema.validate(json.loads(dumps(make())), json_schema())
+
+
+def test_derived_numbers_are_computed_anew(tmp_path: Path) -> None:
+    document = json.loads(dumps(make()))
+    document["sites"][0]["formats"][SPEC]["metrics"]["sqnr_db"] = 99.0
+    document["layers"] = []
+    document["summary"] = []
+    (tmp_path / "r.json").write_text(json.dumps(document))
+    again = load(tmp_path / "r.json")
+    assert again.sites[0].formats[SPEC].value("sqnr_db") == pytest.approx(20)
+    assert again == make()
+
+
+def test_no_noise_is_infinite_not_a_hundred(tmp_path: Path) -> None:
+    report = make(weight_noise=0.0)
+    row = json.loads(dumps(report))["sites"][0]["formats"][SPEC]
+    assert row["metrics"]["sqnr_db"] is None
+    assert row["flags"]["sqnr_db"] == "exact"
+    assert report.sites[0].formats[SPEC].value("sqnr_db") == math.inf
+
+
+def test_two_scans_differ_only_in_provenance() -> None:
+    a, b = make(), make()
+    b.provenance["created"] = "tomorrow"
+    lines = [(x, y) for x, y in zip(dumps(a).splitlines(), dumps(b).splitlines(), strict=True) if x != y]
+    assert len(lines) == 1
+    assert "provenance" in lines[0][0]
+
+
+def test_jackknife_of_a_mean_is_the_textbook_standard_error() -> None:
+    sequences = [Tally(n=1, sum_e=value) for value in (0.0, 1.0, 2.0, 5.0)]
+    mean = 2.0
+    expected = math.sqrt(sum((v - mean) ** 2 for v in (0.0, 1.0, 2.0, 5.0)) / 3 / 4)
+    assert standard_errors(sequences)["bias"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_jackknife_of_a_maximum_leaves_the_largest_out_once() -> None:
+    sequences = [Tally(n=1, sum_x2=1, max_abs_x=value) for value in (1.0, 2.0, 4.0)]
+    crests = [4.0, 4.0, 2.0]
+    mean = sum(crests) / 3
+    assert standard_errors(sequences)["crest"] == pytest.approx(math.sqrt(2 / 3 * sum((c - mean) ** 2 for c in crests)))
+
+
+def test_merging_halves_of_the_calibration_gives_the_whole() -> None:
+    noises = [[1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 1.0, 1.0], [5.0, 1.0, 0.5, 3.0], [1.0, 1.0, 1.0, 2.0]]
+    whole = make(noises, hashes=("a", "b", "c", "d"))
+    first = make([row[:2] for row in noises], hashes=("a", "b"))
+    second = make([row[2:] for row in noises], hashes=("c", "d"))
+    assert merge(first, second) == whole
+
+
+def test_merging_parts_with_other_sites_gives_the_whole() -> None:
+    whole = make()
+    parts = [
+        whole.model_copy(
+            update={
+                "sites": [s for s in whole.sites if s.kind == kind],
+                "settings": whole.settings.model_copy(update={"kinds": [kind]}),
+            }
+        )
+        for kind in ("output", "weight")
+    ]
+    assert merge(*parts) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hashes": ("c", "d", "e")}, "count them twice"),
+        ({"weight_noise": 2.0}, "different sums"),
+    ],
+    ids=["a sequence in both", "another weight"],
+)
+def test_inconsistent_parts_are_refused(change: dict, words: str) -> None:
+    with pytest.raises(ReportError, match=words):
+        merge(make(), make(**change))
+
+
+def test_other_model_is_refused() -> None:
+    other = make()
+    other = other.model_copy(update={"model": other.model.model_copy(update={"id": "other"})})
+    with pytest.raises(ReportError, match="model differs"):
+        merge(make(), other)
+
+
+def _future(document: dict) -> dict:
+    return document | {"schema_version": 99}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (lambda t: t[: len(t) // 2], "cut off"),
+        (lambda t: "", "cut off"),
+        (lambda t: "[1, 2]", "expected an object"),
+        (lambda t: "{}", "no schema_version"),
+        (lambda t: json.dumps(_future(json.loads(t))), "schema_version 99"),
+        (lambda t: json.dumps(json.loads(t) | {"surprise": 1}), "surprise"),
+        (lambda t: t.replace('"tally": [', '"tally": [1, '), "expected 22 sums, found 23"),
+        (lambda t: t.replace('"nonzero"', '"nonsense"', 1), "tally fields differ"),
+    ],
+    ids=["half", "empty", "list", "no version", "future", "unknown key", "long tally", "other fields"],
+)
+def test_bad_documents_are_refused_in_one_line(tmp_path: Path, text, words: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(text(dumps(make())))
+    with pytest.raises(ReportError, match=words) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="srdd scan"):
+        load(tmp_path / "none.json")
+
+
+def test_a_folder_and_a_binary_file_are_no_reports(tmp_path: Path, srdd: Callable[..., tuple[int, str, str]]) -> None:
+    (tmp_path / "model.bin").write_bytes(b"\x00\xff\x80GGUF")
+    for name, words in (("", "is a folder, expected the file of a report"), ("model.bin", "model.bin is no report: ")):
+        code, _, shown = srdd("show", tmp_path / name)
+        assert code == 2
+        assert len(shown.splitlines()) == 1
+        assert words in shown
+        assert "`srdd scan --out`" in shown
+        assert "Errno" not in shown
+        assert "codec" not in shown
+
+
+def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.json"
+    make().save(path)
+    before = path.read_text()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ReportError, match="No space left"):
+        make(weight_noise=9.0).save(path)
+    assert path.read_text() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_version_0_loads_without_tallies_and_without_its_saturation(tmp_path: Path) -> None:
+    rows = [
+        {"layer_id": i, "sqnr_db": 17.0 + i, "deadzone_ratio": 0.2, "saturation_ratio": 0.1, "relative_error": 0.3}
+        for i in range(3)
+    ]
+    document = {
+        "config": {"model_path": "/x/Qwen2.5-1.5B", "quant_type": "mxfp4", "num_layers": 3},
+        "report": {"per_layer": rows},
+    }
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(document))
+    report = load(path)
+    assert report.model.id == "Qwen2.5-1.5B"
+    assert [layer.formats["mxfp4:floor"].value("sqnr_db") for layer in report.layers] == [17.0, 18.0, 19.0]
+    assert math.isnan(report.layers[0].formats["mxfp4:floor"].value("saturation_ratio"))
+    report.save(tmp_path / "new.json")
+    assert load(tmp_path / "new.json") == report
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [([], "without rows"), ([{"sqnr_db": 1}], "layer_id"), ([{"layer_id": 0, "sqnr_db": "x"}], "finite number"),
+     ([{"layer_id": 0}], "holds none"), ([{"layer_id": 0, "sqnr_db": 1}] * 2, "twice")],
+    ids=["empty", "no id", "text", "no metric", "twice"],
+)  # fmt: skip
+def test_bad_version_0(tmp_path: Path, rows: list, words: str) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({"report": {"per_layer": rows}}))
+    with pytest.raises(ReportError, match=words):
+        load(path)
