@@ -56,9 +56,7 @@ def settings(actor_rollout_ref: Any) -> Settings | None:
     if unknown := sorted(set(node) - set(_KEYS)):
         raise NoiseError(f"actor_rollout_ref.srdd.{unknown[0]} is not known; expected {', '.join(_KEYS)}")
     if not node.get("rin"):
-        raise NoiseError(
-            "actor_rollout_ref.srdd has no rin; add ++actor_rollout_ref.srdd.rin=/path/to/rin.yaml"
-        )
+        raise NoiseError("actor_rollout_ref.srdd has no rin; add ++actor_rollout_ref.srdd.rin=/path/to/rin.yaml")
     config = rin.load(node["rin"])
     if any(value != 1 for value in (config.lr_multipliers or {}).values()):
         raise NoiseError("rin.yaml has lr_multipliers, which verl cannot take and would lose; take them out")
@@ -103,9 +101,7 @@ def fit(original: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         chosen = settings(self.config.actor_rollout_ref)
         if chosen is None and self.config.trainer.get("srdd", None) is not None:
-            raise NoiseError(
-                "trainer.srdd never reaches the workers; write ++actor_rollout_ref.srdd.rin=... instead"
-            )
+            raise NoiseError("trainer.srdd never reaches the workers; write ++actor_rollout_ref.srdd.rin=... instead")
         if chosen is not None:
             _check(self, chosen)
         return original(self, *args, **kwargs)
