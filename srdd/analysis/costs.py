@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from srdd.documents.impact import Estimate, Impact, LinearImpact, Point
+from srdd.core.modes import Mode
+from srdd.documents.impact import Estimate, Impact, LinearImpact
 
-POINT_NAMES: dict[Point, str] = {"weight": "W", "input": "A", "both": "W+A"}
+POINT_NAMES: dict[Mode, str] = {"weight": "W", "input": "A", "both": "W+A"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class GroupCost:
     predicted: float | None
 
 
-def main_point(document: Impact) -> Point:
+def main_point(document: Impact) -> Mode:
     """Where formats act in the order of what is costly."""
     points = document.settings.points
     return "both" if "both" in points or not points else points[0]

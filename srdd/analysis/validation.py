@@ -16,7 +16,8 @@ from statistics import fmean, median
 from typing import Literal
 
 from srdd.analysis.rankings import kendall, spearman
-from srdd.documents.impact import Estimate, Impact, LayerImpact, Point
+from srdd.core.modes import MODES, Mode
+from srdd.documents.impact import Estimate, Impact, LayerImpact
 from srdd.documents.schema import Part
 from srdd.errors import OptionError, ReportError
 
@@ -50,7 +51,7 @@ class Validation(Part):
     """All scores of one format at one point, best first."""
 
     format: str
-    point: Point
+    point: Mode
     tokens: int
     measured: Literal["KL", "error of the last layer's output"]
     rows: list[Correlation]
@@ -72,7 +73,7 @@ def validate(impact: Impact) -> list[Validation]:
     return tables
 
 
-def _table(impact: Impact, spec: str, point: Point, rows: Sequence[LayerImpact]) -> Validation:
+def _table(impact: Impact, spec: str, point: Mode, rows: Sequence[LayerImpact]) -> Validation:
     measured = [measured_of(r) or 0.0 for r in rows]
     found = []
     for name, values in scores_of(impact, spec, point, rows).items():
@@ -96,14 +97,13 @@ def measured_of(row: LayerImpact) -> float | None:
     return None if cost is None else cost.value
 
 
-def scores_of(impact: Impact, spec: str, point: Point, rows: Sequence[LayerImpact]) -> dict[str, list[float]]:
+def scores_of(impact: Impact, spec: str, point: Mode, rows: Sequence[LayerImpact]) -> dict[str, list[float]]:
     """Every cheap score by name, one value per layer, larger is worse; only those that every layer has."""
     scores: dict[str, list[float | None]] = {}
     for name in dict.fromkeys(name for row in rows for name in row.scores):
         scores[f"scan: {name}"] = [row.scores.get(name) for row in rows]
     scores["output error of the layer, isolated"] = [row.isolated.value for row in rows]
-    points: tuple[Point, ...] = ("weight", "input", "both")
-    for at in points:
+    for at in MODES:
         scores[f"output error of its Linears, {at}, mean"] = [_mean_output_error(impact, spec, at, r) for r in rows]
     for name, field in (
         ("gradient: layer's own error", "predicted_kl"),
@@ -115,7 +115,7 @@ def scores_of(impact: Impact, spec: str, point: Point, rows: Sequence[LayerImpac
     return {name: [v for v in values if v is not None] for name, values in scores.items() if None not in values}
 
 
-def _mean_output_error(impact: Impact, spec: str, point: Point, row: LayerImpact) -> float | None:
+def _mean_output_error(impact: Impact, spec: str, point: Mode, row: LayerImpact) -> float | None:
     errors = [x.output_error[point].value for x in impact.linears if (x.format, x.layer) == (spec, row.layer)]
     return fmean(errors) if errors else None
 

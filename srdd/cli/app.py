@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from srdd.cli import console
+from srdd.cli.flags import as_option
 from srdd.errors import SrddError
 from srdd.exporters.terminal import HungUpError
 
@@ -101,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = _app_for(given)(given, prog_name="srdd", standalone_mode=False)
     except SrddError as error:
-        console.problem(f"error: {error}")
+        console.problem(f"error: {error.told(as_option)}")
         return 2
     except HungUpError:
         console.hang_up()

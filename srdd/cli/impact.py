@@ -11,10 +11,10 @@ from srdd.cli import options
 
 if TYPE_CHECKING:
     from srdd.core.formats import BlockFormat
-    from srdd.documents.impact import Point
+    from srdd.core.modes import Mode
 
 
-_POINTS: dict[str, Point] = {"w": "weight", "a": "input", "wa": "both"}
+_POINTS: dict[str, Mode] = {"w": "weight", "a": "input", "wa": "both"}
 
 
 def impact(
@@ -145,7 +145,7 @@ def _formats(quant: list[str] | None) -> list[BlockFormat | None]:
     return [*parsed, None] if len(real) < len(names) else parsed
 
 
-def _points(modes: str) -> list[Point]:
+def _points(modes: str) -> list[Mode]:
     from srdd.errors import OptionError
 
     names = [name.strip() for name in modes.split(",")]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from srdd.core.modes import Mode
 from srdd.documents.schema import (
     Calibration,
     Coverage,
@@ -21,8 +22,6 @@ from srdd.documents.schema import (
     Settings,
     Site,
 )
-
-Point = Literal["weight", "input", "both"]
 
 
 class Estimate(Part):
@@ -40,9 +39,9 @@ class LinearImpact(Part):
     layer: int | None = None
     group: str | None = None
     format: str
-    output_error: dict[Point, Estimate]  # sqrt(sum |e|^2 / sum |y|^2)
+    output_error: dict[Mode, Estimate]  # sqrt(sum |e|^2 / sum |y|^2)
     interaction: float  # (|e_both|^2 - |e_weight|^2 - |e_input|^2) / |e_both|^2
-    predicted_kl: dict[Point, Estimate] = Field(default_factory=dict)
+    predicted_kl: dict[Mode, Estimate] = Field(default_factory=dict)
 
 
 class LayerImpact(Part):
@@ -50,7 +49,7 @@ class LayerImpact(Part):
 
     layer: int
     format: str
-    point: Point
+    point: Mode
     isolated: Estimate  # relative error of its output, clean input, only this layer quantized
     cumulative: Estimate  # the same with all layers up to it quantized
     growth: float | None = None  # cumulative over that of the layer below
@@ -67,7 +66,7 @@ class WholeImpact(Part):
     """The model with every layer quantized, on the same tokens as the reference."""
 
     format: str
-    point: Point
+    point: Mode
     loss: Estimate
     loss_change: Estimate  # over the reference's loss, as a ratio
     perplexity: float
@@ -94,7 +93,7 @@ class ImpactSettings(Part):
     """All that decides the numbers."""
 
     formats: list[str]
-    points: list[Point]
+    points: list[Mode]
     calibration: Calibration
     attribute: list[Literal["gradient", "swap", "swap-groups"]]
     label_samples: int
@@ -120,13 +119,13 @@ class Impact(Part):
     whole: list[WholeImpact] = Field(default_factory=list)
     layers: list[LayerImpact]
     linears: list[LinearImpact]
-    groups: dict[str, dict[str, dict[Point, float]]] = Field(default_factory=dict)  # format -> group -> predicted KL
-    group_swaps: dict[str, dict[str, dict[Point, Estimate]]] = Field(default_factory=dict)  # the same, measured
+    groups: dict[str, dict[str, dict[Mode, float]]] = Field(default_factory=dict)  # format -> group -> predicted KL
+    group_swaps: dict[str, dict[str, dict[Mode, Estimate]]] = Field(default_factory=dict)  # the same, measured
     warnings: list[str] = Field(default_factory=list)
     provenance: dict[str, str | float | None] = Field(default_factory=dict)
 
 
-def spec_of(format: str, point: Point) -> str:
+def spec_of(format: str, point: Mode) -> str:
     """How a format at a point is called where reports have formats: mxfp4:even, or mxfp4:even/weight."""
     return format if point == "both" else f"{format}/{point}"
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +38,11 @@ class Part(BaseModel):
 
 
 class Model(Part):
-    """Which model was measured. The hash is over the headers and sizes of its weight files, not over every byte."""
+    """Which model was measured, without a path of anybody's machine.
+
+    The hash is over the headers and sizes of its weight files, not over every byte: it tells checkpoints apart whose
+    tensors are called, shaped or stored otherwise; equal hashes do not prove equal values.
+    """
 
     id: str
     revision: str | None = None
@@ -254,19 +257,6 @@ def measurement(tally: Tally, sequences: list[Tally] | None = None) -> Measureme
 
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
-
-
-@dataclass(frozen=True)
-class Identity:
-    """The fields of `srdd.documents.schema.Model`."""
-
-    id: str
-    parameter_count: int
-    revision: str | None = None
-    architecture: str | None = None
-    layer_count: int | None = None
-    weights_hash: str | None = None
-    dtype: str | None = None
 
 
 def weights_hash(parts: Iterable[tuple[bytes, int]]) -> str:

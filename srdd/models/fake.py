@@ -1,6 +1,6 @@
 """Fake quantization of a live model: its Linears compute with quantized weights, inputs, or both, until the block ends.
 
-    with srdd.fake_quantize(model, "mxfp4", point="both") as handle:
+    with srdd.fake_quantize(model, "mxfp4", mode="both") as handle:
         loss = model(token_ids, labels=token_ids).loss      # W4A4
     print(handle)                                            # 210 modules: 210 weights, 210 inputs; left out: lm_head
 
@@ -21,21 +21,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from srdd import kernels
 from srdd.core.formats import BlockFormat, Rule, Scale, parse
+from srdd.core.modes import MODES, Mode
 from srdd.errors import OptionError, SiteError
 from srdd.kernels.backend import Backend
 from srdd.kernels.seeds import generator_for
 from srdd.models.modules import experts_transposed, fused_experts, is_linear, require_module
 from srdd.models.straight_through import content_of, straight_through, version_of
 
-Point = Literal["weight", "input", "both"]
-POINTS: tuple[Point, ...] = ("weight", "input", "both")
 EXCLUDE = ("*lm_head*", "*embed*")  # deployment stacks keep them in high precision
 
 
@@ -202,7 +201,7 @@ def _swapped(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
 def fake_quantize(
     model: nn.Module,
     quant: str | BlockFormat | Quantizer,
-    point: Point = "both",
+    mode: Mode = "both",
     *,
     modules: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] = EXCLUDE,
@@ -213,10 +212,10 @@ def fake_quantize(
 
     `modules` and `exclude` are globs over module names (`*` crosses dots); lm_head and embeddings are left out unless
     `exclude` says otherwise. Raises SiteError for a pattern that matches nothing, or when all is left out; OptionError
-    for an unknown point; FormatError.
+    for an unknown mode; FormatError.
     """
-    if point not in POINTS:
-        raise OptionError(f"point {point!r}: expected one of {', '.join(POINTS)} (W4A16, W16A4, W4A4)")
+    if mode not in MODES:
+        raise OptionError(f"mode {mode!r}: expected one of {', '.join(MODES)} (W4A16, W16A4, W4A4)")
     quantizer = quant if isinstance(quant, Quantizer) else Quantizer(parse(quant), backend, seed)
     require_module(model)
     patterns = [modules] if isinstance(modules, str) else list(modules) if modules is not None else ["*"]
@@ -230,20 +229,20 @@ def fake_quantize(
             )
     chosen = {n: m for n, m in candidates.items() if any(fnmatchcase(n, p) for p in patterns)}
     left_out = [name for name in chosen if any(fnmatchcase(name, pattern) for pattern in exclude)]
-    targets = [_patched(name, module, point) for name, module in chosen.items() if name not in left_out]
+    targets = [_patched(name, module, mode) for name, module in chosen.items() if name not in left_out]
     if not targets:
         some = ", ".join(left_out[:3]) + (" ..." if len(left_out) > 3 else "")
         raise SiteError(f"every module that matches is left out by exclude: {some}" if chosen else "modules is empty")
     return FakeQuantized(targets, left_out, quantizer)
 
 
-def _patched(name: str, module: nn.Module, point: Point) -> _Patched:
+def _patched(name: str, module: nn.Module, mode: Mode) -> _Patched:
     experts = fused_experts(module)
     transposed = experts_transposed(module) if experts else not isinstance(module, nn.Linear)
-    parameters = (experts or ("weight",)) if point != "input" else ()
+    parameters = (experts or ("weight",)) if mode != "input" else ()
     if any(parameter not in module._parameters for parameter in parameters):  # weight_norm and its kin
         raise SiteError(f"{name}: its weight is computed from other parameters; fold them into one parameter first")
-    return _Patched(name, module, parameters, point != "weight", transposed, None)
+    return _Patched(name, module, parameters, mode != "weight", transposed, None)
 
 
 class StandIn:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from srdd.core.packaged_models import packaged
-from srdd.documents.schema import Identity
+from srdd.documents.schema import Model
 from srdd.errors import OptionError, SourceError
 from srdd.models.files import gguf, gguf_header
 from srdd.models.files.safetensors import check_shards, shards_hash
@@ -31,7 +31,7 @@ class OpenModel:
     model: Any  # a transformers PreTrainedModel, which has no types
     tokenizer: Any | None
     tokenizer_problem: str | None
-    identity: Identity
+    identity: Model
     device: torch.device
     notes: tuple[str, ...] = ()
 
@@ -92,7 +92,7 @@ def open_model(
     if target == name and not path.is_dir():
         revision, hashed = _of_hub(name, revision)
     first = next(model.parameters())
-    identity = Identity(
+    identity = Model(
         id=label,
         parameter_count=sum(p.numel() for p in model.parameters()),
         revision=revision,

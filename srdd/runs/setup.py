@@ -10,7 +10,6 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from srdd import kernels
-from srdd.documents.schema import Calibration, Identity, Model
+from srdd.documents.schema import Calibration, Model
 from srdd.errors import CalibrationError
 from srdd.kernels.backend import Backend
 from srdd.models.modules import require_module
@@ -29,11 +28,11 @@ from srdd.runs.calibration import Sequences
 Progress = Callable[[str, int, int], None]
 
 
-def identify(model: nn.Module, found: SiteMap) -> Identity:
+def identify(model: nn.Module, found: SiteMap) -> Model:
     """Who a model in memory is, as far as it can tell: no hash, since there is no file."""
     config = getattr(model, "config", None)
     name = str(getattr(config, "_name_or_path", "") or type(model).__name__)
-    return Identity(
+    return Model(
         id=name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(("/", ".")) else name,
         architecture=type(model).__name__,
         layer_count=found.layer_count,
@@ -95,11 +94,6 @@ def used(chosen: Backend) -> tuple[str, str]:
     if chosen.name == "fused" and failed:
         return "eager", failed
     return chosen.name, chosen.reason
-
-
-def model_of(identity: Identity) -> Model:
-    """The report's part of the same facts."""
-    return Model(**asdict(identity))
 
 
 def device_name(device: torch.device) -> str:

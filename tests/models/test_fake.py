@@ -39,8 +39,8 @@ def test_linear_by_hand(spec: str) -> None:
         "input": nn.functional.linear(xq, linear.weight, linear.bias),
         "both": nn.functional.linear(xq, wq, linear.bias),
     }
-    for point, value in want.items():
-        with fake_quantize(nn.Sequential(linear), spec, point):  # type: ignore[arg-type]
+    for mode, value in want.items():
+        with fake_quantize(nn.Sequential(linear), spec, mode):  # type: ignore[arg-type]
             assert torch.equal(linear(x), value)
     assert "forward" not in linear.__dict__
 
@@ -82,16 +82,16 @@ def test_experts_are_quantized_one_by_one() -> None:
     assert handle.weights == 4 + 2  # q, k, v, o and two fused experts; the router is no Linear
 
 
-@pytest.mark.parametrize("point", ["weight", "input", "both"])
-def test_restored_bit_for_bit_also_after_an_error(llama: LlamaForCausalLM, point: str) -> None:
+@pytest.mark.parametrize("mode", ["weight", "input", "both"])
+def test_restored_bit_for_bit_also_after_an_error(llama: LlamaForCausalLM, mode: str) -> None:
     before, names = state(llama), [name for name, _ in llama.named_parameters()]
     with torch.no_grad():
         clean = llama(IDS).logits
-        with fake_quantize(llama, "mxfp4", point):  # type: ignore[arg-type]
+        with fake_quantize(llama, "mxfp4", mode):  # type: ignore[arg-type]
             assert not torch.equal(llama(IDS).logits, clean)
             assert same(state(llama), before), "parameters never move"
         assert torch.equal(llama(IDS).logits, clean)
-        with pytest.raises(RuntimeError, match="stop"), fake_quantize(llama, "mxfp4", point):  # type: ignore[arg-type]
+        with pytest.raises(RuntimeError, match="stop"), fake_quantize(llama, "mxfp4", mode):  # type: ignore[arg-type]
             raise RuntimeError("stop")
         assert torch.equal(llama(IDS).logits, clean)
     assert [name for name, _ in llama.named_parameters()] == names
@@ -157,7 +157,7 @@ def test_training_inside_the_block_learns(llama: LlamaForCausalLM) -> None:
     [
         ({"modules": "*q_porj"}, SiteError, "matches none of the 22 Linears of LlamaForCausalLM"),
         ({"modules": "lm_head"}, SiteError, "left out by exclude: lm_head"),
-        ({"point": "w4a4"}, OptionError, "expected one of weight, input, both"),
+        ({"mode": "w4a4"}, OptionError, "expected one of weight, input, both"),
         ({"quant": "mxfp5"}, FormatError, "mxfp5"),
     ],
 )
@@ -173,11 +173,11 @@ def test_not_entered_twice(llama: LlamaForCausalLM) -> None:
     assert not any("forward" in m.__dict__ for m in llama.modules())
 
 
-@pytest.mark.parametrize("point", ["weight", "input", "both"])
-def test_the_same_under_inference_mode(llama: LlamaForCausalLM, point: str) -> None:
-    with torch.no_grad(), fake_quantize(llama, "mxfp4", point):  # type: ignore[arg-type]
+@pytest.mark.parametrize("mode", ["weight", "input", "both"])
+def test_the_same_under_inference_mode(llama: LlamaForCausalLM, mode: str) -> None:
+    with torch.no_grad(), fake_quantize(llama, "mxfp4", mode):  # type: ignore[arg-type]
         want = llama(IDS).logits
-    with torch.inference_mode(), fake_quantize(llama, "mxfp4", point):  # type: ignore[arg-type]
+    with torch.inference_mode(), fake_quantize(llama, "mxfp4", mode):  # type: ignore[arg-type]
         assert torch.equal(llama(IDS).logits, want)
 
 

@@ -23,7 +23,7 @@ from srdd.runs.divergence import Reference, quantile
 from srdd.runs.impact.estimates import mean, ratio_of_sums, share_change
 from srdd.runs.impact.fisher import Fisher
 from srdd.runs.impact.run import measure_impact
-from srdd.runs.impact.sweep import Mode, Sweep
+from srdd.runs.impact.sweep import Sweep, Variant
 
 Run = Callable[..., tuple[int, str, str]]
 IDS = torch.randint(0, 50, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -85,7 +85,7 @@ def test_the_identity_has_no_effect_at_all(llama: LlamaForCausalLM) -> None:
 
 
 def test_layers_and_the_whole_against_brute_force(llama: LlamaForCausalLM) -> None:
-    found = impact(llama, points=("both",), attribute=("swap",), batch_size=2)
+    found = impact(llama, modes=("both",), attribute=("swap",), batch_size=2)
     (whole,) = found.whole
     assert not whole.no_effect
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_layers_and_the_whole_against_brute_force(llama: LlamaForCausalLM) -> No
 
 
 def test_fusion_groups_one_at_a_time_against_brute_force(llama: LlamaForCausalLM) -> None:
-    found = impact(llama, points=["both", "weight"], attribute=("gradient", "swap-groups"))
+    found = impact(llama, modes=["both", "weight"], attribute=("gradient", "swap-groups"))
     swaps = found.group_swaps["mxfp4:even"]
     layers = len(llama.model.layers)
     names = [f"model.layers.{i}.{n}" for i in range(layers) for n in GROUPS]
@@ -126,11 +126,11 @@ def test_fusion_groups_one_at_a_time_against_brute_force(llama: LlamaForCausalLM
         clean = torch.log_softmax(llama(IDS).logits[:, :-1].double(), -1)
         for name, members in ((n, GROUPS[n.split(".", 3)[3]]) for n in names):
             parent = name.rpartition(".")[0]
-            for point in ("both", "weight"):
-                with fake_quantize(llama, FMT, point, modules=[f"{parent}.{m}" for m in members]):
+            for mode in ("both", "weight"):
+                with fake_quantize(llama, FMT, mode, modules=[f"{parent}.{m}" for m in members]):
                     changed = torch.log_softmax(llama(IDS).logits[:, :-1].double(), -1)
                 kl = (clean.exp() * (clean - changed)).sum(-1).mean().item()
-                assert swaps[name][point].value == pytest.approx(kl, rel=1e-3, abs=1e-7)
+                assert swaps[name][mode].value == pytest.approx(kl, rel=1e-3, abs=1e-7)
 
 
 GROUPS = {
@@ -157,10 +157,10 @@ def test_output_errors_of_linears_against_float64(llama: LlamaForCausalLM) -> No
         wq = kernels.quant_dequant(module.weight.detach(), FMT, backend="reference").double()
         y = x @ w.T
         errors = {"weight": x @ wq.T - y, "input": xq @ w.T - y, "both": xq @ wq.T - y}
-        for point, error in errors.items():
+        for mode, error in errors.items():
             want = (error.norm() / y.norm()).item()
-            assert found[name].output_error[point].value == pytest.approx(want, rel=1e-4)  # type: ignore[index]
-        squares = {point: error.square().sum().item() for point, error in errors.items()}
+            assert found[name].output_error[mode].value == pytest.approx(want, rel=1e-4)  # type: ignore[index]
+        squares = {mode: error.square().sum().item() for mode, error in errors.items()}
         want = (squares["both"] - squares["weight"] - squares["input"]) / squares["both"]
         assert found[name].interaction == pytest.approx(want, abs=1e-4)
 
@@ -193,12 +193,12 @@ def test_products_of_gradient_and_error_are_exact(llama: LlamaForCausalLM) -> No
         w = modules[name].weight.detach()
         wq, xq = quantizer.weight(w, ""), quantizer.activation(x, "")
         assert y.grad is not None
-        for point, dy in {"weight": x @ (wq - w).T, "input": (xq - x) @ w.T, "both": xq @ wq.T - x @ w.T}.items():
+        for mode, dy in {"weight": x @ (wq - w).T, "input": (xq - x) @ w.T, "both": xq @ wq.T - x @ w.T}.items():
             product = (y.grad * dy).sum(-1).double()
-            score = fisher.modules[quantizer.name, point, name]
+            score = fisher.modules[quantizer.name, mode, name]
             assert score.diagonal == pytest.approx((product.square().sum(1) / 2).tolist(), rel=1e-3, abs=1e-9)
             assert score.sum == pytest.approx((product.sum(1).square() / 2).tolist(), rel=1e-2, abs=1e-7)
-            if point == "both" and name.startswith("model.layers.1."):
+            if mode == "both" and name.startswith("model.layers.1."):
                 layer_sum += product
     want = (layer_sum.square().sum(1) / 2).tolist()
     assert fisher.layer_sums[quantizer.name, "both", 1].diagonal == pytest.approx(want, rel=1e-3)
@@ -208,15 +208,15 @@ def test_products_of_gradient_and_error_are_exact(llama: LlamaForCausalLM) -> No
 def test_small_errors_are_predicted(llama: LlamaForCausalLM) -> None:
     """`sum` is exact to second order; `diagonal` leaves out what errors at different positions have in common."""
     quantizer, stack = Quantizer(parse("mxfp8"), "eager"), LayerStack(llama)
-    mode = Mode(quantizer, "weight")
+    variant = Variant(quantizer, "weight")
     with torch.no_grad():
-        swept = Sweep(stack, [mode], swap=True, keep_changes=True).run(IDS)
+        swept = Sweep(stack, [variant], swap=True, keep_changes=True).run(IDS)
     measured = swept.swaps
     fisher = Fisher(stack, [], [quantizer], label_samples=1000)
     fisher.run(IDS, swept.changes)
     for index in range(len(stack)):
-        want = measured[(*mode.key, index)].sum().item()
-        score = fisher.layers[(*mode.key, index)]
+        want = measured[(*variant.key, index)].sum().item()
+        score = fisher.layers[(*variant.key, index)]
         assert sum(score.sum) == pytest.approx(want, rel=0.15)
         assert sum(score.diagonal) == pytest.approx(want, rel=0.6)
 
@@ -225,7 +225,7 @@ def test_a_planted_outlier_is_found(llama: LlamaForCausalLM) -> None:
     with torch.no_grad():
         weight = llama.model.layers[1].mlp.down_proj.weight
         weight[:, ::32] *= 100  # every block's scale now follows one value
-    found = impact(llama, points=("weight",), attribute=())
+    found = impact(llama, modes=("weight",), attribute=())
     isolated = [row.isolated.value for row in found.layers]
     assert isolated.index(max(isolated)) == 1
     growth = [row.growth or 0.0 for row in found.layers]
@@ -244,21 +244,21 @@ def test_the_model_is_left_as_it_was(llama: LlamaForCausalLM) -> None:
 
 
 def test_formats_by_name(llama: LlamaForCausalLM) -> None:
-    found = srdd_package.measure_impact(llama, IDS, ["mxfp4", "identity"], points=("weight",), attribute=())
+    found = srdd_package.measure_impact(llama, IDS, ["mxfp4", "identity"], modes=("weight",), attribute=())
     assert [row.no_effect for row in found.whole] == [False, True]
 
 
 def test_gpt2_runs_and_gaussian_noise_stands_beside() -> None:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=64, n_layer=2, n_head=4, n_positions=32)).eval()
-    found = impact(model, points=("both",), attribute=("gradient", "swap"), noise=True)
+    found = impact(model, modes=("both",), attribute=("gradient", "swap"), noise=True)
     assert {row.role for row in found.linears} == {"c_attn", "c_proj", "c_fc"}
     assert all(row.noise_kl is not None and row.noise_kl.value > 0 for row in found.layers)
 
 
 def test_no_head_no_kl_and_why() -> None:
     config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
-    found = impact(BertModel(config).eval(), points=("both",), attribute=("gradient", "swap"))
+    found = impact(BertModel(config).eval(), modes=("both",), attribute=("gradient", "swap"))
     assert (found.reference, found.whole) == (None, [])
     assert "BertModel has no language-model head" in found.warnings[0]
     assert all(row.isolated.value > 0 and row.predicted_kl is None for row in found.layers)

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, LlamaForCausalLM
 from srdd.core.formats import parse
 from srdd.documents.probe import Break, Probe, over_seeds
 from srdd.documents.rin import RinConfig
-from srdd.documents.schema import Identity
+from srdd.documents.schema import Model
 from srdd.errors import NoiseError, OptionError
 from srdd.exporters.wording import equal_damage
 from srdd.models.fake import fake_quantize
@@ -203,7 +203,7 @@ def test_a_guided_profile_stands_beside_the_global_one(llama: LlamaForCausalLM) 
 
 def test_multipliers_of_another_model(llama: LlamaForCausalLM) -> None:
     guide = make_rin(dict.fromkeys(range(3), 1.0))
-    mine = Identity(id="tiny", parameter_count=0, weights_hash="a" * 64)
+    mine = Model(id="tiny", parameter_count=0, weights_hash="a" * 64)
     settings: dict[str, Any] = {"sigmas": [0.1], "seeds": [0], "identity": mine}
 
     def made_for(model: str, weights_hash: str) -> RinConfig:

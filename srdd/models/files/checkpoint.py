@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from srdd.core.packaged_models import packaged
-from srdd.documents.schema import Identity, weights_hash
+from srdd.documents.schema import Model, weights_hash
 from srdd.errors import SourceError
 from srdd.models.files.safetensors import StoredTensor, check_shards, header_of, mapped, opened
 
@@ -31,7 +31,7 @@ CHUNK_BYTES = 64 * 2**20
 class Checkpoint:
     """An opened checkpoint: headers only, no tensor is read yet."""
 
-    identity: Identity
+    identity: Model
     config: dict[str, Any]
     tensors: dict[str, StoredTensor]
     notes: tuple[str, ...] = field(default=())
@@ -85,7 +85,7 @@ def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     if quantized:
         method = quantized.get("quant_method", "unnamed") if isinstance(quantized, dict) else "unnamed"
         notes = (f"the weights are stored quantized ({method}); they are scanned as stored",)
-    identity = Identity(
+    identity = Model(
         id=label,
         parameter_count=sum(t.numel for t in tensors.values()),
         revision=revision,

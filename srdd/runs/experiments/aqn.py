@@ -29,7 +29,7 @@ from srdd.documents.experiment import (
     TrainSettings,
 )
 from srdd.documents.rin import Schedule, Target
-from srdd.documents.schema import Identity
+from srdd.documents.schema import Model
 from srdd.errors import CalibrationError, OptionError
 from srdd.kernels.selfcheck import checked, values_differ
 from srdd.models.fake import EXCLUDE, Quantizer
@@ -46,7 +46,6 @@ from srdd.runs.experiments.modes import parse_modes
 from srdd.runs.experiments.paired_tests import compare
 from srdd.runs.setup import (
     identify,
-    model_of,
     provenance,
     token_ids_of,
     used,
@@ -77,7 +76,7 @@ def run_aqn(
     batch_size: int = 1,
     exclude: str | Sequence[str] = EXCLUDE,
     backend: str = "auto",
-    identity: Identity | None = None,
+    identity: Model | None = None,
     notes: Sequence[str] = (),
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Experiment:
@@ -148,7 +147,7 @@ def run_aqn(
             progress(arm.name, done + 1, len(seeds) * len(arms))
     comparisons = compare(losses, pairs_of(arms))
     return Experiment(
-        model=model_of(identity or identify(model, sites)),
+        model=identity or identify(model, sites),
         settings=ExperimentSettings(
             kind=kind,
             format=parsed.spec,

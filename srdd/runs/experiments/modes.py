@@ -13,12 +13,17 @@ from typing import Any
 
 from torch import nn
 
+from srdd.core import modes as core_modes
 from srdd.core.formats import BlockFormat
 from srdd.errors import OptionError
-from srdd.models.fake import Point, Quantizer, fake_quantize
+from srdd.models.fake import Quantizer, fake_quantize
 
 _MODE = re.compile(r"w(\d+)a(\d+)")
-_POINTS: dict[tuple[bool, bool], Point] = {(True, False): "weight", (False, True): "input", (True, True): "both"}
+_POINTS: dict[tuple[bool, bool], core_modes.Mode] = {
+    (True, False): "weight",
+    (False, True): "input",
+    (True, True): "both",
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Mode:
     """A name such as w4a16 and what it quantizes; `point` None leaves the model as it is."""
 
     name: str
-    point: Point | None
+    point: core_modes.Mode | None
 
 
 def parse_modes(text: str, fmt: BlockFormat) -> list[Mode]:

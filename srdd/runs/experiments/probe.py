@@ -24,7 +24,7 @@ from srdd.core.formats import parse as parse_format
 from srdd.documents import rin
 from srdd.documents.probe import Break, Criterion, Probe, ProbeSettings, Profile, Trial
 from srdd.documents.rin import CLASSES, RinConfig, Target
-from srdd.documents.schema import Identity
+from srdd.documents.schema import Model
 from srdd.errors import OptionError
 from srdd.kernels.selfcheck import checked, values_differ
 from srdd.models.fake import EXCLUDE, Quantizer
@@ -40,7 +40,6 @@ from srdd.runs.experiments.probe_grid import Cell, Run, grid_of, run_grid
 from srdd.runs.experiments.same_model import check_multipliers
 from srdd.runs.setup import (
     identify,
-    model_of,
     provenance,
     token_ids_of,
     used,
@@ -67,7 +66,7 @@ def measure_probe(
     batch_size: int = 1,
     exclude: str | Sequence[str] = EXCLUDE,
     backend: str = "auto",
-    identity: Identity | None = None,
+    identity: Model | None = None,
     notes: Sequence[str] = (),
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Probe:
@@ -118,7 +117,7 @@ def measure_probe(
     if multipliers is not None:
         digest = hashlib.sha256(multipliers.model_dump_json().encode()).hexdigest()
     return Probe(
-        model=model_of(identity),
+        model=identity,
         settings=ProbeSettings(
             format=parsed.spec,
             modes=[mode.name for mode in chosen_modes],

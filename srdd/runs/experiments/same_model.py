@@ -9,21 +9,20 @@ Worked number: GPT-2 and BERT of 12 layers each fit each other's documents by th
 from __future__ import annotations
 
 from srdd.documents.rin import RinConfig
-from srdd.documents.schema import Identity, Model, other_model
+from srdd.documents.schema import Model, other_model
 from srdd.errors import OptionError
-from srdd.runs.setup import model_of
 
 
-def check_report(made_from: Model, model: Identity, option: str) -> list[str]:
+def check_report(made_from: Model, model: Model, option: str) -> list[str]:
     """Notes for a reader. Raises OptionError for a report of another model; `option` is how it was given."""
-    for field, theirs, mine in other_model(made_from, model_of(model)):
+    for field, theirs, mine in other_model(made_from, model):
         raise OptionError(f"{option} is of another model: {field} is {theirs}, here it is {mine}; scan this model")
     if _differ(made_from.weights_hash, model.weights_hash):
         return [f"the layers were ranked by a scan of other weights ({made_from.id})"]
     return []
 
 
-def check_multipliers(config: RinConfig, model: Identity) -> list[str]:
+def check_multipliers(config: RinConfig, model: Model) -> list[str]:
     """Notes for a reader. Raises OptionError for multipliers of a model with another id and other weights."""
     made_from = config.provenance
     if not _differ(made_from.weights_hash, model.weights_hash):

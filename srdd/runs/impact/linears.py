@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from srdd.core.modes import MODES
 from srdd.kernels.precision import to_float64
 from srdd.models.fake import Quantizer
-
-POINTS = ("weight", "input", "both")
 
 
 @dataclass
@@ -29,7 +28,7 @@ class OutputErrors:
     """Squared norms by sequence, in the order the sequences ran."""
 
     output: list[float] = field(default_factory=list)
-    errors: dict[str, list[float]] = field(default_factory=lambda: {point: [] for point in POINTS})
+    errors: dict[str, list[float]] = field(default_factory=lambda: {mode: [] for mode in MODES})
 
 
 class LinearErrors:

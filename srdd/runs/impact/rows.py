@@ -12,22 +12,21 @@ from statistics import fmean
 
 from torch import Tensor
 
+from srdd.core.modes import MODES, Mode
 from srdd.documents.impact import (
     Estimate,
     LayerImpact,
     LinearImpact,
-    Point,
     Reference,
     WholeImpact,
 )
 from srdd.kernels.precision import to_float64
-from srdd.models.fake import POINTS
 from srdd.models.sites import Site
 from srdd.runs.divergence import quantile
 from srdd.runs.impact.estimates import mean, ratio_of_sums, share_change
 from srdd.runs.impact.fisher import Fisher, Score
 from srdd.runs.impact.linears import OutputErrors
-from srdd.runs.impact.sweep import LayerErrors, Mode, SweepResult
+from srdd.runs.impact.sweep import LayerErrors, SweepResult, Variant
 
 _LARGEST_EXPONENT = 700.0  # exp of more overflows a float64
 
@@ -40,10 +39,10 @@ def linear_row(
     tokens: int,
 ) -> LinearImpact:
     """One Linear under one format; its prediction costs the same for one point as for all."""
-    squares = {point: math.fsum(found.errors[point]) for point in POINTS}
+    squares = {point: math.fsum(found.errors[point]) for point in MODES}
     both = squares["both"]
     kls = {}
-    for point in POINTS:
+    for point in MODES:
         score = predicted.get((spec, point, site.module))
         if score is not None:
             kls[point] = mean([value / tokens for value in score.diagonal])
@@ -53,7 +52,7 @@ def linear_row(
         layer=site.layer,
         group=site.group,
         format=spec,
-        output_error={point: ratio_of_sums(found.errors[point], found.output) for point in POINTS},
+        output_error={point: ratio_of_sums(found.errors[point], found.output) for point in MODES},
         interaction=(both - squares["weight"] - squares["input"]) / both if both > 0 else 0.0,
         predicted_kl=kls,
     )
@@ -61,15 +60,15 @@ def linear_row(
 
 def rows_of_layers(
     names: Sequence[str],
-    modes: Sequence[Mode],
+    variants: Sequence[Variant],
     results: Sequence[SweepResult],
     fisher: Fisher | None,
     tokens: int,
     scores: dict[tuple[str, int], dict[str, float]],
 ) -> list[LayerImpact]:
     rows = []
-    for mode in modes:
-        spec, point = mode.quantizer.name, mode.point
+    for variant in variants:
+        spec, point = variant.quantizer.name, variant.mode
         below: float | None = None
         for index in range(len(names)):
             key = (spec, point, index)
@@ -142,8 +141,8 @@ def reference_row(results: Sequence[SweepResult]) -> Reference:
     return Reference(loss=loss, perplexity=math.exp(min(loss.value, _LARGEST_EXPONENT)), entropy=entropy)
 
 
-def whole_row(mode: Mode, results: Sequence[SweepResult], layers: Sequence[LayerImpact]) -> WholeImpact:
-    key = mode.key
+def whole_row(variant: Variant, results: Sequence[SweepResult], layers: Sequence[LayerImpact]) -> WholeImpact:
+    key = variant.key
     clean = _per_sequence(results, lambda r: r.reference["loss"])
     losses = _per_sequence(results, lambda r: r.whole[key]["loss"])
     kls = [value for r in results for value in r.whole[key]["kl"].flatten().tolist()]
@@ -153,8 +152,8 @@ def whole_row(mode: Mode, results: Sequence[SweepResult], layers: Sequence[Layer
     predicted = [row.predicted_kl.value for row in mine if row.predicted_kl is not None]
     changed = any(value != 0 for value in kls) or any(row.cumulative.value != 0 for row in mine)
     return WholeImpact(
-        format=mode.quantizer.name,
-        point=mode.point,
+        format=variant.quantizer.name,
+        point=variant.mode,
         loss=mean(losses),
         loss_change=share_change(losses, clean),
         perplexity=math.exp(min(fmean(losses), _LARGEST_EXPONENT)),
@@ -170,9 +169,9 @@ def whole_row(mode: Mode, results: Sequence[SweepResult], layers: Sequence[Layer
     )
 
 
-def group_sums(rows: Sequence[LinearImpact]) -> dict[str, dict[str, dict[Point, float]]]:
+def group_sums(rows: Sequence[LinearImpact]) -> dict[str, dict[str, dict[Mode, float]]]:
     """Predicted KL of the Linears that serving stacks fuse, added."""
-    groups: dict[str, dict[str, dict[Point, float]]] = {}
+    groups: dict[str, dict[str, dict[Mode, float]]] = {}
     for row in rows:
         if row.group is None or not row.predicted_kl:
             continue
@@ -182,11 +181,11 @@ def group_sums(rows: Sequence[LinearImpact]) -> dict[str, dict[str, dict[Point, 
     return groups
 
 
-def group_swaps(results: Sequence[SweepResult]) -> dict[str, dict[str, dict[Point, Estimate]]]:
+def group_swaps(results: Sequence[SweepResult]) -> dict[str, dict[str, dict[Mode, Estimate]]]:
     """Measured KL of each group quantized alone, by format, group and point."""
-    found: dict[str, dict[str, dict[Point, Estimate]]] = {}
+    found: dict[str, dict[str, dict[Mode, Estimate]]] = {}
     for key in results[0].unit_swaps if results else ():
         spec, point, name = key
         kls = [to_float64(row).mean().item() for result in results for row in result.unit_swaps[key]]
-        found.setdefault(spec, {}).setdefault(name, {})[point] = mean(kls)  # type: ignore[index]
+        found.setdefault(spec, {}).setdefault(name, {})[point] = mean(kls)
     return found

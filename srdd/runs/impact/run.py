@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from srdd import kernels
 from srdd.core.formats import BlockFormat, parse
 from srdd.core.metrics import BY_NAME, MAIN, as_error
+from srdd.core.modes import MODES, Mode
 from srdd.documents.impact import Impact, ImpactSettings
 from srdd.documents.report import Report
-from srdd.documents.schema import KINDS, Identity
+from srdd.documents.schema import KINDS, Model
 from srdd.errors import CalibrationError, OptionError
 from srdd.kernels.selfcheck import checked, values_differ
-from srdd.models.fake import EXCLUDE, POINTS, Point, Quantizer, fake_quantize
+from srdd.models.fake import EXCLUDE, Quantizer, fake_quantize
 from srdd.models.placement import device_of, dtype_of, refuse_nonfinite
 from srdd.models.running import evaluating, explained
 from srdd.models.selection import Selection
@@ -43,11 +44,10 @@ from srdd.runs.impact.rows import (
     rows_of_layers,
     whole_row,
 )
-from srdd.runs.impact.sweep import Mode, Sweep, SweepResult, Unit
+from srdd.runs.impact.sweep import Sweep, SweepResult, Unit, Variant
 from srdd.runs.scans import model as scanner
 from srdd.runs.setup import (
     identify,
-    model_of,
     provenance,
     token_ids_of,
     used,
@@ -63,7 +63,7 @@ def measure_impact(
     model: nn.Module,
     sequences: Tensor | Sequences,
     formats: str | BlockFormat | Sequence[str | BlockFormat | None],
-    points: Point | Sequence[Point] = POINTS,
+    modes: Mode | Sequence[Mode] = MODES,
     *,
     attribute: Attribute | Sequence[Attribute] = ("gradient",),
     rows: int = 64,
@@ -73,7 +73,7 @@ def measure_impact(
     noise: bool = False,
     backend: str = "auto",
     seed: int = 0,
-    identity: Identity | None = None,
+    identity: Model | None = None,
     notes: Sequence[str] = (),
     progress: Progress = lambda stage, done, total: None,
 ) -> Impact:
@@ -83,7 +83,7 @@ def measure_impact(
     Raises SrddError subclasses: SiteError for a model whose layers cannot be found, OptionError, CalibrationError.
     """
     started = time.monotonic()
-    points, attribute = _chosen("point", points, POINTS), _chosen("attribute", attribute, get_args(Attribute))
+    modes, attribute = _chosen("mode", modes, MODES), _chosen("attribute", attribute, get_args(Attribute))
     if label_samples < 1 or batch_size < 1 or rows < 0:
         raise OptionError("label samples and batch size: expected at least 1; rows: 0 (all) or more")
     if label_samples > 1 and "gradient" not in attribute:
@@ -108,7 +108,7 @@ def measure_impact(
     chosen = kernels.choose(backend, elements=work, formats=real, device=device)
     chosen = checked(chosen, real, device, dtype_of(model), values_differ)
     quantizers = [Quantizer(fmt, chosen, seed, kept={}) for fmt in parsed]
-    modes = [Mode(q, point) for q in quantizers for point in points]
+    variants = [Variant(q, mode) for q in quantizers for mode in modes]
     exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     handle = fake_quantize(model, quantizers[0], exclude=exclude)
     inside = [s for s in sites.of("input") if s.module in handle.modules and s.layer is not None]
@@ -135,7 +135,7 @@ def measure_impact(
         errors = LinearErrors(model, names, quantizers, rows)
         sweep = Sweep(
             stack,
-            modes,
+            variants,
             exclude=exclude,
             swap="swap" in attribute,
             units=_units(stack, inside) if "swap-groups" in attribute else (),
@@ -170,12 +170,12 @@ def measure_impact(
         for site in linears
         if (q.name, site.module) in errors.results
     ]
-    layer_rows = rows_of_layers(stack.names, modes, results, fisher if gradient else None, tokens, scores)
+    layer_rows = rows_of_layers(stack.names, variants, results, fisher if gradient else None, tokens, scores)
     return Impact(
-        model=model_of(identity or identify(model, sites)),
+        model=identity or identify(model, sites),
         settings=ImpactSettings(
             formats=[q.name for q in quantizers],
-            points=list(points),
+            points=list(modes),
             calibration=calibration,
             attribute=[a for a in attribute if has_head or a == "swap"],
             label_samples=label_samples,
@@ -190,7 +190,7 @@ def measure_impact(
             versions=versions(),
         ),
         reference=reference_row(results) if has_head else None,
-        whole=[whole_row(mode, results, layer_rows) for mode in modes] if has_head else [],
+        whole=[whole_row(variant, results, layer_rows) for variant in variants] if has_head else [],
         layers=layer_rows,
         linears=linear_rows,
         groups=group_sums(linear_rows),

@@ -19,30 +19,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from srdd.core.modes import Mode
 from srdd.errors import SiteError
 from srdd.kernels.precision import to_float64
-from srdd.models.fake import EXCLUDE, FakeQuantized, Point, Quantizer, fake_quantize
+from srdd.models.fake import EXCLUDE, FakeQuantized, Quantizer, fake_quantize
 from srdd.models.stack import LayerCall, LayerStack, first, logits_of
 from srdd.runs.divergence import Reference
 
 
 @dataclass(frozen=True)
-class Mode:
+class Variant:
     """A format at a point of every Linear: the unit of all results."""
 
     quantizer: Quantizer
-    point: Point
+    mode: Mode
 
     @property
-    def key(self) -> tuple[str, str]:
-        return self.quantizer.name, self.point
+    def key(self) -> tuple[str, Mode]:
+        return self.quantizer.name, self.mode
 
 
-def layer_quantized(stack: LayerStack, index: int, mode: Mode, exclude: Sequence[str]) -> FakeQuantized | None:
+def layer_quantized(stack: LayerStack, index: int, variant: Variant, exclude: Sequence[str]) -> FakeQuantized | None:
     """The Linears of one layer, to be quantized; None when it holds none."""
     pattern = f"{stack.names[index]}.*"
     try:
-        return fake_quantize(stack.model, mode.quantizer, mode.point, modules=pattern, exclude=exclude)
+        return fake_quantize(stack.model, variant.quantizer, variant.mode, modules=pattern, exclude=exclude)
     except SiteError:
         return None
 
@@ -78,7 +79,7 @@ class SweepResult:
     whole: dict[tuple[str, str], dict[str, Tensor]] = field(default_factory=dict)
     swaps: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)  # KL: [sequences, length - 1]
     noises: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
-    unit_swaps: dict[tuple[str, str, str], Tensor] = field(default_factory=dict)  # by (format, point, unit)
+    unit_swaps: dict[tuple[str, Mode, str], Tensor] = field(default_factory=dict)  # by (format, point, unit)
     # Squared norms by sequence at the last layer's output: clean, and of its error with one layer alone quantized.
     last: list[float] = field(default_factory=list)
     swap_errors: dict[tuple[str, str, int], list[float]] = field(default_factory=dict)
@@ -92,7 +93,7 @@ class Sweep:
     def __init__(
         self,
         stack: LayerStack,
-        modes: Sequence[Mode],
+        variants: Sequence[Variant],
         *,
         exclude: Sequence[str] = EXCLUDE,
         swap: bool = False,
@@ -101,16 +102,20 @@ class Sweep:
         keep_changes: bool = False,
         seed: int = 0,
     ) -> None:
-        self._stack, self._modes, self._swap, self._noise, self._keep = stack, modes, swap, noise, keep_changes
+        self._stack, self._variants, self._swap, self._noise, self._keep = stack, variants, swap, noise, keep_changes
         self._generator = torch.Generator().manual_seed(seed)
         self._handles = {
-            (mode.key, index): layer_quantized(stack, index, mode, exclude)
-            for mode in modes
+            (variant.key, index): layer_quantized(stack, index, variant, exclude)
+            for variant in variants
             for index in range(len(stack))
         }
         self._units = [
-            (mode, unit, fake_quantize(stack.model, mode.quantizer, mode.point, modules=unit.modules, exclude=exclude))
-            for mode in modes
+            (
+                variant,
+                unit,
+                fake_quantize(stack.model, variant.quantizer, variant.mode, modules=unit.modules, exclude=exclude),
+            )
+            for variant in variants
             for unit in units
         ]
         if all(handle is None for handle in self._handles.values()):
@@ -130,18 +135,18 @@ class Sweep:
             for flight in (swapped, noisy, parts):
                 for key, state in flight.items():
                     flight[key] = call.run(state)  # type: ignore[index]
-            for mode, unit, handle in self._units:
+            for variant, unit, handle in self._units:
                 if unit.layer == call.index:
                     with handle:
-                        parts[*mode.key, unit.name] = call.run(call.hidden)
-            for mode in self._modes:
-                key = (*mode.key, call.index)
-                with self._quantized(mode, call.index):
+                        parts[*variant.key, unit.name] = call.run(call.hidden)
+            for variant in self._variants:
+                key = (*variant.key, call.index)
+                with self._quantized(variant, call.index):
                     isolated = call.run(call.hidden)
-                    below = states.get(mode.key)
+                    below = states.get(variant.key)
                     # the first layer's two are the same run
                     cumulative = isolated if below is None else call.run(below)
-                states[mode.key] = cumulative
+                states[variant.key] = cumulative
                 result.layers[key] = LayerErrors(_norms(clean), _norms(isolated - clean), _norms(cumulative - clean))
                 if self._keep:
                     result.changes[key] = isolated - clean
@@ -168,8 +173,8 @@ class Sweep:
                 progress()
         return result
 
-    def _quantized(self, mode: Mode, index: int) -> AbstractContextManager[Any]:
-        return self._handles[mode.key, index] or nullcontext()
+    def _quantized(self, variant: Variant, index: int) -> AbstractContextManager[Any]:
+        return self._handles[variant.key, index] or nullcontext()
 
     def _reference(self, output: Any, token_ids: Tensor) -> Reference | None:
         logits = logits_of(output)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
@@ -25,7 +24,6 @@ from srdd.runs.scans.weights import measure_matrices
 from srdd.runs.setup import (
     Progress,
     _silent,
-    model_of,
     provenance,
     used,
     versions,
@@ -62,7 +60,7 @@ def scan_checkpoint(
     backend_used, reason = used(chosen)
     depth = max(checkpoint.identity.layer_count or 0, found.layer_count) or None
     report = Report(
-        model=model_of(replace(checkpoint.identity, layer_count=depth)),
+        model=checkpoint.identity.model_copy(update={"layer_count": depth}),
         settings=Settings(
             formats=[f.spec for f in formats],
             kinds=["weight"],

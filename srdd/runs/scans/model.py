@@ -22,7 +22,7 @@ from srdd import kernels
 from srdd.core.formats import BlockFormat, parse_list
 from srdd.core.verdicts import CLASSIC, check_thresholds
 from srdd.documents.report import Report, in_order
-from srdd.documents.schema import KINDS, Coverage, Identity, Settings
+from srdd.documents.schema import KINDS, Coverage, Model, Settings
 from srdd.documents.schema import Site as SiteRow
 from srdd.errors import OptionError
 from srdd.kernels.backend import Backend
@@ -41,7 +41,6 @@ from srdd.runs.setup import (
     _silent,
     device_name,
     identify,
-    model_of,
     provenance,
     token_ids_of,
     used,
@@ -59,7 +58,7 @@ def scan(
     backend: str = "auto",
     seed: int = 0,
     thresholds: dict[str, float] | None = None,
-    identity: Identity | None = None,
+    identity: Model | None = None,
     notes: Sequence[str] = (),
     progress: Progress = _silent,
 ) -> Report:
@@ -96,7 +95,7 @@ def scan(
         rows += [activation_row(result, formats) for result in tap.results()]
     backend_used, reason = used(chosen)
     report = Report(
-        model=model_of(identity or identify(model, found)),
+        model=identity or identify(model, found),
         settings=Settings(
             formats=[f.spec for f in formats],
             kinds=list(selection.kinds),
