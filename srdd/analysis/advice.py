@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from srdd.analysis.causes import cause, noise_shares
-from srdd.analysis.series import choose_specs
+from srdd.analysis.series import choose_spec
 from srdd.core.formats import parse
 from srdd.core.gaussian import gaussian
 from srdd.core.metrics import BY_NAME, MAIN
@@ -33,7 +33,7 @@ from srdd.documents.advice import (
 )
 from srdd.documents.report import Report
 from srdd.documents.schema import KINDS, Kind, Layer, Measurement
-from srdd.errors import FormatError, OptionError, ReportError
+from srdd.errors import FormatError, ReportError, SettingError, setting
 
 FEW, MANY = 0.10, 0.30  # shares of layers
 _ACTIONS: dict[Verdict, Action] = {
@@ -53,12 +53,14 @@ _QERL_SIGMAS, _QERL_FORMAT = (0.01, 0.05), "nvfp4:nvidia"
 
 
 def limits_for(spec: str, against: Against, thresholds: Mapping[str, float]) -> dict[str, float]:
-    """The limits of one format. Raises OptionError when there is no Gaussian baseline for it."""
+    """The limits of one format. Raises SettingError when there is no Gaussian baseline for it."""
     if against == "classic":
         return {**CLASSIC, **thresholds}
     baseline = gaussian(spec)
     if baseline is None:
-        raise OptionError(f"there is no Gaussian baseline for {spec}; use --against classic")
+        raise SettingError(
+            "against", against, f"there is no Gaussian baseline for {spec}; use {setting('against', 'classic')}"
+        )
     limits = {"sqnr_db": baseline["sqnr_db"] - _DB_BELOW}
     for name, times in _TIMES.items():
         limits[name] = max(times * baseline[name], baseline[name] + _POINTS.get(name, 0.0))
@@ -66,16 +68,19 @@ def limits_for(spec: str, against: Against, thresholds: Mapping[str, float]) -> 
 
 
 def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -> Advice:
-    """The advice for one kind of site under one format of the report, e.g. "mxfp4". Raises OptionError and ReportError.
+    """The advice for one kind of site under one format of the report, e.g. "mxfp4".
 
-    `against` is "format", the margin around Gaussian data, or "classic", the report's thresholds.
+    `against` is "format", the margin around Gaussian data, or "classic", the report's thresholds. Raises SettingError,
+    and ReportError for a report in which nothing can be judged.
     """
-    if kind not in KINDS or against not in ("format", "classic"):
-        raise OptionError(f"advice for {kind!r} against {against!r}: expected {', '.join(KINDS)}; format or classic")
-    spec = choose_specs(report, spec)[0]
+    if kind not in KINDS:
+        raise SettingError("kind", kind, f"expected {', '.join(KINDS)}")
+    if against not in ("format", "classic"):
+        raise SettingError("against", against, "expected format or classic")
+    spec = choose_spec(report, spec)
     layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
     if not layers:
-        raise ReportError(f"the report has no layer with {kind} sites under {spec}; scan with --sites {kind}")
+        raise ReportError(f"the report has no layer with {kind} sites under {spec}; scan with {setting('sites', kind)}")
     if not any(_is_judged(layer, spec) for layer in layers):
         raise ReportError(f"none of {', '.join(MAIN)} is known under {spec}; advice needs a report of `srdd scan`")
     thresholds = report.settings.thresholds
@@ -188,7 +193,7 @@ def _flagged(
 def _candidate(layers: Sequence[Layer], spec: str, against: Against, thresholds: Mapping[str, float]) -> Candidate:
     try:
         limits = limits_for(spec, against, thresholds)
-    except OptionError:
+    except SettingError:
         limits = limits_for(spec, "classic", thresholds)
     flagged = sum(bool(_beyond(layer.formats[spec], limits)) for layer in layers)
     judged = sum(_is_judged(layer, spec) for layer in layers)

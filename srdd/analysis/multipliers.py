@@ -21,7 +21,7 @@ from srdd.core.roles import NORMS, Norm, norm_of
 from srdd.documents.report import Report
 from srdd.documents.rin import CLASSES, Feeds, RinConfig, RinProvenance, Schedule, Target
 from srdd.documents.schema import Site
-from srdd.errors import OptionError
+from srdd.errors import ReportError, SettingError, setting
 
 QERL = Schedule(sigma_start=0.05, sigma_end=0.0005, num_stages=10)  # as `srdd multipliers` without options
 _DIGITS = 6  # of a multiplier in the document; the error it comes from is known to three or four
@@ -42,12 +42,12 @@ def guide(
     target: Target = "rmsnorm",
     relative: bool = False,
 ) -> tuple[RinConfig, Series]:
-    """The document and the series it was made from. Raises OptionError and ReportError.
+    """The document and the series it was made from. Raises SettingError, NoEffectError, ConflictError and ReportError.
 
     `report_sha256` and `version` are what the document says of its origin; without a version that of this package.
     """
     if target not in CLASSES:
-        raise OptionError(f"--target {target}: expected one of {', '.join(CLASSES)}")
+        raise SettingError("target", target, f"expected one of {', '.join(CLASSES)}")
     choices = choices or Choices()
     series = layer_series(report, site, quant, metric)
     feeds, norms = None, None
@@ -99,9 +99,9 @@ def _fed_by_norms(report: Report, series: Series) -> tuple[Feeds, dict[Norm, Ser
     fed = {site.name for sites in groups.values() for site in sites}
     unfed = roles([site for site in inputs if site.name not in fed])
     if not fed:
-        raise OptionError(
+        raise ReportError(
             f"no Linear input of this report is known to be fed by a norm (roles: {', '.join(unfed)}); "
-            "use --site output, or --target linear"
+            f"use {setting('kind', 'output')}, or {setting('target', 'linear')}"
         )
     feeds = Feeds(attention=roles(groups["attention"]), mlp=roles(groups["mlp"]), unfed=unfed)
     made = {n: series_of(groups[n], report, "input", series.spec, series.metric) for n in NORMS if groups[n]}

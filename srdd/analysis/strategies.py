@@ -21,7 +21,7 @@ from srdd.core.layers import span
 from srdd.core.verdicts import violates
 from srdd.documents.rin import Phase, RinConfig
 from srdd.documents.zones import Zone
-from srdd.errors import OptionError
+from srdd.errors import ConflictError, NoEffectError, ReportError, SettingError
 
 __all__ = ["STRATEGIES", "Choices", "Plan", "RinConfig", "plan"]
 
@@ -62,30 +62,29 @@ class Strategy:
 
 
 def plan(series: Series, strategy: str, choices: Choices) -> Plan:
-    """The plan of a strategy. Raises OptionError for an unknown one, or a choice without effect on it."""
+    """The plan of a strategy. Raises SettingError for an unknown one, NoEffectError for a choice that it ignores."""
     row = STRATEGIES.get(strategy)
     if row is None:
-        raise OptionError(f"strategy {strategy!r} is not known; expected one of: {', '.join(STRATEGIES)}")
+        raise SettingError("strategy", strategy, f"expected one of: {', '.join(STRATEGIES)}")
     for name, value in vars(choices).items():
         if value is not None and name not in row.uses:
-            option = "--factor" if name == "factors" else f"--{name.replace('_', '-')}"
             users = ", ".join(other for other, r in STRATEGIES.items() if name in r.uses)
-            raise OptionError(f"{option} has no effect on {strategy} (only on {users}); leave it out")
+            raise NoEffectError(name, f"on {strategy} (only on {users})")
     return row.plan(series, choices)
 
 
 def normalized(values: Sequence[float], how: str) -> list[float]:
-    """Values over their mean, maximum or root mean square. Raises OptionError."""
+    """Values over their mean, maximum or root mean square. Raises SettingError, and ReportError when all are 0."""
     scales = {
         "mean": lambda: fmean(values),
         "max": lambda: max(values),
         "rms": lambda: math.sqrt(fmean(v * v for v in values)),
     }
     if how not in scales:
-        raise OptionError(f"--normalize {how}: expected one of {', '.join(scales)}")
+        raise SettingError("normalize", how, f"expected one of {', '.join(scales)}")
     scale = scales[how]()
     if scale <= 0:
-        raise OptionError("every layer has an error of 0; there is nothing to guide noise by")
+        raise ReportError("every layer has an error of 0; there is nothing to guide noise by")
     return [value / scale for value in values]
 
 
@@ -96,7 +95,7 @@ def _finished(series: Series, values: Sequence[float], choices: Choices, how: st
     if choices.clamp is not None:
         low, high = choices.clamp
         if not 0 <= low < high:
-            raise OptionError(f"--clamp {low:g},{high:g}: expected 0 <= lo < hi")
+            raise SettingError("clamp", f"{low:g},{high:g}", "expected 0 <= lo < hi")
         clamped = [min(max(value, low), high) for value in result]
         moved = [layer for layer, a, b in zip(series.layers, result, clamped, strict=True) if a != b]
         what = f"layer(s) {span(moved)}; the {how} is no longer 1" if moved else "no layer"
@@ -116,7 +115,7 @@ def _variable(series: Series, choices: Choices) -> Plan:
 def _inverse(series: Series, choices: Choices) -> Plan:
     exact = [layer for layer, error in zip(series.layers, series.errors, strict=True) if error <= 0]
     if exact:
-        raise OptionError(f"layer(s) {span(exact)} have an error of 0, whose inverse is infinite; use another strategy")
+        raise ReportError(f"layer(s) {span(exact)} have an error of 0, whose inverse is infinite; use another strategy")
     return _finished(series, [1 / error for error in series.errors], choices, choices.normalize or "mean")
 
 
@@ -126,7 +125,7 @@ def _ceiling(series: Series, choices: Choices) -> Plan:
 
 def _targeted(series: Series, choices: Choices) -> Plan:
     if choices.worst is not None and choices.above is not None:
-        raise OptionError("--worst and --above exclude each other; give one")
+        raise ConflictError("worst", "above")
     if choices.above is not None:
         values = zip(series.layers, series.values, strict=True)
         chosen = [layer for layer, value in values if violates(series.metric, value, choices.above)]
@@ -134,7 +133,7 @@ def _targeted(series: Series, choices: Choices) -> Plan:
     else:
         count = math.ceil(len(series.layers) / 4) if choices.worst is None else choices.worst
         if not 1 <= count < len(series.layers):
-            raise OptionError(f"--worst {count}: expected 1 to {len(series.layers) - 1}; for every layer use global")
+            raise SettingError("worst", count, f"expected 1 to {len(series.layers) - 1}; for every layer use global")
         errors = dict(zip(series.layers, series.errors, strict=True))
         chosen = sorted(sorted(errors, key=lambda layer: (-errors[layer], layer))[:count])
         why = f"the {count} worst by {series.metric.name}"
@@ -142,7 +141,9 @@ def _targeted(series: Series, choices: Choices) -> Plan:
         shown = series.metric.text
         span_of = f"{shown(min(series.values))} to {shown(max(series.values))} {series.metric.unit}".strip()
         which = "every layer" if chosen else "no layer"
-        raise OptionError(f"{why}: that is {which} ({span_of} over the layers); choose another --above")
+        raise SettingError(
+            "above", f"{choices.above:g}", f"that is {which} ({series.metric.name} is {span_of} over the layers)"
+        )
     multipliers = {layer: float(layer in chosen) for layer in series.layers}
     return Plan(multipliers, notes=[f"noise only in layer(s) {span(chosen)}: {why}"])
 
@@ -152,9 +153,10 @@ def _tiered(series: Series, choices: Choices) -> Plan:
     zones = find(series, scheme)[0]
     factors = _by_zone(zones, {"high": 1.5, "medium": 1.2, "low": 1.0}, choices.factors)
     if len(set(factors.values())) == 1:
-        raise OptionError(
-            f"--scheme {scheme} gives every layer the same factor (one zone, or zones alike); use global, or another "
-            "--scheme, e.g. five"
+        raise SettingError(
+            "scheme",
+            scheme,
+            "every layer gets the same factor (one zone, or zones alike); use global, or another scheme, e.g. five",
         )
     return Plan(_by_layer(zones, factors), scheme=scheme, notes=_said(zones, factors))
 
@@ -163,13 +165,15 @@ def _phased(series: Series, choices: Choices) -> Plan:
     scheme = choices.scheme or "edge-middle"
     at = 0.5 if choices.phase_at is None else choices.phase_at
     if not 0 < at < 1:
-        raise OptionError(f"--phase-at {at:g}: expected a share of the training between 0 and 1")
+        raise SettingError("phase_at", f"{at:g}", "expected a share of the training between 0 and 1")
     zones = find(series, scheme)[0]
     # named edges and middle are spared by place; zones of another scheme by their measured error
     defaults = {"edges": 1.0, "middle": 0.5} if scheme == "edge-middle" else {"high": 0.5, "medium": 1.0, "low": 1.0}
     factors = _by_zone(zones, defaults, choices.factors)
     if set(factors.values()) == {1.0}:
-        raise OptionError("every factor of the second phase is 1, so it would change nothing; use global, or --factor")
+        raise SettingError(
+            "factors", None, "all of the second phase are 1, so it would change nothing; use global, or give others"
+        )
     late = Phase(from_share=at, layer_factors=_by_layer(zones, factors))
     notes = [f"uniform until {at:.0%} of the training, then:", *_said(zones, factors)]
     return Plan(dict.fromkeys(series.layers, 1.0), phases=[late], scheme=scheme, notes=notes)
@@ -180,7 +184,7 @@ def _lr(series: Series, choices: Choices) -> Plan:
     zones = find(series, scheme)[0]
     factors = _by_zone(zones, {"high": 1.2, "medium": 1.0, "low": 1.0}, choices.factors)
     if set(factors.values()) == {1.0}:
-        raise OptionError(f"--scheme {scheme} has no zone of high error, so every learning rate would stay; use global")
+        raise SettingError("scheme", scheme, "no zone has a high error, so every learning rate would stay; use global")
     notes = ["noise uniform; learning rates:", *_said(zones, factors)]
     return Plan(dict.fromkeys(series.layers, 1.0), lr_multipliers=_by_layer(zones, factors), scheme=scheme, notes=notes)
 
@@ -194,10 +198,10 @@ def _by_zone(
     unused = sorted(set(given or {}) - {key for tried in keys.values() for key in tried})
     if unused:
         known = sorted({key for tried in keys.values() for key in tried if key})
-        raise OptionError(f"--factor {unused[0]}: there is no such zone; expected one of: {', '.join(known)}")
+        raise SettingError("factors", unused[0], f"there is no such zone; expected one of: {', '.join(known)}")
     bad = {key: value for key, value in factors.items() if not 0 <= value < math.inf}
     if bad:
-        raise OptionError(f"--factor {', '.join(f'{k}={v:g}' for k, v in bad.items())}: expected 0 or more")
+        raise SettingError("factors", ", ".join(f"{k}={v:g}" for k, v in bad.items()), "expected 0 or more")
     return {name: next((factors[key] for key in tried if key in factors), 1.0) for name, tried in keys.items()}
 
 

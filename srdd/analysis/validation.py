@@ -19,7 +19,7 @@ from srdd.analysis.rankings import kendall, spearman
 from srdd.core.modes import MODES, Mode
 from srdd.documents.impact import Estimate, Impact, LayerImpact
 from srdd.documents.schema import Part
-from srdd.errors import OptionError, ReportError
+from srdd.errors import ReportError, setting
 
 _DRAWS, _SEED = 1000, 0
 _FEWEST = 5  # layers; below, no correlation means anything
@@ -58,7 +58,7 @@ class Validation(Part):
 
 
 def validate(impact: Impact) -> list[Validation]:
-    """One table per format and point that has measured KLs. Raises ReportError when none has, OptionError if few."""
+    """One table per format and point that has measured KLs. Raises ReportError when none has, or too few layers."""
     tables = []
     for spec in impact.settings.formats:
         for point in impact.settings.points:
@@ -66,10 +66,12 @@ def validate(impact: Impact) -> list[Validation]:
             if not any(measured_of(r) for r in rows):  # none, or a format without effect
                 continue
             if len(rows) < _FEWEST:
-                raise OptionError(f"{len(rows)} layers are too few for a rank correlation; expected {_FEWEST} or more")
+                raise ReportError(f"{len(rows)} layers are too few for a rank correlation; expected {_FEWEST} or more")
             tables.append(_table(impact, spec, point, rows))
     if not tables:
-        raise ReportError("no measured single-layer cost in this document; run `srdd impact --attribute both`")
+        raise ReportError(
+            f"no measured single-layer cost in this document; run `srdd impact` with {setting('attribute', 'both')}"
+        )
     return tables
 
 

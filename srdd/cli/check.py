@@ -58,7 +58,7 @@ def check(
     if junit is not None and summary is not None and junit.resolve() == summary.resolve():
         raise OptionError(f"--junit and --summary are the same file, {junit}; give two")
     rules = _policy(policy, limit or [], floor or [], (site, quant, layers), baseline is not None)
-    rules = rules if by is None else replace(rules, by=check_by(by, "--by"))
+    rules = rules if by is None else replace(rules, by=check_by(by))
     for path in (junit, summary):
         if path is not None:
             check_new(path, force=force)

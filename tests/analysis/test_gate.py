@@ -23,7 +23,7 @@ from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
 from srdd.documents.report import Report, in_order
 from srdd.documents.schema import measurement
-from srdd.errors import OptionError, ReportError
+from srdd.errors import ReportError, SettingError
 from srdd.exporters.check import junit
 from srdd.exporters.check import markdown as gate_markdown
 from srdd.exporters.check import text as gate_text
@@ -147,10 +147,10 @@ def test_values_that_are_not_finite_fail() -> None:
         (model([1.0] * 6, ("mxfp4:floor",)), LIMIT, ReportError, "scale rule differs"),
         (model([1.0] * 6, hashes=["x", "y"]), LIMIT, ReportError, "calibration differs"),
         (model([1.0] * 7), LIMIT, ReportError, "another model: layer_count differs"),
-        (BASE, Policy(limits=(Limit(metric="sqnr_db", max_worse=1, site="weight"),)), OptionError, "has output"),
-        (BASE, Policy(limits=(Limit(metric="sqnr_db", max_worse=1, layers="9"),)), OptionError, "matches nothing"),
-        (BASE, Policy(limits=(Limit(metric="sqnr_db", max_worse=1, quant="nvfp4"),)), OptionError, "not nvfp4:nvidia"),
-        (BASE, Policy(), OptionError, "nothing was checked"),
+        (BASE, Policy(limits=(Limit(metric="sqnr_db", max_worse=1, site="weight"),)), ReportError, "has output"),
+        (BASE, Policy(limits=(Limit(metric="sqnr_db", max_worse=1, layers="9"),)), ReportError, "matches nothing"),
+        (BASE, Policy(limits=(Limit(metric="sqnr_db", max_worse=1, quant="nvfp4"),)), ReportError, "not nvfp4:nvidia"),
+        (BASE, Policy(), SettingError, "policy: nothing was checked: give limits with baseline, or floors"),
     ],
 )
 def test_what_cannot_be_checked(new: Report, policy: Policy, error: type[Exception], words: str) -> None:
@@ -159,7 +159,7 @@ def test_what_cannot_be_checked(new: Report, policy: Policy, error: type[Excepti
 
 
 def test_limits_need_a_baseline() -> None:
-    with pytest.raises(OptionError, match="give --baseline"):
+    with pytest.raises(SettingError, match="baseline: missing; limits compare with it, a floor needs none"):
         check(BASE, None, LIMIT)
 
 
@@ -176,7 +176,7 @@ def test_limits_need_a_baseline() -> None:
     ],
 )
 def test_limits_that_make_no_sense(text: str, words: str) -> None:
-    with pytest.raises(OptionError, match=words):
+    with pytest.raises(SettingError, match=f"limit={re.escape(text)}: .*{words}"):
         parse_limit(text, Scope())
 
 
@@ -206,7 +206,7 @@ def test_limits_and_floors_by_hand() -> None:
 def test_damaged_policies_are_refused_in_one_line(text: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "srdd.toml"
     path.write_text(text)
-    with pytest.raises(OptionError, match=words) as caught:
+    with pytest.raises(ReportError, match=words) as caught:
         load(path)
     assert "\n" not in str(caught.value)
 

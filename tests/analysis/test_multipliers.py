@@ -21,7 +21,7 @@ from srdd.documents import saving as structured
 from srdd.documents.report import Report, in_order
 from srdd.documents.rin import Phase, Schedule
 from srdd.documents.schema import Site, measurement
-from srdd.errors import OptionError
+from srdd.errors import OptionError, ReportError
 from srdd.exporters.rin import hydra, verl_fork
 
 Run = Callable[..., tuple[int, str, str]]
@@ -79,19 +79,23 @@ def test_lr_leaves_the_noise_uniform() -> None:
 @pytest.mark.parametrize(
     ("strategy", "choices", "words"),
     [
-        ("random", {}, "is not known; expected one of: global, variable"),
-        ("global", {"clamp": (0, 1)}, r"--clamp has no effect on global \(only on variable, inverse, ceiling\)"),
-        ("ceiling", {"normalize": "max"}, "--normalize has no effect on ceiling"),
-        ("variable", {"factors": {"high": 2.0}}, "--factor has no effect on variable"),
+        ("random", {}, "strategy=random: expected one of: global, variable"),
+        ("global", {"clamp": (0, 1)}, r"clamp has no effect on global \(only on variable, inverse, ceiling\)"),
+        ("ceiling", {"normalize": "max"}, "normalize has no effect on ceiling"),
+        ("variable", {"factors": {"high": 2.0}}, "factors has no effect on variable"),
         ("variable", {"normalize": "median"}, "expected one of mean, max, rms"),
         ("variable", {"clamp": (2, 1)}, "expected 0 <= lo < hi"),
         ("targeted", {"worst": 12}, "for every layer use global"),
-        ("targeted", {"worst": 0}, "--worst 0: expected 1 to "),
+        ("targeted", {"worst": 0}, "worst=0: expected 1 to "),
         ("targeted", {"worst": 1, "above": 0.1}, "exclude each other"),
-        ("targeted", {"above": 0.9}, r"no layer \(10.00 to 90.00 % over the layers\)"),
+        (
+            "targeted",
+            {"above": 0.9},
+            r"above=0.9: that is no layer \(relative_error is 10.00 to 90.00 % over the layers\)",
+        ),
         ("targeted", {"above": 0.01}, "every layer"),
-        ("tiered", {"scheme": "0-11"}, "gives every layer the same factor"),
-        ("tiered", {"factors": {"edges": 2.0}}, "--factor edges: there is no such zone"),
+        ("tiered", {"scheme": "0-11"}, "scheme=0-11: every layer gets the same factor"),
+        ("tiered", {"factors": {"edges": 2.0}}, "factors=edges: there is no such zone"),
         ("tiered", {"factors": {"high": -1.0}}, "expected 0 or more"),
         ("phased", {"phase_at": 1.0}, "between 0 and 1"),
         ("phased", {"factors": {"middle": 1.0}}, "it would change nothing"),
@@ -104,9 +108,9 @@ def test_what_would_have_no_effect_is_refused(strategy: str, choices: dict[str, 
 
 
 def test_an_exact_layer_has_no_inverse() -> None:
-    with pytest.raises(OptionError, match=r"layer\(s\) 1 have an error of 0"):
+    with pytest.raises(ReportError, match=r"layer\(s\) 1 have an error of 0"):
         values([0.1, 0.0], "inverse")
-    with pytest.raises(OptionError, match="every layer has an error of 0"):
+    with pytest.raises(ReportError, match="every layer has an error of 0"):
         values([0.0, 0.0], "variable")
 
 
@@ -216,7 +220,7 @@ def test_noise_on_norms_follows_the_inputs_that_norms_feed() -> None:
     linear, _ = guide(report, "", "0", site="input", schedule=SCHEDULE, target="linear")
     assert linear.norm_multipliers is None
     assert linear.layer_multipliers == pytest.approx({0: 0.35 / 0.3375, 1: 0.325 / 0.3375}, abs=1e-6)
-    with pytest.raises(OptionError, match=r"known to be fed by a norm \(roles: o_proj\)"):
+    with pytest.raises(ReportError, match=r"known to be fed by a norm \(roles: o_proj\); use kind=output"):
         guide(inputs({"o_proj": [0.1, 0.2]}), "", "0", site="input", schedule=SCHEDULE)
 
 

@@ -26,7 +26,7 @@ from srdd.analysis.series import layer_series
 from srdd.analysis.zones import SCHEMES, find, label_of
 from srdd.core.layers import span
 from srdd.documents.zones import ZoneMap
-from srdd.errors import OptionError
+from srdd.errors import NoEffectError, SettingError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -142,22 +142,22 @@ def test_label_and_span() -> None:
     [
         ("six", "not understood at 'six'; expected auto, five"),
         ("0-3,3-9", "3-9 does not follow layer 3"),
-        ("0-3,5-9", r"leaves out layer\(s\) 4"),
+        ("0-3,5-9", r"layer\(s\) 4 are left out"),
         ("0-9,10-12", "10-12 holds no layer; the report has 0-9"),
         ("9-0", "does not follow"),
         ("", "not understood"),
     ],
 )
 def test_bad_schemes(scheme: str, words: str) -> None:
-    with pytest.raises(OptionError, match=words):
+    with pytest.raises(SettingError, match=words):
         find(weights([0.3] * 10), scheme)
 
 
 def test_max_zones() -> None:
     series = weights([0.1] * 6 + [0.5] * 6 + [0.9] * 6)
     assert [len(find(series, max_zones=n)[0]) for n in (1, 2, 3, 6)] == [1, 2, 3, 3]
-    for scheme, most in (("auto", 0), ("auto", 19), ("five", 3)):
-        with pytest.raises(OptionError, match="--max-zones"):
+    for scheme, most, error in (("auto", 0, SettingError), ("auto", 19, SettingError), ("five", 3, NoEffectError)):
+        with pytest.raises(error, match="max_zones"):
             find(series, scheme, most)
 
 

@@ -21,7 +21,7 @@ from srdd.core.metrics import METRICS
 from srdd.core.tally import Tally
 from srdd.documents.report import Report
 from srdd.documents.schema import Measurement, measurement
-from srdd.errors import OptionError
+from srdd.errors import SettingError
 from srdd.exporters.page.data import build
 from srdd.exporters.report import (
     csv as report_csv,
@@ -358,7 +358,7 @@ def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_unknown_metric_of_csv_is_refused() -> None:
-    with pytest.raises(OptionError, match="unknown metric"):
+    with pytest.raises(SettingError, match="metric=nonsense: expected one of"):
         report_csv.render(Bundle(toy()), Choices(metric="nonsense"))
 
 

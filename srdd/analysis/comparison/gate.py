@@ -25,7 +25,7 @@ from srdd.core.verdicts import violates
 from srdd.documents.check import Case, Finding, Verdict
 from srdd.documents.report import Report
 from srdd.documents.schema import KINDS, Kind
-from srdd.errors import OptionError
+from srdd.errors import ReportError, SettingError, setting
 
 
 def check(
@@ -33,11 +33,13 @@ def check(
 ) -> Verdict:
     """Hold `new` to the policy, by default the built-in limits, which need a baseline.
 
-    Raises OptionError for limits that match nothing, ReportError for what differs.
+    Raises SettingError for limits without a baseline, ReportError for what differs and for limits that match nothing.
     """
     policy = Policy(limits=DEFAULTS, are_defaults=True) if policy is None else policy
+    if not policy.limits and not policy.floors:
+        raise SettingError("policy", None, f"nothing was checked: give limits with {setting('baseline')}, or floors")
     if policy.limits and baseline is None:
-        raise OptionError("a limit compares with a baseline: give --baseline, or use --floor for absolute bounds")
+        raise SettingError("baseline", None, f"missing; limits compare with it, a {setting('floor')} needs none")
     notes: list[str] = []
     cases: list[Case] = []
     compared = _Pairs(baseline or new, new, policy.by)
@@ -53,7 +55,8 @@ def check(
         made, said = _cases(floor, alone, kinds, specs, policy, optional=False)
         cases, notes = cases + made, notes + said
     if not cases:
-        raise OptionError("nothing was checked: give --limit with --baseline, or --floor")
+        names = ", ".join(limit.metric for limit in policy.limits)
+        raise ReportError(f"nothing was checked: the baseline has none of {names}")
     problems = [text for text in new.warnings if text.startswith("ERROR")]
     return Verdict(
         passed=not problems and all(case.passed for case in cases),
@@ -67,17 +70,17 @@ def check(
 
 
 def _chosen(limit: Limit | Floor, report: Report) -> tuple[list[Kind], list[str]]:
-    """The kinds and formats of a report that a limit holds for. Raises OptionError when it has none of them."""
+    """The kinds and formats of a report that a limit holds for. Raises ReportError when it has none of them."""
     present = [kind for kind in KINDS if any(site.kind == kind for site in report.sites)]
     kinds = [kind for kind in present if limit.site in (None, kind)]
     if not kinds:
-        raise OptionError(f"{limit.text}: the report has {', '.join(present) or 'no sites'}")
+        raise ReportError(f"{limit.text}: the report has {', '.join(present) or 'no sites'}")
     known = report.settings.formats
     if limit.quant is None:
         return kinds, list(known)
     spec = limit.quant if limit.quant in known else parse(limit.quant).spec
     if spec not in known:
-        raise OptionError(f"{limit.text}: the report has {', '.join(known)}, not {spec}")
+        raise ReportError(f"{limit.text}: the report has {', '.join(known)}, not {spec}")
     return kinds, [spec]
 
 
@@ -105,7 +108,7 @@ def _cases(
 ) -> tuple[list[Case], list[str]]:
     """One case per kind and format in which the metric is measured, and notes of where it is not.
 
-    Raises OptionError when it is measured nowhere and the limit is not `optional`.
+    Raises ReportError when it is measured nowhere and the limit is not `optional`.
     """
     wanted = None if limit.layers is None else set(layer_numbers(limit.layers, "layers"))
     found: list[Case] = []
@@ -123,7 +126,7 @@ def _cases(
                 notes.append(f"not held to {limit.text}, {which} has no {limit.metric}: {kind} {spec} {names}")
     if not found and not optional:
         where = f"layers {limit.layers}" if limit.layers else "any layer or site"
-        raise OptionError(f"{limit.text} matches nothing: {limit.metric} is not known for {where} of {which}")
+        raise ReportError(f"{limit.text} matches nothing: {limit.metric} is not known for {where} of {which}")
     return found, notes
 
 
