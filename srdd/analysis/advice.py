@@ -18,7 +18,7 @@ from statistics import fmean
 
 from srdd.analysis.causes import cause, noise_shares
 from srdd.analysis.series import choose_spec
-from srdd.core.formats import parse
+from srdd.core.formats import bits_per_value
 from srdd.core.gaussian import gaussian
 from srdd.core.metrics import BY_NAME, MAIN
 from srdd.core.verdicts import CLASSIC, violates
@@ -33,7 +33,7 @@ from srdd.documents.advice import (
 )
 from srdd.documents.report import Report
 from srdd.documents.schema import KINDS, Kind, Layer, Measurement
-from srdd.errors import FormatError, ReportError, SettingError, setting
+from srdd.errors import ReportError, SettingError, setting
 
 FEW, MANY = 0.10, 0.30  # shares of layers
 _ACTIONS: dict[Verdict, Action] = {
@@ -85,10 +85,10 @@ def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -
         raise ReportError(f"none of {', '.join(MAIN)} is known under {spec}; advice needs a report of `srdd scan`")
     thresholds = report.settings.thresholds
     limits = limits_for(spec, against, thresholds)
-    beyond = {layer.layer: found for layer in layers if (found := _beyond(layer.formats[spec], limits))}
+    beyond = {layer.layer: metrics for layer in layers if (metrics := _beyond(layer.formats[spec], limits))}
     judged = sum(_is_judged(layer, spec) for layer in layers)
     verdict, rule = _verdict(len(beyond), judged)
-    severity = {layer: _severity(found, limits) for layer, found in beyond.items()}
+    severity = {layer: _severity(metrics, limits) for layer, metrics in beyond.items()}
     ranked = sorted(severity, key=lambda layer: (-severity[layer], layer))
     worse_half = set(ranked[: math.ceil(len(ranked) / 2)])
     specs = [s for s in report.settings.formats if all(s in layer.formats for layer in layers)]
@@ -119,7 +119,7 @@ def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -
 
 
 def _is_judged(layer: Layer, spec: str) -> bool:
-    """False where NaN or infinities leave nothing to judge; such a layer is none that passes."""
+    """False where NaN or infinities leave nothing to judge; such a layer does not count as one that passes."""
     return any(math.isfinite(layer.formats[spec].value(name)) for name in MAIN)
 
 
@@ -172,7 +172,7 @@ def _flagged(
         WhatIf(
             format=other,
             gain_db=row.formats[other].value("sqnr_db") - measured.value("sqnr_db"),
-            bits_per_value=_bits(other),
+            bits_per_value=bits_per_value(other),
         )
         for other in specs
         if other != spec and math.isfinite(row.formats[other].value("sqnr_db") - measured.value("sqnr_db"))
@@ -200,7 +200,7 @@ def _candidate(layers: Sequence[Layer], spec: str, against: Against, thresholds:
     sqnrs = [value for layer in layers if math.isfinite(value := layer.formats[spec].value("sqnr_db"))]
     return Candidate(
         format=spec,
-        bits_per_value=_bits(spec),
+        bits_per_value=bits_per_value(spec),
         sqnr_db=fmean(sqnrs) if sqnrs else None,
         flagged=flagged,
         layers=judged,
@@ -214,13 +214,6 @@ def _next(candidates: Sequence[Candidate], spec: str) -> str | None:
     better = [c for c in candidates if c.passes and c.format != spec and (c.sqnr_db or 0) > (mine.sqnr_db or -math.inf)]
     ranked = sorted(better, key=lambda c: (c.bits_per_value or math.inf, -(c.sqnr_db or 0)))
     return ranked[0].format if ranked else None
-
-
-def _bits(spec: str) -> float | None:
-    try:
-        return parse(spec).bits_per_value
-    except FormatError:  # of a later version or of the first scripts
-        return None
 
 
 def _sigma(measured: Sequence[Measurement]) -> tuple[tuple[float, float] | None, str | None]:

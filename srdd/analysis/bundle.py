@@ -1,6 +1,6 @@
 """A scan report with the documents that may stand beside it, checked to be of the same model.
 
-Not here: what is shown of them (overview.py, page_data.py, exporters/). A page that mixed two models would lie in every
+Not here: what is shown of them (overview.py, srdd.exporters). A page that mixed two models would lie in every
 figure, so another model is refused, by the fields `srdd compare` goes by and, for documents that hold no more, by
 the hash of the weight files. Another scan of the same model does no harm and is said in `notes`.
 
@@ -30,15 +30,15 @@ from srdd.errors import ReportError, setting
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What a reader asked to see; None: the default. An exporter that does not use one is not given it."""
+class View:
+    """What a reader asked to see; None: the default. An exporter is given no setting that it does not use."""
 
     suffix: str = ""
     title: str | None = None
     figure: str | None = None
     metric: str | None = None
-    site: str | None = None
-    quant: str | None = None
+    kind: str | None = None
+    formats: str | None = None  # a comma list
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One metric along the layers of a model: what zones, multipliers and advice are made from.
 
-Not here: sums and metrics (schema.py, metrics.py). A series has a number for every layer or does not exist: a layer
+Not here: sums and metrics (srdd.core). A series has a number for every layer or does not exist: a layer
 without one is an error that names it, never a silent default.
 
 Worked number: sqnr_db 20 as an error is 10^(-20/20) = 0.1, the ratio of noise to signal in amplitude; relative_error

@@ -1,6 +1,6 @@
 """Contiguous zones of layers: found from the data, or by a named scheme; one zone is a legal answer.
 
-Not here: the cutting itself (segmentation.py) and what to do about a zone (multipliers.py, advice.py). A zone's label
+Not here: the cutting itself (segmentation.py) and what to do about a zone (strategies.py, advice.py). A zone's label
 compares the mean error of its layers with that of the whole model: "high" from 5 % above, "low" from 5 % below, else
 "medium" (5 % in amplitude is 0.4 dB of SQNR). Means are taken over layers, each counting the same.
 
@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
+from typing import Literal
 
 from srdd.analysis.segmentation import bootstrap, cuts, kept_in_samples, kept_without_one
 from srdd.analysis.series import Series
@@ -41,7 +42,7 @@ _SHARES: dict[str, tuple[tuple[str, float], ...]] = {
 SCHEMES = ("auto", *_SHARES)
 
 
-def find(series: Series, scheme: str = "auto", max_zones: int | None = None) -> tuple[list[Zone], list[Cut]]:
+def find_zones(series: Series, scheme: str = "auto", max_zones: int | None = None) -> tuple[list[Zone], list[Cut]]:
     """The zones of a series, every layer in exactly one; cuts with their stability when they were found from data.
 
     `scheme` is one of SCHEMES or spans such as "0-3,4-9". Raises SettingError, and NoEffectError for `max_zones`
@@ -112,6 +113,11 @@ def spans(series: Series, text: str) -> dict[str, Sequence[int]]:
 def label_of(ratio: float) -> Label:
     """How a zone's mean error, over the model's, is called."""
     return "high" if ratio >= 1 + MATERIAL else "low" if ratio <= 1 - MATERIAL else "medium"
+
+
+def stability_grade(cut: Cut) -> Literal["firm", "fair", "weak"]:
+    """How far a cut can be trusted, in a word."""
+    return "firm" if cut.stability >= 0.9 else "fair" if cut.stability >= 0.5 else "weak"
 
 
 def _zones(series: Series, groups: Mapping[str, Sequence[int]]) -> list[Zone]:

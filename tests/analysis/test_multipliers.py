@@ -13,13 +13,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from known_layers import KNOWN, MEAN, weights
 from omegaconf import OmegaConf
 
-from srdd.analysis.multipliers import guide
-from srdd.analysis.strategies import STRATEGIES, Choices, RinConfig, plan
+from srdd.analysis.multipliers import find_multipliers
+from srdd.analysis.strategies import STRATEGIES, StrategyOptions, apply_strategy
 from srdd.core.roles import norm_of
 from srdd.documents import rin
 from srdd.documents import saving as structured
 from srdd.documents.report import Report, in_order
-from srdd.documents.rin import Phase, Schedule
+from srdd.documents.rin import Phase, RinConfig, Schedule
 from srdd.documents.schema import Site, measurement
 from srdd.errors import OptionError, ReportError
 from srdd.exporters.rin import hydra, verl_fork
@@ -29,12 +29,14 @@ SCHEDULE = Schedule(sigma_start=0.05, sigma_end=0.0005, num_stages=10)
 
 
 def values(errors: list[float], strategy: str, **choices: Any) -> list[float]:
-    return list(plan(weights(errors), strategy, Choices(**choices)).layer_multipliers.values())
+    return list(apply_strategy(weights(errors), strategy, StrategyOptions(**choices)).layer_multipliers.values())
 
 
 def made(errors: list[float], strategy: str, **choices: Any) -> RinConfig:
     report = make_report({"weight": [[tally(e)] for e in errors]})
-    return guide(report, "0" * 64, "0", strategy=strategy, choices=Choices(**choices), schedule=SCHEDULE)[0]
+    return find_multipliers(
+        report, "0" * 64, "0", strategy=strategy, options=StrategyOptions(**choices), schedule=SCHEDULE
+    )[0]
 
 
 def test_variable_gives_the_known_case_back() -> None:
@@ -61,17 +63,19 @@ def test_by_hand() -> None:
 
 
 def test_phased_spares_the_middle_from_half_way() -> None:
-    got = plan(weights([0.3] * 28), "phased", Choices())
+    got = apply_strategy(weights([0.3] * 28), "phased", StrategyOptions())
     assert set(got.layer_multipliers.values()) == {1.0}
     (late,) = got.phases
     assert late.from_share == 0.5
     assert [late.layer_factors[layer] for layer in (0, 5, 6, 22, 23, 27)] == [1, 1, 0.5, 0.5, 1, 1]
-    (late,) = plan(weights([0.1] * 6 + [0.9] * 6), "phased", Choices(scheme="auto", phase_at=0.25)).phases
+    (late,) = apply_strategy(
+        weights([0.1] * 6 + [0.9] * 6), "phased", StrategyOptions(scheme="auto", phase_at=0.25)
+    ).phases
     assert (late.from_share, late.layer_factors[0], late.layer_factors[6]) == (0.25, 1.0, 0.5)
 
 
 def test_lr_leaves_the_noise_uniform() -> None:
-    got = plan(weights([0.1] * 6 + [0.9] * 6), "lr", Choices())
+    got = apply_strategy(weights([0.1] * 6 + [0.9] * 6), "lr", StrategyOptions())
     assert set(got.layer_multipliers.values()) == {1.0}
     assert got.lr_multipliers == {**dict.fromkeys(range(6), 1.0), **dict.fromkeys(range(6, 12), 1.2)}
 
@@ -207,7 +211,7 @@ def inputs(errors: dict[str, list[float]]) -> Report:
 
 def test_noise_on_norms_follows_the_inputs_that_norms_feed() -> None:
     report = inputs({"q_proj": [0.1, 0.1], "o_proj": [0.9, 0.1], "gate_proj": [0.3, 0.3], "down_proj": [0.1, 0.8]})
-    config, series = guide(report, "", "0", site="input", schedule=SCHEDULE)
+    config, series = find_multipliers(report, "", "0", kind="input", schedule=SCHEDULE)
     assert config.norm_multipliers == {"attention": {0: 0.5, 1: 0.5}, "mlp": {0: 1.5, 1: 1.5}}
     assert config.layer_multipliers == {0: 1.0, 1: 1.0}
     assert config.feeds is not None
@@ -217,11 +221,11 @@ def test_noise_on_norms_follows_the_inputs_that_norms_feed() -> None:
         "unfed": ["down_proj", "o_proj"],
     }
     assert series.values == pytest.approx([0.2, 0.2])
-    linear, _ = guide(report, "", "0", site="input", schedule=SCHEDULE, target="linear")
+    linear, _ = find_multipliers(report, "", "0", kind="input", schedule=SCHEDULE, target="linear")
     assert linear.norm_multipliers is None
     assert linear.layer_multipliers == pytest.approx({0: 0.35 / 0.3375, 1: 0.325 / 0.3375}, abs=1e-6)
     with pytest.raises(ReportError, match=r"known to be fed by a norm \(roles: o_proj\); use kind=output"):
-        guide(inputs({"o_proj": [0.1, 0.2]}), "", "0", site="input", schedule=SCHEDULE)
+        find_multipliers(inputs({"o_proj": [0.1, 0.2]}), "", "0", kind="input", schedule=SCHEDULE)
 
 
 def test_roles_of_common_architectures() -> None:

@@ -14,9 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import srdd
 from srdd import kernels
-from srdd.analysis.advice import advise
-from srdd.analysis.comparison.changes import any_metric, compare, drift
-from srdd.analysis.comparison.gate import check
+from srdd.analysis import advise, check, compare, drift
+from srdd.analysis.comparison.changes import any_metric
 from srdd.core.formats import parse, parse_list
 from srdd.core.tally import FIELDS
 from srdd.documents.rin import Schedule, load
@@ -200,7 +199,7 @@ def test_the_readme_block_on_reports_runs(
     model: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(from srdd.analysis.advice.*?)```", readme, re.S)
+    (block,) = re.findall(r"```python\n(from srdd\.analysis import.*?)```", readme, re.S)
     monkeypatch.chdir(tmp_path)
     report = srdd.scan(model, IDS)
     names: dict[str, Any] = {"report": report, "base": report}

@@ -75,16 +75,16 @@ def compare(
 
 
 def compare_pairs(
-    found: Sequence[Pair], metric: Metric, zones: Mapping[str, Sequence[int]] | None = None
+    paired: Sequence[Pair], metric: Metric, zones: Mapping[str, Sequence[int]] | None = None
 ) -> Comparison:
-    """As `compare`, for pairs that are at hand: merging layers takes longer than any metric of them."""
-    if not found:
+    """As `compare`, for pairs already made: merging layers takes longer than computing any metric of them."""
+    if not paired:
         raise ReportError("the two reports have no layer and no site in common; compare two scans of one model")
-    layers, outside, groups = _grouped(found, zones)
+    layers, outside, groups = _grouped(paired, zones)
     return Comparison(
-        kind=found[0].kind,
-        base_format=found[0].spec,
-        new_format=found[0].new_spec,
+        kind=paired[0].kind,
+        base_format=paired[0].spec,
+        new_format=paired[0].new_spec,
         metric=metric.name,
         unit=metric.unit,
         layers=_sorted([_difference(group, metric) for group in layers]),
@@ -135,12 +135,12 @@ def any_metric(name: str) -> Metric:
 
 
 def _grouped(
-    found: Sequence[Pair], zones: Mapping[str, Sequence[int]] | None
+    paired: Sequence[Pair], zones: Mapping[str, Sequence[int]] | None
 ) -> tuple[list[_Group], list[_Group], list[_Group]]:
     """Layers, sites outside them, and zones. Raises SettingError for a zone that holds no layer."""
-    by_layer = {pair.layer: pair for pair in found if pair.layer is not None}
+    by_layer = {pair.layer: pair for pair in paired if pair.layer is not None}
     layers = [_Group(pair.name, [layer], [pair]) for layer, pair in by_layer.items()]
-    outside = [_Group(pair.name, [], [pair]) for pair in found if pair.layer is None]
+    outside = [_Group(pair.name, [], [pair]) for pair in paired if pair.layer is None]
     groups = []
     for name, wanted in (thirds(list(by_layer)) if zones is None else zones).items():
         held = [layer for layer in wanted if layer in by_layer]
@@ -208,11 +208,11 @@ def _sorted(rows: list[_Row]) -> list[_Row]:
 
 
 def error_notes(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
-    """Every ERROR a report warns of (NaN or infinite values), with the report's name, each once."""
-    found = [
+    """Every ERROR that a report warns of (NaN or infinite values), with the report's name, each once."""
+    texts = [
         f"{name}: {text}"
         for name, report in zip(names, reports, strict=True)
         for text in report.warnings
         if text.startswith("ERROR")
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(texts))

@@ -1,7 +1,7 @@
-"""Policies: the limits and floors a check holds a report to, from a TOML file or from options.
+"""Policies: the limits and floors that a check holds a report to, from a TOML file or from short texts.
 
-Not here: what a limit means (limits.py), reports and verdicts (gate.py). On the command line the sign says again which
-way is worse, so that a slip is refused rather than obeyed.
+Not here: what a limit means (limits.py), reports and verdicts (gate.py). In a text the sign repeats which way is worse,
+so that a slip is refused rather than obeyed.
 
 Worked number: "sqnr_db=-0.5" allows 18.5 dB where the baseline has 19, "relative_error=+5%" 0.105 where it has 0.1.
 """
