@@ -1,10 +1,10 @@
 """What to do about a format, by rule, with every input of the rule shown.
 
-Not here: a search for the best plan, and proof: an error of a tensor is not yet a loss of the model. A layer is flagged
-when a metric is beyond its limit: a margin around what the format gives on Gaussian data (the default), or the classic
-thresholds, which flag every layer in 4-bit formats. Then by the share flagged: none, no action; under 10 %, keep those
-layers in higher precision; up to 30 %, higher precision for the worse half, noise in training for the others; above,
-reconsider the format.
+Not here: a search for the best mix of formats, and proof: the error of a tensor is not yet a loss of the model. A layer
+is flagged when a metric is beyond its limit: a margin around what the format gives on Gaussian data (the default), or
+the classic thresholds, which flag every layer in 4-bit formats. The share of flagged layers decides. None: no action.
+Under 10 %: keep those layers in higher precision. Up to 30 %: higher precision for the worse half, noise in training
+for the others. Above: reconsider the format.
 
 Worked number: mxfp4:even gives 22.2 % relative error on Gaussian data, so its limit is 1.5 x 22.2 = 33.2 %; of 30
 layers 4 beyond it are 13 %, the mixed approach: 2 kept in higher precision, 2 trained with noise.
@@ -94,12 +94,12 @@ def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -
     specs = [s for s in report.settings.formats if all(s in layer.formats for layer in layers)]
     candidates = [_candidate(layers, s, against, thresholds) for s in specs]
     moderate = [layer for layer in ranked if layer not in worse_half] if verdict == "mixed_approach" else []
-    rows = {layer.layer: layer for layer in layers}
+    by_number = {layer.layer: layer for layer in layers}
     flagged = []
-    for layer in ranked:
-        action: Action = "noise in training" if layer in moderate else _ACTIONS[verdict]
-        flagged.append(_flagged(rows[layer], spec, beyond[layer], severity[layer], action, specs))
-    sigma_range, sigma_source = _sigma([rows[layer].formats[spec] for layer in moderate or rows])
+    for number in ranked:
+        action: Action = "noise in training" if number in moderate else _ACTIONS[verdict]
+        flagged.append(_flagged(by_number[number], spec, beyond[number], severity[number], action, specs))
+    sigma_range, sigma_source = _sigma([by_number[number].formats[spec] for number in moderate or by_number])
     return Advice(
         model=report.model.id,
         site=kind,
@@ -129,7 +129,7 @@ def _unjudged(layers: Sequence[Layer], spec: str) -> list[str]:
 
 
 def _beyond(measured: Measurement, limits: Mapping[str, float]) -> dict[str, float]:
-    """The main metrics beyond their limits; an undefined value cannot be judged and is beyond nothing."""
+    """The main metrics beyond their limits. An undefined value cannot be judged and is beyond none."""
     values = {name: measured.value(name) for name in MAIN}
     return {name: value for name, value in values.items() if violates(BY_NAME[name], value, limits[name])}
 
@@ -159,26 +159,26 @@ def _verdict(flagged: int, layers: int) -> tuple[Verdict, str]:
 
 
 def _flagged(
-    row: Layer,
+    layer: Layer,
     spec: str,
     beyond: Mapping[str, float],
     severity: float,
     action: Action,
     specs: Sequence[str],
 ) -> Flagged:
-    measured = row.formats[spec]
+    measured = layer.formats[spec]
     known = measured.tally is not None
     gains = [
         WhatIf(
             format=other,
-            gain_db=row.formats[other].value("sqnr_db") - measured.value("sqnr_db"),
+            gain_db=layer.formats[other].value("sqnr_db") - measured.value("sqnr_db"),
             bits_per_value=bits_per_value(other),
         )
         for other in specs
-        if other != spec and math.isfinite(row.formats[other].value("sqnr_db") - measured.value("sqnr_db"))
+        if other != spec and math.isfinite(layer.formats[other].value("sqnr_db") - measured.value("sqnr_db"))
     ]
     return Flagged(
-        layer=row.layer,
+        layer=layer.layer,
         beyond=dict(beyond),
         severity=severity,
         action=action,

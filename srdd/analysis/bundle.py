@@ -1,8 +1,8 @@
 """A scan report with the documents that may stand beside it, checked to be of the same model.
 
 Not here: what is shown of them (overview.py, srdd.exporters). A page that mixed two models would lie in every
-figure, so another model is refused, by the fields `srdd compare` goes by and, for documents that hold no more, by
-the hash of the weight files. Another scan of the same model does no harm and is said in `notes`.
+figure, so another model is refused: by the fields that `srdd compare` looks at or, for documents that hold less, by the
+hash of the weight files. Another scan of the same model does no harm; `notes` mentions it.
 
 Worked number: a report of 30 layers with zones of a model whose weights hash differs is refused; zones that were made
 from an older report of the same weights give one note.
@@ -117,7 +117,7 @@ def _checked(bundle: Bundle, places: Mapping[str, str]) -> list[str]:
     return notes
 
 
-def _same_weights(report: Report, sha256: str, made_from: Any, place: str, who: str) -> list[str]:
+def _same_weights(report: Report, sha256: str, made_from: Any, place: str, name: str) -> list[str]:
     """`made_from` is the provenance of a document that knows its model by id and by the hash of its weights."""
     if made_from.report_sha256 == sha256:
         return []
@@ -126,7 +126,7 @@ def _same_weights(report: Report, sha256: str, made_from: Any, place: str, who: 
     if (by_hash and mine != theirs) or (not by_hash and made_from.model != report.model.id):
         why = "its weights hash differs" if by_hash else "it knows no weights hash and the ids differ"
         raise ReportError(f"{place}: another model ({made_from.model}; the report has {report.model.id}): {why}")
-    return [f"{who} were made from another report of this model"]
+    return [f"{name} were made from another report of this model"]
 
 
 def _same_layers(report: Report, layers: list[int], place: str) -> None:

@@ -143,17 +143,17 @@ def _advice(report: Report, kind: Kind, spec: str) -> tuple[Advice | None, str]:
         return None, str(problem)
 
 
-def _worst(layer: Layer, spec: str, row: Flagged | None, limits: dict[str, float]) -> WorstLayer:
+def _worst(layer: Layer, spec: str, flagged: Flagged | None, limits: dict[str, float]) -> WorstLayer:
     measured = layer.formats[spec]
     values = {name: (measured.value(name), _error(layer, spec, name)) for name in MAIN}
     text = cause(spec, measured) if measured.tally is not None else "not measured"
     return WorstLayer(
         layer=layer.layer,
         values=values,
-        beyond=list(row.beyond) if row else [],
-        firm=_firm(layer, spec, row, limits) if row else None,
+        beyond=list(flagged.beyond) if flagged else [],
+        firm=_firm(layer, spec, flagged, limits) if flagged else None,
         cause=text,
-        action=row.action if row else "none",
+        action=flagged.action if flagged else "none",
     )
 
 
@@ -162,11 +162,11 @@ def _error(layer: Layer, spec: str, name: str) -> float:
     return measured.error(name) if measured.sequences else math.nan
 
 
-def _firm(layer: Layer, spec: str, row: Flagged, limits: dict[str, float]) -> bool | None:
-    errors = {name: _error(layer, spec, name) for name in row.beyond}
+def _firm(layer: Layer, spec: str, flagged: Flagged, limits: dict[str, float]) -> bool | None:
+    errors = {name: _error(layer, spec, name) for name in flagged.beyond}
     if not any(math.isfinite(error) for error in errors.values()):
         return None
-    return any(abs(value - limits[name]) > FIRM * errors[name] for name, value in row.beyond.items())
+    return any(abs(value - limits[name]) > FIRM * errors[name] for name, value in flagged.beyond.items())
 
 
 def _errors(

@@ -1,7 +1,7 @@
 """One metric along the layers of a model: what zones, multipliers and advice are made from.
 
-Not here: sums and metrics (srdd.core). A series has a number for every layer or does not exist: a layer
-without one is an error that names it, never a silent default.
+Not here: sums and metrics (srdd.core). A series has a number for every layer or does not exist: a layer that lacks
+one is an error that names it, never a silent default.
 
 Worked number: sqnr_db 20 as an error is 10^(-20/20) = 0.1, the ratio of noise to signal in amplitude; relative_error
 0.1 is 0.1 itself. `errors` gives every metric in this form, larger is worse, so that ratios of layers mean something.
@@ -104,7 +104,7 @@ def layer_series(
 
 
 def series_of(sites: Sequence[Site], report: Report, kind: Kind, spec: str, metric: Metric) -> Series:
-    """The series of some sites, all of one kind, merged layer by layer. Raises ReportError as `layer_series` does."""
+    """The series of some sites, all of one kind, merged layer by layer. Raises as `layer_series`."""
     bare = [s.model_copy(update={"formats": {spec: s.formats[spec]}}) for s in sites if spec in s.formats]
     rows = layer_rows(bare)
     if not rows:

@@ -2,8 +2,8 @@
 
 Not here: which reports may be compared and the standard errors of changes (pairing.py), verdicts (gate.py), tables.
 A change is new minus base in the metric's own unit. A zone's value is the mean over its layers, each counting the same;
-its standard error is the jackknife of that mean, so that layers that rise and fall together are not taken for many
-independent ones.
+its standard error is the jackknife of that mean, so that layers that rise and fall together do not count as
+independent.
 
 Worked number: SQNR of two layers 20 and 20 dB before, 20 and 17 dB after: changes -3 (layer 1, first) and 0; the zone
 "0-1" changed by -1.5. Three reports with 20, 19, 18 dB drift by -1 dB a report.
@@ -33,7 +33,7 @@ _Row = TypeVar("_Row", Difference, Drift)
 
 @dataclass(frozen=True)
 class _Group:
-    """Members whose mean is looked at; a layer is a group of one."""
+    """Pairs whose mean is compared; a layer is a group of one."""
 
     name: str
     layers: list[int]

@@ -1,4 +1,4 @@
-"""Whether two reports may be compared: what must agree, and what may differ and is said.
+"""Whether two reports may be compared: what must agree, and what may differ but is mentioned.
 
 Not here: pairs of measurements (pairing.py). What must agree is the model (architecture, layers, parameters: a later
 checkpoint of a training run is the same model), the calibration, the sites and the format with its scale rule. Ids,

@@ -47,13 +47,13 @@ def check(
         assert baseline is not None
         kinds, specs = _chosen(limit, baseline)
         notes += comparable(baseline, new, kinds, specs, allow_different_model=allow_different_model)
-        made, said = _cases(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
-        cases, notes = cases + made, notes + said
+        more, untested = _cases(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
+        cases, notes = cases + more, notes + untested
     alone = _Pairs(new, new, policy.by)
     for floor in policy.floors:
         kinds, specs = _chosen(floor, new)
-        made, said = _cases(floor, alone, kinds, specs, policy, optional=False)
-        cases, notes = cases + made, notes + said
+        more, untested = _cases(floor, alone, kinds, specs, policy, optional=False)
+        cases, notes = cases + more, notes + untested
     if not cases:
         names = ", ".join(limit.metric for limit in policy.limits)
         raise ReportError(f"nothing was checked: the baseline has none of {names}")
