@@ -97,13 +97,13 @@ def _policy(
     based: bool,
 ) -> Policy:
     """The policy file with the options added; the built-in limits when neither is given."""
-    from srdd.analysis.comparison.policy import DEFAULTS, Policy, load, parse_floor, parse_limit, scope_of
+    from srdd.analysis.comparison.policy import DEFAULTS, Policy, load_policy, parse_floor, parse_limit, scope_of
     from srdd.errors import OptionError
 
     if any(scope) and not limits and not floors:
         raise OptionError("--site, --quant and --layers narrow --limit and --floor; give one of those")
     where = scope_of(*scope)
-    written = Policy() if path is None else load(path)
+    written = Policy() if path is None else load_policy(path)
     policy = Policy(
         limits=(*written.limits, *(parse_limit(text, where) for text in limits)),
         floors=(*written.floors, *(parse_floor(text, where) for text in floors)),

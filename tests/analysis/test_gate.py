@@ -18,7 +18,7 @@ from builders import make_report, tally
 
 from srdd.analysis.comparison.gate import check
 from srdd.analysis.comparison.limits import Floor, Limit, Scope
-from srdd.analysis.comparison.policy import DEFAULTS, Policy, load, parse_floor, parse_limit
+from srdd.analysis.comparison.policy import DEFAULTS, Policy, load_policy, parse_floor, parse_limit
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
 from srdd.documents.report import Report, in_order
@@ -207,7 +207,7 @@ def test_damaged_policies_are_refused_in_one_line(text: str, words: str, tmp_pat
     path = tmp_path / "srdd.toml"
     path.write_text(text)
     with pytest.raises(ReportError, match=words) as caught:
-        load(path)
+        load_policy(path)
     assert "\n" not in str(caught.value)
 
 
@@ -351,7 +351,7 @@ def commands_of(job: Any) -> list[str]:
 
 
 def test_examples_parse_and_run(files: dict[str, Path], tmp_path: Path, srdd: Run) -> None:
-    policy = load(EXAMPLES / "srdd.toml")
+    policy = load_policy(EXAMPLES / "srdd.toml")
     assert (len(policy.limits), len(policy.floors)) == (3, 1)
     report = make_report({k: [[tally(0.3)] * (1 if k == "weight" else 2)] * 3 for k in ("weight", "input", "output")})
     report.save(tmp_path / "new.json")

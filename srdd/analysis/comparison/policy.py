@@ -34,7 +34,7 @@ class Policy:
     are_defaults: bool = field(default=False, compare=False)
 
 
-def load(path: str | Path) -> Policy:
+def load_policy(path: str | Path) -> Policy:
     """A policy from TOML: [[limit]] and [[floor]] tables, implausible_gain, by. Raises ReportError in one line."""
     import tomllib
 
