@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import Browser, chromium, missing  # noqa: E402
 
-from srdd.analysis.bundle import Bundle, Choices  # noqa: E402
+from srdd.analysis.bundle import Bundle, View  # noqa: E402
 from srdd.documents.report import Report  # noqa: E402
 from srdd.exporters.report.html import render  # noqa: E402
 
@@ -29,7 +29,7 @@ def main() -> None:
         folder = Path(name)
         report = Report.load(sys.argv[1] if len(sys.argv) > 1 else scan(folder))
         page = folder / "page.html"
-        page.write_text(render(Bundle(report), Choices()), encoding="utf-8")
+        page.write_text(render(Bundle(report), View()), encoding="utf-8")
         tables = folder / "terminal.html"
         tables.write_text(terminal(report), encoding="utf-8")
         with chromium(folder / "profile") as browser:

@@ -1,10 +1,10 @@
 """What to do about a format, by rule, with every input of the rule shown.
 
-Not here: a search for the best plan, and proof: an error of a tensor is not yet a loss of the model. A layer is flagged
-when a metric is beyond its limit: a margin around what the format gives on Gaussian data (the default), or the classic
-thresholds, which flag every layer in 4-bit formats. Then by the share flagged: none, no action; under 10 %, keep those
-layers in higher precision; up to 30 %, higher precision for the worse half, noise in training for the others; above,
-reconsider the format.
+Not here: a search for the best mix of formats, and proof: the error of a tensor is not yet a loss of the model. A layer
+is flagged when a metric is beyond its limit: a margin around what the format gives on Gaussian data (the default), or
+the classic thresholds, which flag every layer in 4-bit formats. The share of flagged layers decides. None: no action.
+Under 10 %: keep those layers in higher precision. Up to 30 %: higher precision for the worse half, noise in training
+for the others. Above: reconsider the format.
 
 Worked number: mxfp4:even gives 22.2 % relative error on Gaussian data, so its limit is 1.5 x 22.2 = 33.2 %; of 30
 layers 4 beyond it are 13 %, the mixed approach: 2 kept in higher precision, 2 trained with noise.
@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from srdd.analysis.causes import cause, noise_shares
-from srdd.analysis.series import choose_specs
-from srdd.core.formats import parse
+from srdd.analysis.series import choose_spec
+from srdd.core.formats import bits_per_value
 from srdd.core.gaussian import gaussian
 from srdd.core.metrics import BY_NAME, MAIN
 from srdd.core.verdicts import CLASSIC, violates
@@ -33,7 +33,7 @@ from srdd.documents.advice import (
 )
 from srdd.documents.report import Report
 from srdd.documents.schema import KINDS, Kind, Layer, Measurement
-from srdd.errors import FormatError, OptionError, ReportError
+from srdd.errors import ReportError, SettingError, setting
 
 FEW, MANY = 0.10, 0.30  # shares of layers
 _ACTIONS: dict[Verdict, Action] = {
@@ -53,12 +53,14 @@ _QERL_SIGMAS, _QERL_FORMAT = (0.01, 0.05), "nvfp4:nvidia"
 
 
 def limits_for(spec: str, against: Against, thresholds: Mapping[str, float]) -> dict[str, float]:
-    """The limits of one format. Raises OptionError when there is no Gaussian baseline for it."""
+    """The limits of one format. Raises SettingError when there is no Gaussian baseline for it."""
     if against == "classic":
         return {**CLASSIC, **thresholds}
     baseline = gaussian(spec)
     if baseline is None:
-        raise OptionError(f"there is no Gaussian baseline for {spec}; use --against classic")
+        raise SettingError(
+            "against", against, f"there is no Gaussian baseline for {spec}; use {setting('against', 'classic')}"
+        )
     limits = {"sqnr_db": baseline["sqnr_db"] - _DB_BELOW}
     for name, times in _TIMES.items():
         limits[name] = max(times * baseline[name], baseline[name] + _POINTS.get(name, 0.0))
@@ -66,35 +68,38 @@ def limits_for(spec: str, against: Against, thresholds: Mapping[str, float]) -> 
 
 
 def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -> Advice:
-    """The advice for one kind of site under one format of the report, e.g. "mxfp4". Raises OptionError and ReportError.
+    """The advice for one kind of site under one format of the report, e.g. "mxfp4".
 
-    `against` is "format", the margin around Gaussian data, or "classic", the report's thresholds.
+    `against` is "format", the margin around Gaussian data, or "classic", the report's thresholds. Raises SettingError,
+    and ReportError for a report in which nothing can be judged.
     """
-    if kind not in KINDS or against not in ("format", "classic"):
-        raise OptionError(f"advice for {kind!r} against {against!r}: expected {', '.join(KINDS)}; format or classic")
-    spec = choose_specs(report, spec)[0]
+    if kind not in KINDS:
+        raise SettingError("kind", kind, f"expected {', '.join(KINDS)}")
+    if against not in ("format", "classic"):
+        raise SettingError("against", against, "expected format or classic")
+    spec = choose_spec(report, spec)
     layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
     if not layers:
-        raise ReportError(f"the report has no layer with {kind} sites under {spec}; scan with --sites {kind}")
+        raise ReportError(f"the report has no layer with {kind} sites under {spec}; scan with {setting('sites', kind)}")
     if not any(_is_judged(layer, spec) for layer in layers):
         raise ReportError(f"none of {', '.join(MAIN)} is known under {spec}; advice needs a report of `srdd scan`")
     thresholds = report.settings.thresholds
     limits = limits_for(spec, against, thresholds)
-    beyond = {layer.layer: found for layer in layers if (found := _beyond(layer.formats[spec], limits))}
+    beyond = {layer.layer: metrics for layer in layers if (metrics := _beyond(layer.formats[spec], limits))}
     judged = sum(_is_judged(layer, spec) for layer in layers)
     verdict, rule = _verdict(len(beyond), judged)
-    severity = {layer: _severity(found, limits) for layer, found in beyond.items()}
+    severity = {layer: _severity(metrics, limits) for layer, metrics in beyond.items()}
     ranked = sorted(severity, key=lambda layer: (-severity[layer], layer))
     worse_half = set(ranked[: math.ceil(len(ranked) / 2)])
     specs = [s for s in report.settings.formats if all(s in layer.formats for layer in layers)]
     candidates = [_candidate(layers, s, against, thresholds) for s in specs]
     moderate = [layer for layer in ranked if layer not in worse_half] if verdict == "mixed_approach" else []
-    rows = {layer.layer: layer for layer in layers}
+    by_number = {layer.layer: layer for layer in layers}
     flagged = []
-    for layer in ranked:
-        action: Action = "noise in training" if layer in moderate else _ACTIONS[verdict]
-        flagged.append(_flagged(rows[layer], spec, beyond[layer], severity[layer], action, specs))
-    sigma_range, sigma_source = _sigma([rows[layer].formats[spec] for layer in moderate or rows])
+    for number in ranked:
+        action: Action = "noise in training" if number in moderate else _ACTIONS[verdict]
+        flagged.append(_flagged(by_number[number], spec, beyond[number], severity[number], action, specs))
+    sigma_range, sigma_source = _sigma([by_number[number].formats[spec] for number in moderate or by_number])
     return Advice(
         model=report.model.id,
         site=kind,
@@ -114,7 +119,7 @@ def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -
 
 
 def _is_judged(layer: Layer, spec: str) -> bool:
-    """False where NaN or infinities leave nothing to judge; such a layer is none that passes."""
+    """False where NaN or infinities leave nothing to judge; such a layer does not count as one that passes."""
     return any(math.isfinite(layer.formats[spec].value(name)) for name in MAIN)
 
 
@@ -124,7 +129,7 @@ def _unjudged(layers: Sequence[Layer], spec: str) -> list[str]:
 
 
 def _beyond(measured: Measurement, limits: Mapping[str, float]) -> dict[str, float]:
-    """The main metrics beyond their limits; an undefined value cannot be judged and is beyond nothing."""
+    """The main metrics beyond their limits. An undefined value cannot be judged and is beyond none."""
     values = {name: measured.value(name) for name in MAIN}
     return {name: value for name, value in values.items() if violates(BY_NAME[name], value, limits[name])}
 
@@ -154,26 +159,26 @@ def _verdict(flagged: int, layers: int) -> tuple[Verdict, str]:
 
 
 def _flagged(
-    row: Layer,
+    layer: Layer,
     spec: str,
     beyond: Mapping[str, float],
     severity: float,
     action: Action,
     specs: Sequence[str],
 ) -> Flagged:
-    measured = row.formats[spec]
+    measured = layer.formats[spec]
     known = measured.tally is not None
     gains = [
         WhatIf(
             format=other,
-            gain_db=row.formats[other].value("sqnr_db") - measured.value("sqnr_db"),
-            bits_per_value=_bits(other),
+            gain_db=layer.formats[other].value("sqnr_db") - measured.value("sqnr_db"),
+            bits_per_value=bits_per_value(other),
         )
         for other in specs
-        if other != spec and math.isfinite(row.formats[other].value("sqnr_db") - measured.value("sqnr_db"))
+        if other != spec and math.isfinite(layer.formats[other].value("sqnr_db") - measured.value("sqnr_db"))
     ]
     return Flagged(
-        layer=row.layer,
+        layer=layer.layer,
         beyond=dict(beyond),
         severity=severity,
         action=action,
@@ -188,14 +193,14 @@ def _flagged(
 def _candidate(layers: Sequence[Layer], spec: str, against: Against, thresholds: Mapping[str, float]) -> Candidate:
     try:
         limits = limits_for(spec, against, thresholds)
-    except OptionError:
+    except SettingError:
         limits = limits_for(spec, "classic", thresholds)
     flagged = sum(bool(_beyond(layer.formats[spec], limits)) for layer in layers)
     judged = sum(_is_judged(layer, spec) for layer in layers)
     sqnrs = [value for layer in layers if math.isfinite(value := layer.formats[spec].value("sqnr_db"))]
     return Candidate(
         format=spec,
-        bits_per_value=_bits(spec),
+        bits_per_value=bits_per_value(spec),
         sqnr_db=fmean(sqnrs) if sqnrs else None,
         flagged=flagged,
         layers=judged,
@@ -209,13 +214,6 @@ def _next(candidates: Sequence[Candidate], spec: str) -> str | None:
     better = [c for c in candidates if c.passes and c.format != spec and (c.sqnr_db or 0) > (mine.sqnr_db or -math.inf)]
     ranked = sorted(better, key=lambda c: (c.bits_per_value or math.inf, -(c.sqnr_db or 0)))
     return ranked[0].format if ranked else None
-
-
-def _bits(spec: str) -> float | None:
-    try:
-        return parse(spec).bits_per_value
-    except FormatError:  # of a later version or of the first scripts
-        return None
 
 
 def _sigma(measured: Sequence[Measurement]) -> tuple[tuple[float, float] | None, str | None]:

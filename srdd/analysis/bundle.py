@@ -1,8 +1,8 @@
 """A scan report with the documents that may stand beside it, checked to be of the same model.
 
-Not here: what is shown of them (overview.py, page_data.py, exporters/). A page that mixed two models would lie in every
-figure, so another model is refused, by the fields `srdd compare` goes by and, for documents that hold no more, by
-the hash of the weight files. Another scan of the same model does no harm and is said in `notes`.
+Not here: what is shown of them (overview.py, srdd.exporters). A page that mixed two models would lie in every
+figure, so another model is refused: by the fields that `srdd compare` looks at or, for documents that hold less, by the
+hash of the weight files. Another scan of the same model does no harm; `notes` mentions it.
 
 Worked number: a report of 30 layers with zones of a model whose weights hash differs is refused; zones that were made
 from an older report of the same weights give one note.
@@ -11,7 +11,8 @@ from an older report of the same weights give one note.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,19 @@ from srdd.documents.report import Report, load, read_source
 from srdd.documents.rin import RinConfig
 from srdd.documents.schema import KINDS, Kind, other_model
 from srdd.documents.zones import ZoneMap
-from srdd.errors import OptionError, ReportError
+from srdd.errors import ReportError, setting
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What a reader asked to see; None: the default. An exporter that does not use one is not given it."""
+class View:
+    """What a reader asked to see; None: the default. An exporter is given no setting that it does not use."""
 
     suffix: str = ""
     title: str | None = None
     figure: str | None = None
     metric: str | None = None
-    site: str | None = None
-    quant: str | None = None
+    kind: str | None = None
+    formats: str | None = None  # a comma list
 
 
 @dataclass(frozen=True)
@@ -66,41 +67,57 @@ def gather(
     probe: Path | None = None,
     experiment: Path | None = None,
 ) -> Bundle:
-    """Read all documents. Raises ReportError or OptionError in one line for one that is no such document."""
+    """Read all documents. Raises ReportError for one that cannot be read or is of another model."""
     report, source = read_source(path)
-    sha256 = hashlib.sha256(source).hexdigest()
+    bundle = Bundle(
+        report,
+        impact=load_impact(impact) if impact else None,
+        zones=load_zones(zones) if zones else None,
+        multipliers=rin.load(multipliers) if multipliers else None,
+        baseline=load(baseline) if baseline else None,
+        probe=load_probe(probe) if probe else None,
+        experiment=load_experiment(experiment) if experiment else None,
+        name=path.name,
+        source=source,
+    )
+    places = {
+        "impact": impact,
+        "zones": zones,
+        "multipliers": multipliers,
+        "baseline": baseline,
+        "probe": probe,
+        "experiment": experiment,
+    }
+    return replace(bundle, notes=_checked(bundle, {name: setting(name, place) for name, place in places.items()}))
+
+
+def _checked(bundle: Bundle, places: Mapping[str, str]) -> list[str]:
+    """What differs and does no harm. `places` is how a message names each document. Raises ReportError."""
+    report = bundle.report
+    sha256 = hashlib.sha256(bundle.source or b"").hexdigest()
     notes: list[str] = []
-    costs = load_impact(impact) if impact else None
-    chart = load_zones(zones) if zones else None
-    config = rin.load(multipliers) if multipliers else None
-    base = load(baseline) if baseline else None
-    borne = load_probe(probe) if probe else None
-    trial = load_experiment(experiment) if experiment else None
-    for option, given, document in (
-        ("impact", impact, costs),
-        ("probe", probe, borne),
-        ("experiment", experiment, trial),
-    ):
-        for name, a, b in other_model(report.model, document.model) if document is not None else ():
-            raise OptionError(f"--{option} {given}: another model: {name} is {b}, in the report {a}")
-    if trial is not None and trial.settings.report_sha256 != sha256:
+    for name, document in (("impact", bundle.impact), ("probe", bundle.probe), ("experiment", bundle.experiment)):
+        for field_name, a, b in other_model(report.model, document.model) if document is not None else ():
+            raise ReportError(f"{places[name]}: another model: {field_name} is {b}, in the report {a}")
+    if bundle.experiment is not None and bundle.experiment.settings.report_sha256 != sha256:
         notes.append("the experiment chose its layers from another report of this model")
-    if costs is not None:
-        notes += _other_text(report, costs)
-    if chart is not None:
-        notes += _same_weights(report, sha256, chart.provenance, f"--zones {zones}", "the zones")
-        _same_layers(report, [layer for zone in chart.zones for layer in zone.layers], f"--zones {zones}")
-    if config is not None:
-        notes += _same_weights(report, sha256, config.provenance, f"--multipliers {multipliers}", "the multipliers")
-        _same_layers(report, list(config.layer_multipliers), f"--multipliers {multipliers}")
-    if base is not None:
-        for name, a, b in other_model(base.model, report.model):
-            raise OptionError(f"--baseline {baseline}: another model: {name} is {a}, in the report {b}")
-        notes += [f"baseline: {note}" for note in comparable(base, report, *_shared(base, report))]
-    return Bundle(report, costs, chart, config, base, borne, trial, path.name, source, notes)
+    if bundle.impact is not None:
+        notes += _other_text(report, bundle.impact)
+    if bundle.zones is not None:
+        notes += _same_weights(report, sha256, bundle.zones.provenance, places["zones"], "the zones")
+        _same_layers(report, [layer for zone in bundle.zones.zones for layer in zone.layers], places["zones"])
+    if bundle.multipliers is not None:
+        notes += _same_weights(report, sha256, bundle.multipliers.provenance, places["multipliers"], "the multipliers")
+        _same_layers(report, list(bundle.multipliers.layer_multipliers), places["multipliers"])
+    if bundle.baseline is not None:
+        for field_name, a, b in other_model(bundle.baseline.model, report.model):
+            raise ReportError(f"{places['baseline']}: another model: {field_name} is {a}, in the report {b}")
+        differences = comparable(bundle.baseline, report, *_shared(bundle.baseline, report))
+        notes += [f"baseline: {note}" for note in differences]
+    return notes
 
 
-def _same_weights(report: Report, sha256: str, made_from: Any, option: str, what: str) -> list[str]:
+def _same_weights(report: Report, sha256: str, made_from: Any, place: str, name: str) -> list[str]:
     """`made_from` is the provenance of a document that knows its model by id and by the hash of its weights."""
     if made_from.report_sha256 == sha256:
         return []
@@ -108,14 +125,14 @@ def _same_weights(report: Report, sha256: str, made_from: Any, option: str, what
     by_hash = bool(mine and theirs)
     if (by_hash and mine != theirs) or (not by_hash and made_from.model != report.model.id):
         why = "its weights hash differs" if by_hash else "it knows no weights hash and the ids differ"
-        raise OptionError(f"{option}: another model ({made_from.model}; the report has {report.model.id}): {why}")
-    return [f"{what} were made from another report of this model"]
+        raise ReportError(f"{place}: another model ({made_from.model}; the report has {report.model.id}): {why}")
+    return [f"{name} were made from another report of this model"]
 
 
-def _same_layers(report: Report, layers: list[int], option: str) -> None:
+def _same_layers(report: Report, layers: list[int], place: str) -> None:
     beyond = [layer for layer in layers if report.model.layer_count and layer >= report.model.layer_count]
     if beyond:
-        raise OptionError(f"{option}: layer {beyond[0]} is beyond the model's {report.model.layer_count} layers")
+        raise ReportError(f"{place}: layer {beyond[0]} is beyond the model's {report.model.layer_count} layers")
 
 
 def _other_text(report: Report, impact: Impact) -> list[str]:
@@ -130,6 +147,6 @@ def _shared(base: Report, report: Report) -> tuple[list[Kind], list[str]]:
     kinds = [kind for kind in KINDS if all(any(s.kind == kind for s in r.sites) for r in (base, report))]
     specs = [spec for spec in report.settings.formats if spec in base.settings.formats]
     if not kinds or not specs:
-        what = "kind of site" if not kinds else "format with its scale rule"
-        raise ReportError(f"the baseline shares no {what} with the report; scan both alike")
+        missing = "kind of site" if not kinds else "format with its scale rule"
+        raise ReportError(f"the baseline shares no {missing} with the report; scan both alike")
     return kinds, specs

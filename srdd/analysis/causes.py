@@ -1,8 +1,8 @@
 """Why a tensor quantizes badly, as far as its sums tell.
 
-Not here: remedies (advice.py). The noise power of a tensor has three parts: values clipped at the largest the block can
-hold, values that became zero (underflow), and rounding of the rest. Which part matters is seen against Gaussian data:
-under mxfp4:even 1.5 % of its noise comes from clipping, 4.3 % from underflow, 94.2 % from rounding.
+Not here: remedies (advice.py). The noise power of a tensor has three parts: values clipped at the largest that the
+block can hold, values that became zero (underflow), and rounding of the rest. Which part matters is judged against
+Gaussian data: under mxfp4:even 1.5 % of its noise comes from clipping, 4.3 % from underflow, 94.2 % from rounding.
 
 Worked number: shares of 0.5 %, 14.5 % and 85 % exceed those by -1, +10.2 and -9.2 points, so underflow is the cause.
 """

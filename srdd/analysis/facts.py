@@ -1,4 +1,4 @@
-"""Who was measured and how, and the warnings a reader must know before any number, as plain text.
+"""Which model was measured and how, and the warnings that belong before any number, as plain text.
 
 Not here: verdicts (overview.py) and markup. Nothing of provenance: no time, no place on a machine.
 
@@ -72,10 +72,10 @@ def _disagreements(report: Report, kinds: Sequence[Kind]) -> list[str]:
     for kind in kinds:
         for spec in report.settings.formats:
             layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
-            found = agreement(layers, spec, 10)
-            cases += found is not None
-            if found and found.spearman < AGREE:
-                places.append(f"{KIND_TITLES[kind]} {spec} ({found.spearman:.2f})")
+            rankings = agreement(layers, spec, 10)
+            cases += rankings is not None
+            if rankings and rankings.spearman < AGREE:
+                places.append(f"{KIND_TITLES[kind]} {spec} ({rankings.spearman:.2f})")
     if not places:
         return []
     said = f"SQNR and relative error rank the layers differently in {len(places)} of {cases} cases"

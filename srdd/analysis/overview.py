@@ -1,8 +1,8 @@
-"""What a stranger asks of a report first: what is wrong, in which layers, how sure is that, what to do next.
+"""What a stranger asks of a report first: what is wrong, in which layers, and how sure is that.
 
-Not here: the rules (advice.py, causes.py, zones.py), what to type (next_steps.py), layout and markup
-(exporters). A flagged layer is "firm" when it lies beyond a limit by more than two of its standard errors; weights have
-no such error, they are what they are.
+Not here: the rules (advice.py, causes.py, zones.py), layout and markup, and what to do next, since that is a command
+to type (srdd.exporters). A flagged layer is "firm" when it lies beyond a limit by more than two of its standard errors;
+weights have no such error, they are measured whole.
 
 Worked number: a limit of 33.2 % and a layer at 34.0 +- 0.3 %: 0.8 is more than 2 x 0.3, the layer is firm.
 """
@@ -16,18 +16,16 @@ from dataclasses import dataclass, field
 from srdd.analysis.advice import advise
 from srdd.analysis.bundle import Bundle
 from srdd.analysis.causes import cause
-from srdd.analysis.next_steps import Step, next_steps
 from srdd.analysis.rankings import agreement, worst
 from srdd.analysis.series import series_of
-from srdd.analysis.zones import find
-from srdd.core.formats import parse
+from srdd.analysis.zones import find_zones, stability_grade
 from srdd.core.gaussian import gaussian
 from srdd.core.metrics import BY_NAME, MAIN, RANKED
 from srdd.documents.advice import Advice, Flagged
 from srdd.documents.report import Report
 from srdd.documents.schema import Kind, Layer
 from srdd.documents.zones import Cut, Zone
-from srdd.errors import FormatError, OptionError, ReportError
+from srdd.errors import OptionError, ReportError
 
 KIND_TITLES: dict[Kind, str] = {"weight": "weights", "input": "Linear inputs", "output": "decoder-layer outputs"}
 TOP = 10
@@ -54,7 +52,7 @@ class WorstLayer:
 
 @dataclass(frozen=True)
 class Overview:
-    """The four answers for one kind of site under one format."""
+    """The answers for one kind of site under one format."""
 
     kind: Kind
     spec: str
@@ -65,20 +63,19 @@ class Overview:
     worst: list[WorstLayer]
     worst_are_flagged: bool
     sure: list[str]
-    steps: list[Step]
     advice: Advice | None = None
 
 
 @dataclass(frozen=True)
 class FoundZones:
-    """Zones to shade, and what they were found from."""
+    """Zones to show, and what they were found from."""
 
     zones: list[Zone]
     cuts: list[Cut] = field(default_factory=list)
     source: str = ""
 
 
-def overview(bundle: Bundle, kind: Kind, spec: str, found: FoundZones | None = None) -> Overview:
+def overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None = None) -> Overview:
     """The answers, from the report's own numbers."""
     report = bundle.report
     layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
@@ -106,8 +103,7 @@ def overview(bundle: Bundle, kind: Kind, spec: str, found: FoundZones | None = N
         limits=[limit_text(name, value) for name, value in limits.items()],
         worst=listed,
         worst_are_flagged=bool(flagged),
-        sure=[*_errors(report, kind, layers, spec, flagged, limits), *_rankings(layers, spec), *_cuts(found)],
-        steps=next_steps(bundle, kind, spec, advice, [row.layer for row in listed]),
+        sure=[*_errors(report, kind, layers, spec, flagged, limits), *_rankings(layers, spec), *_cuts(zones)],
         advice=advice,
     )
 
@@ -120,7 +116,7 @@ def zones_of(bundle: Bundle, kind: Kind, spec: str, metric: str) -> FoundZones |
         return FoundZones(bundle.zones.zones, bundle.zones.cuts, source)
     sites = [site for site in bundle.report.sites if site.kind == kind]
     try:
-        zones, cuts = find(series_of(sites, bundle.report, kind, spec, RANKED[metric]))
+        zones, cuts = find_zones(series_of(sites, bundle.report, kind, spec, RANKED[metric]))
     except (OptionError, ReportError):
         return None
     return FoundZones(zones, cuts, f"found from {metric} of {kind} sites under {spec}")
@@ -140,24 +136,24 @@ def limit_text(name: str, value: float) -> str:
 
 
 def _advice(report: Report, kind: Kind, spec: str) -> tuple[Advice | None, str]:
-    """Advice against the format's own limits, else against the classic ones, else the reason why there is none."""
+    """Advice against the format's own limits, without a baseline against the classic ones; or why there is none."""
     try:
         return advise(report, kind, spec, "format" if gaussian(spec) else "classic"), ""
     except (OptionError, ReportError) as problem:
         return None, str(problem)
 
 
-def _worst(layer: Layer, spec: str, row: Flagged | None, limits: dict[str, float]) -> WorstLayer:
+def _worst(layer: Layer, spec: str, flagged: Flagged | None, limits: dict[str, float]) -> WorstLayer:
     measured = layer.formats[spec]
     values = {name: (measured.value(name), _error(layer, spec, name)) for name in MAIN}
     text = cause(spec, measured) if measured.tally is not None else "not measured"
     return WorstLayer(
         layer=layer.layer,
         values=values,
-        beyond=list(row.beyond) if row else [],
-        firm=_firm(layer, spec, row, limits) if row else None,
+        beyond=list(flagged.beyond) if flagged else [],
+        firm=_firm(layer, spec, flagged, limits) if flagged else None,
         cause=text,
-        action=row.action if row else "none",
+        action=flagged.action if flagged else "none",
     )
 
 
@@ -166,11 +162,11 @@ def _error(layer: Layer, spec: str, name: str) -> float:
     return measured.error(name) if measured.sequences else math.nan
 
 
-def _firm(layer: Layer, spec: str, row: Flagged, limits: dict[str, float]) -> bool | None:
-    errors = {name: _error(layer, spec, name) for name in row.beyond}
+def _firm(layer: Layer, spec: str, flagged: Flagged, limits: dict[str, float]) -> bool | None:
+    errors = {name: _error(layer, spec, name) for name in flagged.beyond}
     if not any(math.isfinite(error) for error in errors.values()):
         return None
-    return any(abs(value - limits[name]) > FIRM * errors[name] for name, value in row.beyond.items())
+    return any(abs(value - limits[name]) > FIRM * errors[name] for name, value in flagged.beyond.items())
 
 
 def _errors(
@@ -196,30 +192,23 @@ def _errors(
 
 
 def _rankings(layers: Sequence[Layer], spec: str) -> list[str]:
-    found = agreement(layers, spec, TOP)
-    return [found.sentence()] if found else []
+    rankings = agreement(layers, spec, TOP)
+    return [rankings.sentence()] if rankings else []
 
 
-def _cuts(found: FoundZones | None) -> list[str]:
-    if found is None:
+def _cuts(shown: FoundZones | None) -> list[str]:
+    if shown is None:
         return []
-    if len(found.zones) == 1:
+    if len(shown.zones) == 1:
         return ["One zone: neighbouring layers differ no more than noise would."]
-    texts = [f"{zone.name} ({zone.span}) {zone.label}" for zone in found.zones]
-    lines = [f"Zones: {', '.join(texts)}; {found.source}."]
+    texts = [f"{zone.name} ({zone.span}) {zone.label}" for zone in shown.zones]
+    lines = [f"Zones: {', '.join(texts)}; {shown.source}."]
     grades: dict[str, list[str]] = {}
-    for cut in found.cuts:
-        firm = "firm" if cut.stability >= 0.9 else "fair" if cut.stability >= 0.5 else "weak, do not build on it"
-        grades.setdefault(firm, []).append(f"{cut.before_layer} (found in {cut.stability:.0%})")
+    for cut in shown.cuts:
+        grade = stability_grade(cut)
+        advised = ", do not build on it" if grade == "weak" else ""
+        grades.setdefault(f"{grade}{advised}", []).append(f"{cut.before_layer} (found in {cut.stability:.0%})")
     if grades:
-        said = "; ".join(f"{firm}: before layer {', '.join(places)}" for firm, places in grades.items())
-        lines.append(f"Cuts, {found.cuts[0].method}: {said}.")
+        said = "; ".join(f"{grade}: before layer {', '.join(places)}" for grade, places in grades.items())
+        lines.append(f"Cuts, {shown.cuts[0].method}: {said}.")
     return lines
-
-
-def bits_of(spec: str) -> float | None:
-    """Bits per value of a format; None for one this version does not know."""
-    try:
-        return parse(spec).bits_per_value
-    except FormatError:
-        return None

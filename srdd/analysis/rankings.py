@@ -16,7 +16,7 @@ from srdd.core.metrics import BY_NAME
 from srdd.documents.schema import Layer
 
 AGREE = 0.7  # Spearman below this: the reader is told that the two rankings differ
-_ENOUGH = 5  # layers; the order of fewer is a matter of chance
+_ENOUGH = 5  # layers; with fewer, the order is a matter of chance
 
 
 def worst(layers: Sequence[Layer], spec: str, metric: str, top: int) -> list[Layer]:

@@ -3,8 +3,9 @@
 Not here: what the runs mean (zones.py). For every number of runs K the best cuts minimise the sum of squares around the
 runs' means, RSS_K. K is the one with the least n log(RSS_K / n) + penalty (K - 1), as in Zhang and Siegmund (2007),
 with a penalty found by simulation instead of theory, since n is small here: for white noise of 6 to 126 values and up
-to six runs the 0.97 quantile of the largest gain per cut lies between 10.5 and 12.2, so at 12 + 24 / n it stays whole
-in 97 of 100 series or more. Below three values a run on average RSS_K falls to nothing on noise alone: not tried.
+to six runs the 0.97 quantile of the largest gain per cut lies between 10.5 and 12.2, so with 12 + 24 / n white noise
+stays whole in 97 of 100 series or more. Runs of fewer than three values on average are not tried: noise alone would
+bring RSS_K close to 0.
 
 Worked number: 1 1 1 1 5 5 5 5 with a floor of 0.1: RSS_1 = 32, RSS_2 = 0; 8 log((32 + 0.08) / 0.08) = 47.9 > 15, so
 one cut before the fifth value.
@@ -58,7 +59,7 @@ def _best(values: Sequence[float], most: int) -> list[tuple[float, tuple[int, ..
     squares = list(accumulate((value * value for value in shifted), initial=0.0))
     least = [0.0, *(squares[end] - sums[end] ** 2 / end for end in range(1, count + 1))]
     starts: list[list[int]] = []
-    found: list[tuple[float, tuple[int, ...]]] = [(max(least[count], 0.0), ())]
+    by_runs: list[tuple[float, tuple[int, ...]]] = [(max(least[count], 0.0), ())]
     for runs in range(2, most + 1):
         before, least = least, [math.inf] * (count + 1)
         start = [0] * (count + 1)
@@ -71,8 +72,8 @@ def _best(values: Sequence[float], most: int) -> list[tuple[float, tuple[int, ..
                     best, where = total, cut
             least[end], start[end] = best, where
         starts.append(start)
-        found.append((max(least[count], 0.0), _trace(starts, count)))
-    return found
+        by_runs.append((max(least[count], 0.0), _trace(starts, count)))
+    return by_runs
 
 
 def _trace(starts: Sequence[Sequence[int]], end: int) -> tuple[int, ...]:
@@ -108,8 +109,8 @@ def bootstrap(values: Sequence[float], left_out: Sequence[Sequence[float]]) -> l
 
 def kept_in_samples(places: Sequence[int], samples: Sequence[Sequence[float]]) -> list[float]:
     """For each cut the share of samples whose best cuts, as many of them, hold it too."""
-    found = [cuts_of(sample, len(places) + 1) for sample in samples]
-    return [sum(place in cut for cut in found) / len(found) for place in places]
+    by_sample = [cuts_of(sample, len(places) + 1) for sample in samples]
+    return [sum(place in best for best in by_sample) / len(by_sample) for place in places]
 
 
 def kept_without_one(places: Sequence[int], values: Sequence[float]) -> list[float]:
@@ -117,8 +118,8 @@ def kept_without_one(places: Sequence[int], values: Sequence[float]) -> list[flo
     kept = [0] * len(places)
     for gone in range(len(values)):
         rest = [value for index, value in enumerate(values) if index != gone]
-        found = {place + (place >= gone) for place in cuts_of(rest, len(places) + 1)}
+        cut_again = {place + (place >= gone) for place in cuts_of(rest, len(places) + 1)}
         for i, place in enumerate(places):
             # with its first value gone a run begins at the next one
-            kept[i] += place in found or (place == gone and place + 1 in found)
+            kept[i] += place in cut_again or (place == gone and place + 1 in cut_again)
     return [count / len(values) for count in kept]

@@ -1,8 +1,8 @@
 """Relative noise per layer from measured error: the strategies behind `srdd multipliers`.
 
-Not here: the document (rin.py), zones (zones.py) and any promise. Multipliers say where, not how much: a sigma that a
-model with 16-bit activations bears can break one with 4-bit activations, and published gains of guided over uniform
-noise rest on single runs. `srdd.analysis.strategies.RinConfig` is the document they go into.
+Not here: the document (srdd.documents.rin), zones (zones.py), and any promise. Multipliers say where, not how much: a
+sigma that a model survives with 16-bit activations can break it with 4-bit activations, and the published gains of
+guided over uniform noise rest on single runs. A new strategy is a function and a row of STRATEGIES.
 
 Worked number: errors 0.2 and 0.4 have mean 0.3: `variable` gives 0.667 and 1.333; `inverse` 0.3 / 0.2 = 1.5 and 0.75,
 brought to mean 1: 1.333 and 0.667; `ceiling` 0.5 and 1.
@@ -16,21 +16,17 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from srdd.analysis.series import Series
-from srdd.analysis.zones import find
+from srdd.analysis.zones import find_zones
 from srdd.core.layers import span
 from srdd.core.verdicts import violates
-from srdd.documents.rin import Phase, RinConfig
+from srdd.documents.rin import Phase
 from srdd.documents.zones import Zone
-from srdd.errors import OptionError
-
-__all__ = ["STRATEGIES", "Choices", "Plan", "RinConfig", "plan"]
-
-LABELS = ("high", "medium", "low")
+from srdd.errors import ConflictError, NoEffectError, ReportError, SettingError
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What a user may set; None where nothing was said. A choice that the strategy does not use is an error."""
+class StrategyOptions:
+    """What a user may set; None: not set. An option that the strategy does not use is an error."""
 
     normalize: str | None = None
     clamp: tuple[float, float] | None = None
@@ -42,8 +38,8 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a strategy decides. `notes` says it in words, for the document and the terminal."""
+class Multipliers:
+    """What a strategy decides for every layer. `notes` says it in words, for the document and the terminal."""
 
     layer_multipliers: dict[int, float]
     phases: list[Phase] = field(default_factory=list)
@@ -54,87 +50,89 @@ class Plan:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A row of STRATEGIES: what it does, which choices it uses, and the function."""
+    """A row of STRATEGIES: what it does, which options it uses, and the function."""
 
     meaning: str
     uses: tuple[str, ...]
-    plan: Callable[[Series, Choices], Plan]
+    apply: Callable[[Series, StrategyOptions], Multipliers]
 
 
-def plan(series: Series, strategy: str, choices: Choices) -> Plan:
-    """The plan of a strategy. Raises OptionError for an unknown one, or a choice without effect on it."""
-    row = STRATEGIES.get(strategy)
-    if row is None:
-        raise OptionError(f"strategy {strategy!r} is not known; expected one of: {', '.join(STRATEGIES)}")
-    for name, value in vars(choices).items():
-        if value is not None and name not in row.uses:
-            option = "--factor" if name == "factors" else f"--{name.replace('_', '-')}"
-            users = ", ".join(other for other, r in STRATEGIES.items() if name in r.uses)
-            raise OptionError(f"{option} has no effect on {strategy} (only on {users}); leave it out")
-    return row.plan(series, choices)
+def apply_strategy(series: Series, strategy: str, options: StrategyOptions) -> Multipliers:
+    """The multipliers of a strategy by name. Raises SettingError for an unknown one, NoEffectError for unused options.
+
+    Also ConflictError, and ReportError for errors that no multiplier can be made from.
+    """
+    chosen = STRATEGIES.get(strategy)
+    if chosen is None:
+        raise SettingError("strategy", strategy, f"expected one of: {', '.join(STRATEGIES)}")
+    for name, value in vars(options).items():
+        if value is not None and name not in chosen.uses:
+            users = ", ".join(other for other, known in STRATEGIES.items() if name in known.uses)
+            raise NoEffectError(name, f"on {strategy} (only on {users})")
+    return chosen.apply(series, options)
 
 
 def normalized(values: Sequence[float], how: str) -> list[float]:
-    """Values over their mean, maximum or root mean square. Raises OptionError."""
+    """Values over their mean, maximum or root mean square. Raises SettingError, and ReportError when all are 0."""
     scales = {
         "mean": lambda: fmean(values),
         "max": lambda: max(values),
         "rms": lambda: math.sqrt(fmean(v * v for v in values)),
     }
     if how not in scales:
-        raise OptionError(f"--normalize {how}: expected one of {', '.join(scales)}")
+        raise SettingError("normalize", how, f"expected one of {', '.join(scales)}")
     scale = scales[how]()
     if scale <= 0:
-        raise OptionError("every layer has an error of 0; there is nothing to guide noise by")
+        raise ReportError("every layer has an error of 0; there is nothing to guide noise by")
     return [value / scale for value in values]
 
 
-def _finished(series: Series, values: Sequence[float], choices: Choices, how: str) -> Plan:
+def _finished(series: Series, values: Sequence[float], options: StrategyOptions, how: str) -> Multipliers:
     """Normalised, then clamped, and said when the clamp moved something."""
     result = normalized(values, how)
     notes = []
-    if choices.clamp is not None:
-        low, high = choices.clamp
+    if options.clamp is not None:
+        low, high = options.clamp
         if not 0 <= low < high:
-            raise OptionError(f"--clamp {low:g},{high:g}: expected 0 <= lo < hi")
+            raise SettingError("clamp", f"{low:g},{high:g}", "expected 0 <= lo < hi")
         clamped = [min(max(value, low), high) for value in result]
         moved = [layer for layer, a, b in zip(series.layers, result, clamped, strict=True) if a != b]
-        what = f"layer(s) {span(moved)}; the {how} is no longer 1" if moved else "no layer"
-        notes.append(f"clamped to {low:g} to {high:g}: {what}")
+        which = f"layer(s) {span(moved)}; the {how} is no longer 1" if moved else "no layer"
+        notes.append(f"clamped to {low:g} to {high:g}: {which}")
         result = clamped
-    return Plan(dict(zip(series.layers, result, strict=True)), notes=notes)
+    return Multipliers(dict(zip(series.layers, result, strict=True)), notes=notes)
 
 
-def _global(series: Series, choices: Choices) -> Plan:
-    return Plan(dict.fromkeys(series.layers, 1.0))
+def _global(series: Series, options: StrategyOptions) -> Multipliers:
+    return Multipliers(dict.fromkeys(series.layers, 1.0))
 
 
-def _variable(series: Series, choices: Choices) -> Plan:
-    return _finished(series, series.errors, choices, choices.normalize or "mean")
+def _variable(series: Series, options: StrategyOptions) -> Multipliers:
+    return _finished(series, series.errors, options, options.normalize or "mean")
 
 
-def _inverse(series: Series, choices: Choices) -> Plan:
+def _inverse(series: Series, options: StrategyOptions) -> Multipliers:
     exact = [layer for layer, error in zip(series.layers, series.errors, strict=True) if error <= 0]
     if exact:
-        raise OptionError(f"layer(s) {span(exact)} have an error of 0, whose inverse is infinite; use another strategy")
-    return _finished(series, [1 / error for error in series.errors], choices, choices.normalize or "mean")
+        raise ReportError(f"layer(s) {span(exact)} have an error of 0, whose inverse is infinite; use another strategy")
+    return _finished(series, [1 / error for error in series.errors], options, options.normalize or "mean")
 
 
-def _ceiling(series: Series, choices: Choices) -> Plan:
-    return _finished(series, series.errors, choices, "max")
+def _ceiling(series: Series, options: StrategyOptions) -> Multipliers:
+    return _finished(series, series.errors, options, "max")
 
 
-def _targeted(series: Series, choices: Choices) -> Plan:
-    if choices.worst is not None and choices.above is not None:
-        raise OptionError("--worst and --above exclude each other; give one")
-    if choices.above is not None:
+def _targeted(series: Series, options: StrategyOptions) -> Multipliers:
+    if options.worst is not None and options.above is not None:
+        raise ConflictError("worst", "above")
+    if options.above is not None:
         values = zip(series.layers, series.values, strict=True)
-        chosen = [layer for layer, value in values if violates(series.metric, value, choices.above)]
-        why = f"{series.metric.name} {'below' if series.metric.better == 'up' else 'above'} {choices.above:g}"
+        chosen = [layer for layer, value in values if violates(series.metric, value, options.above)]
+        why = f"{series.metric.name} {'below' if series.metric.better == 'up' else 'above'} {options.above:g}"
     else:
-        count = math.ceil(len(series.layers) / 4) if choices.worst is None else choices.worst
+        count = math.ceil(len(series.layers) / 4) if options.worst is None else options.worst
         if not 1 <= count < len(series.layers):
-            raise OptionError(f"--worst {count}: expected 1 to {len(series.layers) - 1}; for every layer use global")
+            raise SettingError("worst", count, f"expected 1 to {len(series.layers) - 1}; for every layer use global")
         errors = dict(zip(series.layers, series.errors, strict=True))
         chosen = sorted(sorted(errors, key=lambda layer: (-errors[layer], layer))[:count])
         why = f"the {count} worst by {series.metric.name}"
@@ -142,47 +140,54 @@ def _targeted(series: Series, choices: Choices) -> Plan:
         shown = series.metric.text
         span_of = f"{shown(min(series.values))} to {shown(max(series.values))} {series.metric.unit}".strip()
         which = "every layer" if chosen else "no layer"
-        raise OptionError(f"{why}: that is {which} ({span_of} over the layers); choose another --above")
-    multipliers = {layer: float(layer in chosen) for layer in series.layers}
-    return Plan(multipliers, notes=[f"noise only in layer(s) {span(chosen)}: {why}"])
-
-
-def _tiered(series: Series, choices: Choices) -> Plan:
-    scheme = choices.scheme or "auto"
-    zones = find(series, scheme)[0]
-    factors = _by_zone(zones, {"high": 1.5, "medium": 1.2, "low": 1.0}, choices.factors)
-    if len(set(factors.values())) == 1:
-        raise OptionError(
-            f"--scheme {scheme} gives every layer the same factor (one zone, or zones alike); use global, or another "
-            "--scheme, e.g. five"
+        raise SettingError(
+            "above", f"{options.above:g}", f"that is {which} ({series.metric.name} is {span_of} over the layers)"
         )
-    return Plan(_by_layer(zones, factors), scheme=scheme, notes=_said(zones, factors))
+    multipliers = {layer: float(layer in chosen) for layer in series.layers}
+    return Multipliers(multipliers, notes=[f"noise only in layer(s) {span(chosen)}: {why}"])
 
 
-def _phased(series: Series, choices: Choices) -> Plan:
-    scheme = choices.scheme or "edge-middle"
-    at = 0.5 if choices.phase_at is None else choices.phase_at
+def _tiered(series: Series, options: StrategyOptions) -> Multipliers:
+    scheme = options.scheme or "auto"
+    zones = find_zones(series, scheme)[0]
+    factors = _by_zone(zones, {"high": 1.5, "medium": 1.2, "low": 1.0}, options.factors)
+    if len(set(factors.values())) == 1:
+        raise SettingError(
+            "scheme",
+            scheme,
+            "every layer gets the same factor (one zone, or zones alike); use global, or another scheme, e.g. five",
+        )
+    return Multipliers(_by_layer(zones, factors), scheme=scheme, notes=_in_words(zones, factors))
+
+
+def _phased(series: Series, options: StrategyOptions) -> Multipliers:
+    scheme = options.scheme or "edge-middle"
+    at = 0.5 if options.phase_at is None else options.phase_at
     if not 0 < at < 1:
-        raise OptionError(f"--phase-at {at:g}: expected a share of the training between 0 and 1")
-    zones = find(series, scheme)[0]
+        raise SettingError("phase_at", f"{at:g}", "expected a share of the training between 0 and 1")
+    zones = find_zones(series, scheme)[0]
     # named edges and middle are spared by place; zones of another scheme by their measured error
     defaults = {"edges": 1.0, "middle": 0.5} if scheme == "edge-middle" else {"high": 0.5, "medium": 1.0, "low": 1.0}
-    factors = _by_zone(zones, defaults, choices.factors)
+    factors = _by_zone(zones, defaults, options.factors)
     if set(factors.values()) == {1.0}:
-        raise OptionError("every factor of the second phase is 1, so it would change nothing; use global, or --factor")
+        raise SettingError(
+            "factors", None, "all of the second phase are 1, so it would change nothing; use global, or give others"
+        )
     late = Phase(from_share=at, layer_factors=_by_layer(zones, factors))
-    notes = [f"uniform until {at:.0%} of the training, then:", *_said(zones, factors)]
-    return Plan(dict.fromkeys(series.layers, 1.0), phases=[late], scheme=scheme, notes=notes)
+    notes = [f"uniform until {at:.0%} of the training, then:", *_in_words(zones, factors)]
+    return Multipliers(dict.fromkeys(series.layers, 1.0), phases=[late], scheme=scheme, notes=notes)
 
 
-def _lr(series: Series, choices: Choices) -> Plan:
-    scheme = choices.scheme or "auto"
-    zones = find(series, scheme)[0]
-    factors = _by_zone(zones, {"high": 1.2, "medium": 1.0, "low": 1.0}, choices.factors)
+def _lr(series: Series, options: StrategyOptions) -> Multipliers:
+    scheme = options.scheme or "auto"
+    zones = find_zones(series, scheme)[0]
+    factors = _by_zone(zones, {"high": 1.2, "medium": 1.0, "low": 1.0}, options.factors)
     if set(factors.values()) == {1.0}:
-        raise OptionError(f"--scheme {scheme} has no zone of high error, so every learning rate would stay; use global")
-    notes = ["noise uniform; learning rates:", *_said(zones, factors)]
-    return Plan(dict.fromkeys(series.layers, 1.0), lr_multipliers=_by_layer(zones, factors), scheme=scheme, notes=notes)
+        raise SettingError("scheme", scheme, "no zone has a high error, so every learning rate would stay; use global")
+    notes = ["noise uniform; learning rates:", *_in_words(zones, factors)]
+    return Multipliers(
+        dict.fromkeys(series.layers, 1.0), lr_multipliers=_by_layer(zones, factors), scheme=scheme, notes=notes
+    )
 
 
 def _by_zone(
@@ -194,10 +199,10 @@ def _by_zone(
     unused = sorted(set(given or {}) - {key for tried in keys.values() for key in tried})
     if unused:
         known = sorted({key for tried in keys.values() for key in tried if key})
-        raise OptionError(f"--factor {unused[0]}: there is no such zone; expected one of: {', '.join(known)}")
+        raise SettingError("factors", unused[0], f"there is no such zone; expected one of: {', '.join(known)}")
     bad = {key: value for key, value in factors.items() if not 0 <= value < math.inf}
     if bad:
-        raise OptionError(f"--factor {', '.join(f'{k}={v:g}' for k, v in bad.items())}: expected 0 or more")
+        raise SettingError("factors", ", ".join(f"{k}={v:g}" for k, v in bad.items()), "expected 0 or more")
     return {name: next((factors[key] for key in tried if key in factors), 1.0) for name, tried in keys.items()}
 
 
@@ -205,7 +210,7 @@ def _by_layer(zones: Sequence[Zone], factors: Mapping[str, float]) -> dict[int, 
     return {layer: factors[zone.name] for zone in zones for layer in zone.layers}
 
 
-def _said(zones: Sequence[Zone], factors: Mapping[str, float]) -> list[str]:
+def _in_words(zones: Sequence[Zone], factors: Mapping[str, float]) -> list[str]:
     return [f"{zone.name} (layers {zone.span}, {zone.label} error): {factors[zone.name]:g}" for zone in zones]
 
 

@@ -1,8 +1,8 @@
 """Do cheap scores predict the damage? Rank correlations with the KL measured layer by layer, with intervals.
 
-Not here: measuring (impact/). For every score of a layer that costs less than a swap, Spearman's and Kendall's
-correlation over the layers with the measured single-layer KL, and a 95 % interval by bootstrap over layers (1,000 draws
-with replacement, percentiles). A model has a few dozen layers, so intervals are wide: that is the finding's honesty.
+Not here: measuring (srdd.runs.impact). Every score of a layer that is cheaper than a swap gets its rank correlations
+(Spearman, Kendall) with the measured single-layer KL over the layers, and a 95 % interval by bootstrap over layers
+(1,000 draws with replacement, percentiles). A model has a few dozen layers, so the intervals are wide, and say so.
 
 Worked number: a score 1, 2, 3, 4 beside KLs 0.1, 0.2, 0.4, 0.3: Spearman 0.8, Kendall 0.667.
 """
@@ -19,7 +19,7 @@ from srdd.analysis.rankings import kendall, spearman
 from srdd.core.modes import MODES, Mode
 from srdd.documents.impact import Estimate, Impact, LayerImpact
 from srdd.documents.schema import Part
-from srdd.errors import OptionError, ReportError
+from srdd.errors import ReportError, setting
 
 _DRAWS, _SEED = 1000, 0
 _FEWEST = 5  # layers; below, no correlation means anything
@@ -48,7 +48,7 @@ class Correlation(Part):
 
 
 class Validation(Part):
-    """All scores of one format at one point, best first."""
+    """All scores of one format in one mode, best first."""
 
     format: str
     point: Mode
@@ -58,53 +58,55 @@ class Validation(Part):
 
 
 def validate(impact: Impact) -> list[Validation]:
-    """One table per format and point that has measured KLs. Raises ReportError when none has, OptionError if few."""
+    """One table per format and mode that has measured KLs. Raises ReportError when none has, or too few layers."""
     tables = []
     for spec in impact.settings.formats:
-        for point in impact.settings.points:
-            rows = [r for r in impact.layers if (r.format, r.point) == (spec, point) and measured_of(r) is not None]
+        for mode in impact.settings.points:
+            rows = [r for r in impact.layers if (r.format, r.point) == (spec, mode) and measured_of(r) is not None]
             if not any(measured_of(r) for r in rows):  # none, or a format without effect
                 continue
             if len(rows) < _FEWEST:
-                raise OptionError(f"{len(rows)} layers are too few for a rank correlation; expected {_FEWEST} or more")
-            tables.append(_table(impact, spec, point, rows))
+                raise ReportError(f"{len(rows)} layers are too few for a rank correlation; expected {_FEWEST} or more")
+            tables.append(_table(impact, spec, mode, rows))
     if not tables:
-        raise ReportError("no measured single-layer cost in this document; run `srdd impact --attribute both`")
+        raise ReportError(
+            f"no measured single-layer cost in this document; run `srdd impact` with {setting('attribute', 'both')}"
+        )
     return tables
 
 
-def _table(impact: Impact, spec: str, point: Mode, rows: Sequence[LayerImpact]) -> Validation:
+def _table(impact: Impact, spec: str, mode: Mode, rows: Sequence[LayerImpact]) -> Validation:
     measured = [measured_of(r) or 0.0 for r in rows]
-    found = []
-    for name, values in scores_of(impact, spec, point, rows).items():
+    correlations = []
+    for name, values in scores_of(impact, spec, rows).items():
         if len(set(values)) < 2:
             continue
         is_kl = name.startswith("gradient")
-        found.append(_correlate(name, values, measured, is_kl))
-    found.sort(key=lambda row: -row.spearman)
+        correlations.append(_correlate(name, values, measured, is_kl))
+    correlations.sort(key=lambda row: -row.spearman)
     return Validation(
         format=spec,
-        point=point,
+        point=mode,
         tokens=impact.settings.calibration.tokens,
         measured="error of the last layer's output" if rows[0].swap_kl is None else "KL",
-        rows=found,
+        rows=correlations,
     )
 
 
-def measured_of(row: LayerImpact) -> float | None:
-    """What quantizing this layer alone was measured to cost: KL, or without a head the last layer's relative error."""
-    cost = row.swap_kl or row.swap_error
+def measured_of(layer: LayerImpact) -> float | None:
+    """The measured cost of quantizing this layer alone: KL, or for a model without a head the last layer's error."""
+    cost = layer.swap_kl or layer.swap_error
     return None if cost is None else cost.value
 
 
-def scores_of(impact: Impact, spec: str, point: Mode, rows: Sequence[LayerImpact]) -> dict[str, list[float]]:
+def scores_of(impact: Impact, spec: str, rows: Sequence[LayerImpact]) -> dict[str, list[float]]:
     """Every cheap score by name, one value per layer, larger is worse; only those that every layer has."""
     scores: dict[str, list[float | None]] = {}
     for name in dict.fromkeys(name for row in rows for name in row.scores):
         scores[f"scan: {name}"] = [row.scores.get(name) for row in rows]
     scores["output error of the layer, isolated"] = [row.isolated.value for row in rows]
-    for at in MODES:
-        scores[f"output error of its Linears, {at}, mean"] = [_mean_output_error(impact, spec, at, r) for r in rows]
+    for mode in MODES:
+        scores[f"output error of its Linears, {mode}, mean"] = [_mean_output_error(impact, spec, mode, r) for r in rows]
     for name, field in (
         ("gradient: layer's own error", "predicted_kl"),
         ("gradient: its Linears' errors, joint", "predicted_kl_joint"),
@@ -115,8 +117,8 @@ def scores_of(impact: Impact, spec: str, point: Mode, rows: Sequence[LayerImpact
     return {name: [v for v in values if v is not None] for name, values in scores.items() if None not in values}
 
 
-def _mean_output_error(impact: Impact, spec: str, point: Mode, row: LayerImpact) -> float | None:
-    errors = [x.output_error[point].value for x in impact.linears if (x.format, x.layer) == (spec, row.layer)]
+def _mean_output_error(impact: Impact, spec: str, mode: Mode, row: LayerImpact) -> float | None:
+    errors = [x.output_error[mode].value for x in impact.linears if (x.format, x.layer) == (spec, row.layer)]
     return fmean(errors) if errors else None
 
 

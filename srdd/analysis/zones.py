@@ -1,6 +1,6 @@
 """Contiguous zones of layers: found from the data, or by a named scheme; one zone is a legal answer.
 
-Not here: the cutting itself (segmentation.py) and what to do about a zone (multipliers.py, advice.py). A zone's label
+Not here: the cutting itself (segmentation.py) and what to do about a zone (strategies.py, advice.py). A zone's label
 compares the mean error of its layers with that of the whole model: "high" from 5 % above, "low" from 5 % below, else
 "medium" (5 % in amplitude is 0.4 dB of SQNR). Means are taken over layers, each counting the same.
 
@@ -14,13 +14,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
+from typing import Literal
 
 from srdd.analysis.segmentation import bootstrap, cuts, kept_in_samples, kept_without_one
 from srdd.analysis.series import Series
 from srdd.core.layers import span
 from srdd.core.metrics import RANKED
 from srdd.documents.zones import Cut, Label, Spread, Zone
-from srdd.errors import OptionError
+from srdd.errors import NoEffectError, SettingError, setting
 
 MAX_ZONES = 6
 MATERIAL = 0.05  # a mean this share above or below the model's own is called high or low
@@ -41,19 +42,20 @@ _SHARES: dict[str, tuple[tuple[str, float], ...]] = {
 SCHEMES = ("auto", *_SHARES)
 
 
-def find(series: Series, scheme: str = "auto", max_zones: int | None = None) -> tuple[list[Zone], list[Cut]]:
+def find_zones(series: Series, scheme: str = "auto", max_zones: int | None = None) -> tuple[list[Zone], list[Cut]]:
     """The zones of a series, every layer in exactly one; cuts with their stability when they were found from data.
 
-    `scheme` is one of SCHEMES or spans such as "0-3,4-9". Raises OptionError.
+    `scheme` is one of SCHEMES or spans such as "0-3,4-9". Raises SettingError, and NoEffectError for `max_zones`
+    with a scheme that is not "auto".
     """
     if scheme != "auto":
         if max_zones is not None:
-            raise OptionError(f"--max-zones has no effect with --scheme {scheme}; leave it out")
+            raise NoEffectError("max_zones", f"with {setting('scheme', scheme)}")
         groups = named(series, scheme) if scheme in _SHARES else spans(series, scheme)
         return _zones(series, groups), []
     most = MAX_ZONES if max_zones is None else max_zones
     if most < 1 or (max_zones is not None and most > len(series.layers)):
-        raise OptionError(f"--max-zones {most}: expected 1 to {len(series.layers)}, as many as there are layers")
+        raise SettingError("max_zones", most, f"expected 1 to {len(series.layers)}, as many as there are layers")
     places = cuts(series.values, most, _floor(series))
     edges = [0, *places, len(series.layers)]
     groups = {f"zone {i + 1}": series.layers[a:b] for i, (a, b) in enumerate(pairwise(edges))}
@@ -77,32 +79,45 @@ def named(series: Series, scheme: str) -> dict[str, Sequence[int]]:
 
 
 def spans(series: Series, text: str) -> dict[str, Sequence[int]]:
-    """Zones from "0-3,4-9,10": contiguous, in order, holding every layer of the series once. Raises OptionError."""
+    """Zones from "0-3,4-9,10": contiguous, in order, holding every layer of the series once. Raises SettingError."""
     groups: dict[str, Sequence[int]] = {}
     after = -1
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise OptionError(
-                f"--scheme {text!r} not understood at {part!r}; expected {', '.join(SCHEMES)}, or spans such as 0-3,4-9"
+            raise SettingError(
+                "scheme",
+                repr(text),
+                f"not understood at {part!r}; expected {', '.join(SCHEMES)}, or spans such as 0-3,4-9",
             )
         start, end = int(first), int(last or first)
         if start <= after or end < start:
-            raise OptionError(f"--scheme {text!r}: {part.strip()} does not follow layer {after}; give spans in order")
+            raise SettingError(
+                "scheme", repr(text), f"{part.strip()} does not follow layer {after}; give spans in order"
+            )
         after = end
         layers = [layer for layer in series.layers if start <= layer <= end]
         if not layers:
-            raise OptionError(f"--scheme {text!r}: {part.strip()} holds no layer; the report has {span(series.layers)}")
+            raise SettingError(
+                "scheme", repr(text), f"{part.strip()} holds no layer; the report has {span(series.layers)}"
+            )
         groups[part.strip()] = layers
     missing = set(series.layers) - {layer for group in groups.values() for layer in group}
     if missing:
-        raise OptionError(f"--scheme {text!r} leaves out layer(s) {span(sorted(missing))}; every layer needs a zone")
+        raise SettingError(
+            "scheme", repr(text), f"layer(s) {span(sorted(missing))} are left out; every layer needs a zone"
+        )
     return groups
 
 
 def label_of(ratio: float) -> Label:
     """How a zone's mean error, over the model's, is called."""
     return "high" if ratio >= 1 + MATERIAL else "low" if ratio <= 1 - MATERIAL else "medium"
+
+
+def stability_grade(cut: Cut) -> Literal["firm", "fair", "weak"]:
+    """How far a cut can be trusted, in a word."""
+    return "firm" if cut.stability >= 0.9 else "fair" if cut.stability >= 0.5 else "weak"
 
 
 def _zones(series: Series, groups: Mapping[str, Sequence[int]]) -> list[Zone]:

@@ -28,16 +28,13 @@ def advise(
     Example: srdd advise srdd-report.json --site input --quant mxfp4
     """
     from srdd.analysis.advice import advise as decide
-    from srdd.analysis.series import choose_kind, choose_specs
+    from srdd.analysis.series import choose_kind, choose_spec
     from srdd.cli import console
     from srdd.documents.report import load
-    from srdd.errors import OptionError
 
-    if against not in ("format", "classic"):
-        raise OptionError(f"--against {against}: expected format or classic")
     document = load(report)
-    kind, spec = choose_kind(document, site), choose_specs(document, quant)[0]
-    advice = decide(document, kind, spec, against)  # type: ignore[arg-type]  # checked above
+    kind, spec = choose_kind(document, site), choose_spec(document, quant)
+    advice = decide(document, kind, spec, against)  # type: ignore[arg-type]  # checked there
     if as_json:
         console.machine(advice.model_dump_json(indent=1))
         return

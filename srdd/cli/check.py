@@ -58,7 +58,7 @@ def check(
     if junit is not None and summary is not None and junit.resolve() == summary.resolve():
         raise OptionError(f"--junit and --summary are the same file, {junit}; give two")
     rules = _policy(policy, limit or [], floor or [], (site, quant, layers), baseline is not None)
-    rules = rules if by is None else replace(rules, by=check_by(by, "--by"))
+    rules = rules if by is None else replace(rules, by=check_by(by))
     for path in (junit, summary):
         if path is not None:
             check_new(path, force=force)
@@ -97,13 +97,13 @@ def _policy(
     based: bool,
 ) -> Policy:
     """The policy file with the options added; the built-in limits when neither is given."""
-    from srdd.analysis.comparison.policy import DEFAULTS, Policy, load, parse_floor, parse_limit, scope_of
+    from srdd.analysis.comparison.policy import DEFAULTS, Policy, load_policy, parse_floor, parse_limit, scope_of
     from srdd.errors import OptionError
 
     if any(scope) and not limits and not floors:
         raise OptionError("--site, --quant and --layers narrow --limit and --floor; give one of those")
     where = scope_of(*scope)
-    written = Policy() if path is None else load(path)
+    written = Policy() if path is None else load_policy(path)
     policy = Policy(
         limits=(*written.limits, *(parse_limit(text, where) for text in limits)),
         floors=(*written.floors, *(parse_floor(text, where) for text in floors)),

@@ -7,7 +7,13 @@ Those that are not stand in `OTHERWISE`.
 from __future__ import annotations
 
 # setting of the library -> how a shell says it
-OTHERWISE: dict[str, str] = {}
+OTHERWISE: dict[str, str] = {
+    "across_quant": "--across quant",
+    "factors": "--factor",
+    "formats": "--quant",
+    "kind": "--site",
+    "spec": "--quant",
+}
 
 
 def as_option(name: str, value: str | None) -> str:

@@ -75,31 +75,31 @@ def multipliers(
     """
     from importlib.metadata import version
 
-    from srdd.analysis.multipliers import guide
-    from srdd.analysis.strategies import Choices
+    from srdd.analysis.multipliers import find_multipliers
+    from srdd.analysis.strategies import StrategyOptions
     from srdd.cli import console, outputs
     from srdd.documents.report import read
     from srdd.errors import OptionError
 
     form = _form(chosen, out, as_json)
     outputs.check(out, force)
-    choices = Choices(normalize, _clamp(clamp), worst, above, scheme, _factors(factor), phase_at)
+    options = StrategyOptions(normalize, _clamp(clamp), worst, above, scheme, _factors(factor), phase_at)
     schedule = _schedule(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
     if strategy == "global" and metric is not None:
         raise OptionError(f"--metric {metric} has no effect on global, which gives every layer the same; leave it out")
     document, sha256 = read(report)
     metric = "relative_error" if metric is None else metric
-    config, series = guide(
+    config, series = find_multipliers(
         document,
         sha256,
         version("srdd"),
-        site=site,
-        quant=quant,
+        kind=site,
+        spec=quant,
         metric=metric,
         strategy=strategy,
-        choices=choices,
+        options=options,
         schedule=schedule,
-        target=target,  # type: ignore[arg-type]  # guide refuses what is none
+        target=target,  # type: ignore[arg-type]  # find_multipliers refuses any other
         relative=relative,
     )
     text = _render(config, form)

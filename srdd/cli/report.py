@@ -43,10 +43,10 @@ def report(
 
     Example: srdd report srdd-report.json --impact srdd-impact.json --out report.html
     """
-    from srdd.analysis.bundle import Choices, gather
+    from srdd.analysis.bundle import View, gather
     from srdd.cli import console
     from srdd.core.files import check_new, write_bytes
-    from srdd.errors import OptionError
+    from srdd.errors import NoEffectError, SettingError
     from srdd.exporters.report import report_exporter, report_exporters
 
     exporter = report_exporter(out.suffix)
@@ -59,16 +59,16 @@ def report(
         "probe": probe,
         "experiment": experiment,
         "metric": metric,
-        "site": site,
-        "quant": quant,
+        "kind": site,
+        "formats": quant,
         "title": title,
     }
     for name, value in given.items():
         if value is not None and name not in exporter.USES:
             users = ", ".join(suffix for suffix, other in report_exporters().items() if name in other.USES)
-            raise OptionError(f"--{name} has no effect on {out.suffix} (only on {users}); leave it out")
+            raise NoEffectError(name, f"on {out.suffix} (only on {users})")
     if title is not None and not title.strip():
-        raise OptionError(f"--title {title!r}: expected a text; leave it out for the model's name")
+        raise SettingError("title", repr(title), "expected a text; leave it out for the model's name")
     check_new(out, force=force)
     bundle = gather(
         report,
@@ -79,7 +79,7 @@ def report(
         probe=probe,
         experiment=experiment,
     )
-    content = exporter.render(bundle, Choices(out.suffix.lower(), title, figure, metric, site, quant))
+    content = exporter.render(bundle, View(out.suffix.lower(), title, figure, metric, site, quant))
     data = content.encode() if isinstance(content, str) else content
     write_bytes(out, data)
     console.people().print(f"{out}: {len(data) / 1e6:.2f} MB", markup=False)

@@ -31,7 +31,7 @@ def zones(
     Example: srdd zones srdd-report.json --site output --metric relative_error --out zones.yaml
     """
     from srdd.analysis.series import layer_series
-    from srdd.analysis.zones import find
+    from srdd.analysis.zones import find_zones
     from srdd.cli import console, outputs
     from srdd.documents import saving as structured
     from srdd.documents.report import read
@@ -41,12 +41,12 @@ def zones(
     outputs.check(out, force)
     document, sha256 = read(report)
     series = layer_series(document, site, quant, metric)
-    found, cuts = find(series, scheme, max_zones)
+    zone_list, cuts = find_zones(series, scheme, max_zones)
     chart = ZoneMap(
         provenance=ZoneProvenance(**outputs.provenance(document, sha256, series), scheme=scheme, max_zones=max_zones),
-        zones=found,
+        zones=zone_list,
         cuts=cuts,
-        layers={layer: zone.name for zone in found for layer in zone.layers},
+        layers={layer: zone.name for zone in zone_list for layer in zone.layers},
     )
     if out is not None:
         outputs.write(out, structured.render(chart, form))

@@ -187,3 +187,11 @@ def parse_list(specs: str | Iterable[str | BlockFormat]) -> tuple[BlockFormat, .
     if not rows:
         raise FormatError("no quant spec given; expected e.g. mxfp4,nvfp4")
     return tuple(rows.values())
+
+
+def bits_per_value(spec: str) -> float | None:
+    """Storage per value of a format by its spec; None for one that this version does not know."""
+    try:
+        return parse(spec).bits_per_value
+    except FormatError:
+        return None

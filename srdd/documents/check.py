@@ -43,7 +43,7 @@ class Case(Fact):
         return not self.failures
 
 
-class Verdict(Fact):
+class CheckResult(Fact):
     """The whole check."""
 
     schema_version: Literal[1] = 1

@@ -15,7 +15,7 @@ from srdd.core.tally import Tally
 from srdd.documents.advice import Advice
 from srdd.documents.report import Report, in_order
 from srdd.documents.schema import measurement
-from srdd.errors import OptionError, ReportError
+from srdd.errors import ReportError, SettingError
 
 Run = Callable[..., tuple[int, str, str]]
 SPEC = "mxfp4:even"
@@ -74,7 +74,7 @@ def test_limits() -> None:
         "deadzone_ratio": 0.05,
         "saturation_ratio": 0.01,
     }
-    with pytest.raises(OptionError, match="no Gaussian baseline for mxfp5:even; use --against classic"):
+    with pytest.raises(SettingError, match="no Gaussian baseline for mxfp5:even; use against=classic"):
         limits_for("mxfp5:even", "format", {})
 
 
@@ -159,7 +159,7 @@ def test_version_0_has_a_verdict_and_no_invented_cause(tmp_path: Path, srdd: Run
 
 
 def test_nothing_to_judge() -> None:
-    with pytest.raises(ReportError, match="scan with --sites output"):
+    with pytest.raises(ReportError, match="scan with sites=output"):
         advise(model(1), "output", SPEC)
     partly = advise(make_report({"weight": [[GOOD], [Tally()], [GOOD]]}), "weight", SPEC)
     assert partly.notes == ["layer(s) 1 hold no finite metric and are not judged"]

@@ -140,7 +140,7 @@ def test_a_later_checkpoint_is_the_same_model_and_its_id_is_said() -> None:
 @pytest.mark.parametrize(
     ("new", "words"),
     [
-        (with_model(NEW, layer_count=4), "another model: layer_count differs .*3.*4.*--allow-different-model"),
+        (with_model(NEW, layer_count=4), "another model: layer_count differs .*3.*4.*allow_different_model"),
         (with_model(NEW, parameter_count=7), "another model: parameter_count differs .*1024.*7"),
         (make_report({"output": [[tally(0.3), tally(0.5)]] * 3}), "site set differs: the new report has no weight"),
         (
@@ -291,7 +291,7 @@ def test_the_command_compares_rules(tmp_path: Path, srdd: Run) -> None:
         (["{base}", "{base}", "--quant", "fp3"], "unknown format"),
         (["{base}", "{base}", "--metric", "loss"], "expected one of: sqnr_db"),
         (["{base}", "{base}", "--zones", "0-1,1-2"], "are in two zones"),
-        (["{base}", "{base}", "--zones", "7"], "7 holds no layer; compared are 0-2"),
+        (["{base}", "{base}", "--zones", "7"], "--zones 7: holds no layer; compared are 0-2"),
         (["{base}", "{base}", "--across", "model"], "expected quant"),
         (["{base}", "{base}", "--across", "quant"], "both reports have only mxfp4:even"),
         (["{base}", "{base}", "--across", "quant", "--series"], "has no effect with --series"),

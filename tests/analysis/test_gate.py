@@ -18,12 +18,12 @@ from builders import make_report, tally
 
 from srdd.analysis.comparison.gate import check
 from srdd.analysis.comparison.limits import Floor, Limit, Scope
-from srdd.analysis.comparison.policy import DEFAULTS, Policy, load, parse_floor, parse_limit
+from srdd.analysis.comparison.policy import DEFAULTS, Policy, load_policy, parse_floor, parse_limit
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
 from srdd.documents.report import Report, in_order
 from srdd.documents.schema import measurement
-from srdd.errors import OptionError, ReportError
+from srdd.errors import ReportError, SettingError
 from srdd.exporters.check import junit
 from srdd.exporters.check import markdown as gate_markdown
 from srdd.exporters.check import text as gate_text
@@ -147,10 +147,10 @@ def test_values_that_are_not_finite_fail() -> None:
         (model([1.0] * 6, ("mxfp4:floor",)), LIMIT, ReportError, "scale rule differs"),
         (model([1.0] * 6, hashes=["x", "y"]), LIMIT, ReportError, "calibration differs"),
         (model([1.0] * 7), LIMIT, ReportError, "another model: layer_count differs"),
-        (BASE, Policy(limits=(Limit(metric="sqnr_db", max_worse=1, site="weight"),)), OptionError, "has output"),
-        (BASE, Policy(limits=(Limit(metric="sqnr_db", max_worse=1, layers="9"),)), OptionError, "matches nothing"),
-        (BASE, Policy(limits=(Limit(metric="sqnr_db", max_worse=1, quant="nvfp4"),)), OptionError, "not nvfp4:nvidia"),
-        (BASE, Policy(), OptionError, "nothing was checked"),
+        (BASE, Policy(limits=(Limit(metric="sqnr_db", max_worse=1, site="weight"),)), ReportError, "has output"),
+        (BASE, Policy(limits=(Limit(metric="sqnr_db", max_worse=1, layers="9"),)), ReportError, "matches nothing"),
+        (BASE, Policy(limits=(Limit(metric="sqnr_db", max_worse=1, quant="nvfp4"),)), ReportError, "not nvfp4:nvidia"),
+        (BASE, Policy(), SettingError, "policy: nothing was checked: give limits with baseline, or floors"),
     ],
 )
 def test_what_cannot_be_checked(new: Report, policy: Policy, error: type[Exception], words: str) -> None:
@@ -159,7 +159,7 @@ def test_what_cannot_be_checked(new: Report, policy: Policy, error: type[Excepti
 
 
 def test_limits_need_a_baseline() -> None:
-    with pytest.raises(OptionError, match="give --baseline"):
+    with pytest.raises(SettingError, match="baseline: missing; limits compare with it, a floor needs none"):
         check(BASE, None, LIMIT)
 
 
@@ -176,7 +176,7 @@ def test_limits_need_a_baseline() -> None:
     ],
 )
 def test_limits_that_make_no_sense(text: str, words: str) -> None:
-    with pytest.raises(OptionError, match=words):
+    with pytest.raises(SettingError, match=f"limit={re.escape(text)}: .*{words}"):
         parse_limit(text, Scope())
 
 
@@ -206,8 +206,8 @@ def test_limits_and_floors_by_hand() -> None:
 def test_damaged_policies_are_refused_in_one_line(text: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "srdd.toml"
     path.write_text(text)
-    with pytest.raises(OptionError, match=words) as caught:
-        load(path)
+    with pytest.raises(ReportError, match=words) as caught:
+        load_policy(path)
     assert "\n" not in str(caught.value)
 
 
@@ -351,7 +351,7 @@ def commands_of(job: Any) -> list[str]:
 
 
 def test_examples_parse_and_run(files: dict[str, Path], tmp_path: Path, srdd: Run) -> None:
-    policy = load(EXAMPLES / "srdd.toml")
+    policy = load_policy(EXAMPLES / "srdd.toml")
     assert (len(policy.limits), len(policy.floors)) == (3, 1)
     report = make_report({k: [[tally(0.3)] * (1 if k == "weight" else 2)] * 3 for k in ("weight", "input", "output")})
     report.save(tmp_path / "new.json")

@@ -13,15 +13,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from known_layers import KNOWN, MEAN, weights
 from omegaconf import OmegaConf
 
-from srdd.analysis.multipliers import guide
-from srdd.analysis.strategies import STRATEGIES, Choices, RinConfig, plan
+from srdd.analysis.multipliers import find_multipliers
+from srdd.analysis.strategies import STRATEGIES, StrategyOptions, apply_strategy
 from srdd.core.roles import norm_of
 from srdd.documents import rin
 from srdd.documents import saving as structured
 from srdd.documents.report import Report, in_order
-from srdd.documents.rin import Phase, Schedule
+from srdd.documents.rin import Phase, RinConfig, Schedule
 from srdd.documents.schema import Site, measurement
-from srdd.errors import OptionError
+from srdd.errors import OptionError, ReportError
 from srdd.exporters.rin import hydra, verl_fork
 
 Run = Callable[..., tuple[int, str, str]]
@@ -29,12 +29,14 @@ SCHEDULE = Schedule(sigma_start=0.05, sigma_end=0.0005, num_stages=10)
 
 
 def values(errors: list[float], strategy: str, **choices: Any) -> list[float]:
-    return list(plan(weights(errors), strategy, Choices(**choices)).layer_multipliers.values())
+    return list(apply_strategy(weights(errors), strategy, StrategyOptions(**choices)).layer_multipliers.values())
 
 
 def made(errors: list[float], strategy: str, **choices: Any) -> RinConfig:
     report = make_report({"weight": [[tally(e)] for e in errors]})
-    return guide(report, "0" * 64, "0", strategy=strategy, choices=Choices(**choices), schedule=SCHEDULE)[0]
+    return find_multipliers(
+        report, "0" * 64, "0", strategy=strategy, options=StrategyOptions(**choices), schedule=SCHEDULE
+    )[0]
 
 
 def test_variable_gives_the_known_case_back() -> None:
@@ -61,17 +63,19 @@ def test_by_hand() -> None:
 
 
 def test_phased_spares_the_middle_from_half_way() -> None:
-    got = plan(weights([0.3] * 28), "phased", Choices())
+    got = apply_strategy(weights([0.3] * 28), "phased", StrategyOptions())
     assert set(got.layer_multipliers.values()) == {1.0}
     (late,) = got.phases
     assert late.from_share == 0.5
     assert [late.layer_factors[layer] for layer in (0, 5, 6, 22, 23, 27)] == [1, 1, 0.5, 0.5, 1, 1]
-    (late,) = plan(weights([0.1] * 6 + [0.9] * 6), "phased", Choices(scheme="auto", phase_at=0.25)).phases
+    (late,) = apply_strategy(
+        weights([0.1] * 6 + [0.9] * 6), "phased", StrategyOptions(scheme="auto", phase_at=0.25)
+    ).phases
     assert (late.from_share, late.layer_factors[0], late.layer_factors[6]) == (0.25, 1.0, 0.5)
 
 
 def test_lr_leaves_the_noise_uniform() -> None:
-    got = plan(weights([0.1] * 6 + [0.9] * 6), "lr", Choices())
+    got = apply_strategy(weights([0.1] * 6 + [0.9] * 6), "lr", StrategyOptions())
     assert set(got.layer_multipliers.values()) == {1.0}
     assert got.lr_multipliers == {**dict.fromkeys(range(6), 1.0), **dict.fromkeys(range(6, 12), 1.2)}
 
@@ -79,19 +83,23 @@ def test_lr_leaves_the_noise_uniform() -> None:
 @pytest.mark.parametrize(
     ("strategy", "choices", "words"),
     [
-        ("random", {}, "is not known; expected one of: global, variable"),
-        ("global", {"clamp": (0, 1)}, r"--clamp has no effect on global \(only on variable, inverse, ceiling\)"),
-        ("ceiling", {"normalize": "max"}, "--normalize has no effect on ceiling"),
-        ("variable", {"factors": {"high": 2.0}}, "--factor has no effect on variable"),
+        ("random", {}, "strategy=random: expected one of: global, variable"),
+        ("global", {"clamp": (0, 1)}, r"clamp has no effect on global \(only on variable, inverse, ceiling\)"),
+        ("ceiling", {"normalize": "max"}, "normalize has no effect on ceiling"),
+        ("variable", {"factors": {"high": 2.0}}, "factors has no effect on variable"),
         ("variable", {"normalize": "median"}, "expected one of mean, max, rms"),
         ("variable", {"clamp": (2, 1)}, "expected 0 <= lo < hi"),
         ("targeted", {"worst": 12}, "for every layer use global"),
-        ("targeted", {"worst": 0}, "--worst 0: expected 1 to "),
+        ("targeted", {"worst": 0}, "worst=0: expected 1 to "),
         ("targeted", {"worst": 1, "above": 0.1}, "exclude each other"),
-        ("targeted", {"above": 0.9}, r"no layer \(10.00 to 90.00 % over the layers\)"),
+        (
+            "targeted",
+            {"above": 0.9},
+            r"above=0.9: that is no layer \(relative_error is 10.00 to 90.00 % over the layers\)",
+        ),
         ("targeted", {"above": 0.01}, "every layer"),
-        ("tiered", {"scheme": "0-11"}, "gives every layer the same factor"),
-        ("tiered", {"factors": {"edges": 2.0}}, "--factor edges: there is no such zone"),
+        ("tiered", {"scheme": "0-11"}, "scheme=0-11: every layer gets the same factor"),
+        ("tiered", {"factors": {"edges": 2.0}}, "factors=edges: there is no such zone"),
         ("tiered", {"factors": {"high": -1.0}}, "expected 0 or more"),
         ("phased", {"phase_at": 1.0}, "between 0 and 1"),
         ("phased", {"factors": {"middle": 1.0}}, "it would change nothing"),
@@ -104,9 +112,9 @@ def test_what_would_have_no_effect_is_refused(strategy: str, choices: dict[str, 
 
 
 def test_an_exact_layer_has_no_inverse() -> None:
-    with pytest.raises(OptionError, match=r"layer\(s\) 1 have an error of 0"):
+    with pytest.raises(ReportError, match=r"layer\(s\) 1 have an error of 0"):
         values([0.1, 0.0], "inverse")
-    with pytest.raises(OptionError, match="every layer has an error of 0"):
+    with pytest.raises(ReportError, match="every layer has an error of 0"):
         values([0.0, 0.0], "variable")
 
 
@@ -203,7 +211,7 @@ def inputs(errors: dict[str, list[float]]) -> Report:
 
 def test_noise_on_norms_follows_the_inputs_that_norms_feed() -> None:
     report = inputs({"q_proj": [0.1, 0.1], "o_proj": [0.9, 0.1], "gate_proj": [0.3, 0.3], "down_proj": [0.1, 0.8]})
-    config, series = guide(report, "", "0", site="input", schedule=SCHEDULE)
+    config, series = find_multipliers(report, "", "0", kind="input", schedule=SCHEDULE)
     assert config.norm_multipliers == {"attention": {0: 0.5, 1: 0.5}, "mlp": {0: 1.5, 1: 1.5}}
     assert config.layer_multipliers == {0: 1.0, 1: 1.0}
     assert config.feeds is not None
@@ -213,11 +221,11 @@ def test_noise_on_norms_follows_the_inputs_that_norms_feed() -> None:
         "unfed": ["down_proj", "o_proj"],
     }
     assert series.values == pytest.approx([0.2, 0.2])
-    linear, _ = guide(report, "", "0", site="input", schedule=SCHEDULE, target="linear")
+    linear, _ = find_multipliers(report, "", "0", kind="input", schedule=SCHEDULE, target="linear")
     assert linear.norm_multipliers is None
     assert linear.layer_multipliers == pytest.approx({0: 0.35 / 0.3375, 1: 0.325 / 0.3375}, abs=1e-6)
-    with pytest.raises(OptionError, match=r"known to be fed by a norm \(roles: o_proj\)"):
-        guide(inputs({"o_proj": [0.1, 0.2]}), "", "0", site="input", schedule=SCHEDULE)
+    with pytest.raises(ReportError, match=r"known to be fed by a norm \(roles: o_proj\); use kind=output"):
+        find_multipliers(inputs({"o_proj": [0.1, 0.2]}), "", "0", kind="input", schedule=SCHEDULE)
 
 
 def test_roles_of_common_architectures() -> None:

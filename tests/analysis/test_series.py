@@ -8,7 +8,7 @@ from builders import make_report, tally
 from srdd.analysis.series import choose_kind, choose_specs, layer_series
 from srdd.core.metrics import BY_NAME, as_error, choose_metric
 from srdd.core.tally import Tally
-from srdd.errors import OptionError, ReportError
+from srdd.errors import OptionError, ReportError, SettingError
 
 REPORT = make_report(
     {"weight": [[tally(0.1)], [tally(0.2)]], "output": [[tally(0.3), tally(0.5)], [tally(0.2), tally(0.2)]]},
@@ -35,9 +35,9 @@ def test_errors_are_larger_when_worse() -> None:
     ("call", "error", "words"),
     [
         (lambda: choose_metric("kurtosis"), OptionError, "cannot rank layers; expected one of: sqnr_db"),
-        (lambda: choose_kind(REPORT, "input"), OptionError, "the report has weight, output"),
-        (lambda: choose_specs(REPORT, "mxfp8"), OptionError, "the report has mxfp4:even, nvfp4:nvidia"),
-        (lambda: layer_series(make_report({"weight": []}, hashes=["a"])), OptionError, "the report is empty"),
+        (lambda: choose_kind(REPORT, "input"), SettingError, "kind=input: the report has weight, output"),
+        (lambda: choose_specs(REPORT, "mxfp8"), SettingError, "formats=mxfp8: the report has mxfp4:even, nvfp4:nvidia"),
+        (lambda: layer_series(make_report({"weight": []}, hashes=["a"])), ReportError, "the report is empty"),
         (
             lambda: layer_series(make_report({"weight": [[tally(0.1)], [Tally()]]})),
             ReportError,

@@ -23,10 +23,10 @@ from srdd.analysis.segmentation import (
     penalty,
 )
 from srdd.analysis.series import layer_series
-from srdd.analysis.zones import SCHEMES, find, label_of
+from srdd.analysis.zones import SCHEMES, find_zones, label_of
 from srdd.core.layers import span
 from srdd.documents.zones import ZoneMap
-from srdd.errors import OptionError
+from srdd.errors import NoEffectError, SettingError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -40,7 +40,7 @@ def rss(values: list[float], places: tuple[int, ...]) -> float:
 
 
 def test_the_known_case() -> None:
-    zones, _ = find(weights([m * MEAN for m in KNOWN]), "five")
+    zones, _ = find_zones(weights([m * MEAN for m in KNOWN]), "five")
     assert [z.span for z in zones] == ["0-3", "4-9", "10-19", "20-25", "26-27"]
     means = [100 * z.metrics["relative_error"].mean for z in zones]
     assert [round(m, 2) for m in means] == [32.58, 35.98, 40.55, 34.70, 30.39]
@@ -91,7 +91,7 @@ def test_two_steps_in_a_short_model_and_none_in_a_flat_one() -> None:
 def test_named_schemes_hold_every_layer_once(scheme: str, wanted: int) -> None:
     assert scheme in SCHEMES
     for depth in range(1, 130):
-        zones, found = find(weights([0.3] * depth), scheme)
+        zones, found = find_zones(weights([0.3] * depth), scheme)
         assert [layer for zone in zones for layer in zone.layers] == list(range(depth))
         assert len(zones) == wanted if depth >= wanted else 1 <= len(zones) <= depth
         assert all(zone.label == "medium" for zone in zones)
@@ -99,13 +99,13 @@ def test_named_schemes_hold_every_layer_once(scheme: str, wanted: int) -> None:
 
 
 def test_edge_middle_of_28() -> None:
-    zones, _ = find(weights([0.3] * 28), "edge-middle")
+    zones, _ = find_zones(weights([0.3] * 28), "edge-middle")
     assert [z.span for z in zones] == ["0-5", "6-22", "23-27"]
 
 
 def test_sqnr_is_an_error_upside_down() -> None:
     rows = [[tally(0.3, noise)] for noise in (1.0,) * 6 + (4.0,) * 6]
-    zones, found = find(layer_series(make_report({"weight": rows}), metric="sqnr_db"))
+    zones, found = find_zones(layer_series(make_report({"weight": rows}), metric="sqnr_db"))
     assert [(z.span, z.label, z.worst_layer) for z in zones] == [("0-5", "low", 0), ("6-11", "high", 6)]
     assert zones[0].metrics["sqnr_db"].mean == pytest.approx(20)
     assert zones[1].ratio == pytest.approx(0.2 / 0.15)  # noise over signal 0.1 and 0.2
@@ -127,7 +127,7 @@ def test_stability_says_which_cut_to_trust() -> None:
     hangs_on_one = [0.0] * 6 + [9.0]
     assert kept_without_one((6,), hangs_on_one) == [pytest.approx(6 / 7)]
     noisy = [[tally(0.2 + 0.02 * s), tally(0.2 - 0.02 * s)] for s in range(6)] + [[tally(0.6), tally(0.6)]] * 6
-    _, found = find(layer_series(make_report({"output": noisy})))
+    _, found = find_zones(layer_series(make_report({"output": noisy})))
     assert [(c.before_layer, c.method) for c in found] == [(6, "bootstrap over 2 sequences")]
     assert found[0].stability == 1.0
 
@@ -142,23 +142,23 @@ def test_label_and_span() -> None:
     [
         ("six", "not understood at 'six'; expected auto, five"),
         ("0-3,3-9", "3-9 does not follow layer 3"),
-        ("0-3,5-9", r"leaves out layer\(s\) 4"),
+        ("0-3,5-9", r"layer\(s\) 4 are left out"),
         ("0-9,10-12", "10-12 holds no layer; the report has 0-9"),
         ("9-0", "does not follow"),
         ("", "not understood"),
     ],
 )
 def test_bad_schemes(scheme: str, words: str) -> None:
-    with pytest.raises(OptionError, match=words):
-        find(weights([0.3] * 10), scheme)
+    with pytest.raises(SettingError, match=words):
+        find_zones(weights([0.3] * 10), scheme)
 
 
 def test_max_zones() -> None:
     series = weights([0.1] * 6 + [0.5] * 6 + [0.9] * 6)
-    assert [len(find(series, max_zones=n)[0]) for n in (1, 2, 3, 6)] == [1, 2, 3, 3]
-    for scheme, most in (("auto", 0), ("auto", 19), ("five", 3)):
-        with pytest.raises(OptionError, match="--max-zones"):
-            find(series, scheme, most)
+    assert [len(find_zones(series, max_zones=n)[0]) for n in (1, 2, 3, 6)] == [1, 2, 3, 3]
+    for scheme, most, error in (("auto", 0, SettingError), ("auto", 19, SettingError), ("five", 3, NoEffectError)):
+        with pytest.raises(error, match="max_zones"):
+            find_zones(series, scheme, most)
 
 
 @pytest.fixture

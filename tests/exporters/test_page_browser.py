@@ -10,7 +10,7 @@ from browser import Browser, chromium, missing, required
 from builders import make_report, tally
 from hostile import NAMES, hostile_report, impact_document, noise_documents
 
-from srdd.analysis.bundle import Bundle, Choices, gather
+from srdd.analysis.bundle import Bundle, View, gather
 from srdd.documents.report import Report, in_order
 from srdd.documents.schema import Site, measurement
 from srdd.exporters.report.html import render
@@ -38,7 +38,7 @@ def smollm2_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report
     assert main([*words, "--out", str(folder / "report.json")]) == 0
     bundle = gather(folder / "report.json")
     page = folder / "page.html"
-    page.write_text(render(bundle, Choices()), encoding="utf-8")
+    page.write_text(render(bundle, View()), encoding="utf-8")
     return page, bundle.report
 
 
@@ -159,7 +159,7 @@ def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
     probe, experiment = noise_documents(report.model, NAMES)
     costs = impact_document(report.model, NAMES)
     bundle = Bundle(report, costs, baseline=report, probe=probe, experiment=experiment)
-    page.write_text(render(bundle, Choices(title="</title><script>window.pwned=4</script>")), "utf-8")
+    page.write_text(render(bundle, View(title="</title><script>window.pwned=4</script>")), "utf-8")
     for width in (1400, 390):
         browser.open(page, width)
         for figure in browser.js("return figures.map((entry) => entry.plot.id.slice('figure-'.length))"):
@@ -198,7 +198,7 @@ def beside(folder: Path) -> Path:
     probe, experiment = noise_documents(report.model)
     bundle = replace(gather(path), impact=impact_document(report.model), probe=probe, experiment=experiment)
     page = folder / "beside.html"
-    page.write_text(render(bundle, Choices()), encoding="utf-8")
+    page.write_text(render(bundle, View()), encoding="utf-8")
     return page
 
 
@@ -247,7 +247,7 @@ def test_the_report_is_unpacked_byte_by_byte(browser: Browser, tmp_path: Path) -
     assert sorted(browser.js("return window.saved")) == ["srdd-page.json", "srdd-report.json"]
     assert browser.complaints() == []
     page = tmp_path / "memory.html"
-    page.write_text(render(Bundle(Report.load(tmp_path / "report.json")), Choices()), encoding="utf-8")
+    page.write_text(render(Bundle(Report.load(tmp_path / "report.json")), View()), encoding="utf-8")
     browser.open(page)
     button = browser.find("#download-report")
     assert button.get_attribute("aria-disabled") == "true"
@@ -323,7 +323,7 @@ def test_twenty_thousand_sites(browser: Browser, tmp_path: Path) -> None:
     report = make_report({"weight": [[tally(0.2)]]}, specs)
     report = in_order(report.model_copy(update={"sites": sites}))
     page = tmp_path / "large.html"
-    page.write_text(render(Bundle(report), Choices()), encoding="utf-8")
+    page.write_text(render(Bundle(report), View()), encoding="utf-8")
     assert min(browser.open(page) for _ in range(2)) < 10
     browser.show_figure("heatmap")
     start = time.monotonic()

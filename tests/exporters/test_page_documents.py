@@ -13,7 +13,7 @@ import pytest
 from builders import make_report, tally
 from hostile import NAMES, hostile_report, impact_document, noise_documents
 
-from srdd.analysis.bundle import Bundle, Choices, gather
+from srdd.analysis.bundle import Bundle, View, gather
 from srdd.documents.report import Report
 from srdd.documents.schema import Part
 from srdd.exporters.page.data import build
@@ -36,7 +36,7 @@ def written(document: Part, path: Path) -> Path:
 def test_curves_of_the_page_are_the_probes() -> None:
     report = toy()
     probe, _ = noise_documents(report.model)
-    page = build(Bundle(report, probe=probe), Choices(), "0")[0]["probe"]
+    page = build(Bundle(report, probe=probe), View(), "0")[0]["probe"]
     (chart,) = page["charts"]
     assert chart["ticks"] == ["0", "0.01", "0.02", "0.04"]
     assert chart["places"] == [0.005, 0.01, 0.02, 0.04]
@@ -60,7 +60,7 @@ def test_curves_of_the_page_are_the_probes() -> None:
 def test_arms_and_comparisons_are_the_experiments() -> None:
     report = toy()
     _, experiment = noise_documents(report.model)
-    page = build(Bundle(report, experiment=experiment), Choices(), "0")[0]["experiment"]
+    page = build(Bundle(report, experiment=experiment), View(), "0")[0]["experiment"]
     assert page["verdict"] == experiment.verdict
     assert [arm["losses"] for arm in page["arms"]] == [arm.losses for arm in experiment.arms]
     assert [arm["text"] for arm in page["arms"]] == ["3.1000 ± 0.1000", "collapsed in 1 of 3"]
@@ -70,7 +70,7 @@ def test_arms_and_comparisons_are_the_experiments() -> None:
 def test_linears_and_groups_beside_their_predictions() -> None:
     report = toy()
     names = tuple(f"layers.0.linear_{i}" for i in range(40))
-    page = build(Bundle(report, impact_document(report.model, names)), Choices(), "0")[0]["impact"]
+    page = build(Bundle(report, impact_document(report.model, names)), View(), "0")[0]["impact"]
     (linears,), (groups,) = page["linears"], page["groups"]
     assert (len(linears["rows"]), linears["of"], linears["by"]) == (30, 40, "predicted KL (W+A)")
     assert linears["rows"][0]["module"] == names[0]
@@ -81,11 +81,11 @@ def test_linears_and_groups_beside_their_predictions() -> None:
 def test_the_report_travels_inside_its_page(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     toy().save(path)
-    text = report_html.render(gather(path), Choices())
+    text = report_html.render(gather(path), View())
     found = re.search(r'id="report">(.*?)</script>', text)
     assert found is not None
     assert gzip.decompress(base64.b64decode(found[1])) == path.read_bytes()
-    assert text == report_html.render(gather(path), Choices())
+    assert text == report_html.render(gather(path), View())
     assert packed(b"").why_not == ""
     assert packed(None).why_not == "the page was made from a report in memory"
 
@@ -96,7 +96,7 @@ def test_a_large_report_stays_outside_and_the_page_says_so() -> None:
     found = packed(random.Random(0).randbytes(MOST_BYTES))
     assert found.text == ""
     assert found.why_not.startswith("packed it has 0.8 MB, the page takes up to 0.6 MB")
-    data = build(Bundle(toy()), Choices(), "0")[0]
+    data = build(Bundle(toy()), View(), "0")[0]
     assert "report_missing" not in data, "the exporter packs, the data knows nothing of files"
 
 
@@ -104,7 +104,7 @@ def test_markdown_has_breaks_and_comparisons_folded() -> None:
     report = toy()
     probe, experiment = noise_documents(report.model)
     bundle = Bundle(report, impact_document(report.model), probe=probe, experiment=experiment)
-    text = report_markdown.render(bundle, Choices())
+    text = report_markdown.render(bundle, View())
     assert "<summary>How much noise it bears: w16a16, loss ratio above 1.1</summary>" in text
     assert "| w16a16 | w16a16 | guided | 0.025 | 0.02 to 0.03 | 25.0 | w4a4 |" in text
     assert "<summary>Does guided noise help</summary>" in text
@@ -117,7 +117,7 @@ def test_markdown_of_hostile_documents_is_plain() -> None:
     report = hostile_report()
     probe, experiment = noise_documents(report.model, NAMES)
     bundle = Bundle(report, impact_document(report.model, NAMES), probe=probe, experiment=experiment)
-    text = report_markdown.render(bundle, Choices())
+    text = report_markdown.render(bundle, View())
     assert set(re.findall(r"<(/?\w+)", text)) == {"details", "/details", "summary", "/summary"}
     outside = re.sub(r"<summary>.*?</summary>", "", text)
     assert not re.search(r"(?<!\\)\]\(|https?://|www\.|@somebody|[^\\]#1 ", outside)
@@ -154,5 +154,5 @@ def test_an_experiment_of_another_report_is_said(tmp_path: Path) -> None:
 def test_warnings_of_the_report_are_not_said_twice() -> None:
     report = toy().model_copy(update={"warnings": ["w16a16"]})
     probe, experiment = noise_documents(report.model)
-    page = build(Bundle(report, probe=probe, experiment=experiment), Choices(), "0")[0]
+    page = build(Bundle(report, probe=probe, experiment=experiment), View(), "0")[0]
     assert (page["probe"]["warnings"], page["experiment"]["warnings"]) == (["w4a4"], ["w4a4"])

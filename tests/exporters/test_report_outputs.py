@@ -15,13 +15,14 @@ import pytest
 from builders import make_report, tally
 from hostile import NAMES, SPEC, hostile_report
 
-from srdd.analysis.bundle import Bundle, Choices, gather
+from srdd.analysis.bundle import Bundle, View, gather
 from srdd.analysis.overview import overview, zones_of
 from srdd.core.metrics import METRICS
 from srdd.core.tally import Tally
 from srdd.documents.report import Report
 from srdd.documents.schema import Measurement, measurement
-from srdd.errors import OptionError
+from srdd.errors import SettingError
+from srdd.exporters.next_steps import next_steps
 from srdd.exporters.page.data import build
 from srdd.exporters.report import (
     csv as report_csv,
@@ -71,7 +72,7 @@ class Scripts(HTMLParser):
 
 
 def page_of(report: Report, **beside: Any) -> Scripts:
-    return Scripts(report_html.render(Bundle(report, **beside), Choices()))
+    return Scripts(report_html.render(Bundle(report, **beside), View()))
 
 
 def test_every_number_of_the_page_is_the_reports() -> None:
@@ -96,14 +97,14 @@ def test_the_page_is_the_same_every_time_and_holds_no_provenance() -> None:
     report = toy().model_copy(
         update={"provenance": {"finished": "2031-01-02", "command": "srdd scan --out /home/me/x"}}
     )
-    text = report_html.render(Bundle(report), Choices())
-    assert text == report_html.render(Bundle(report), Choices())
+    text = report_html.render(Bundle(report), View())
+    assert text == report_html.render(Bundle(report), View())
     assert "2031-01-02" not in text
     assert "/home/me" not in text
 
 
 def test_hostile_names_cannot_leave_their_script_element() -> None:
-    text = report_html.render(Bundle(hostile_report()), Choices(title=NAMES[0]))
+    text = report_html.render(Bundle(hostile_report()), View(title=NAMES[0]))
     data = re.search(r'id="data">(.*?)</script>', text, re.S)
     assert data is not None
     assert not set("<>&\u2028\u2029") & set(data[1])
@@ -146,7 +147,7 @@ def test_the_four_answers() -> None:
     assert (worst.layer, worst.beyond, worst.action) == (3, ["sqnr_db"], "higher precision")
     assert worst.firm is True
     assert "1 of 1 flagged layers are beyond a limit by more than 2 of them." in found.sure
-    commands = [step.command for step in found.steps if step.command]
+    commands = [step.command for step in next_steps(Bundle(report), found) if step.command]
     assert any(command.startswith("srdd show srdd-report.json --layer 3") for command in commands)
     assert any(
         command == "srdd impact --model path/to/toy --quant mxfp4:even --out impact.json" for command in commands
@@ -158,7 +159,8 @@ def test_the_four_answers() -> None:
 
 @pytest.mark.parametrize("name", [*NAMES, "a; rm -rf ~", "$(id)", "-rf", "a\nb"])
 def test_no_command_to_type_holds_what_a_stranger_wrote(name: str) -> None:
-    for step in overview(Bundle(toy(model=name)), "output", MXFP4).steps:
+    bundle = Bundle(toy(model=name))
+    for step in next_steps(bundle, overview(bundle, "output", MXFP4)):
         assert step.command is None or re.fullmatch(r"[\w ./:=,-]+", step.command)
         assert name not in (step.command or "") or name == "__proto__"
 
@@ -175,9 +177,9 @@ def test_worst_verdict_and_nan() -> None:
     broken = report.model_copy(update={"sites": sites, "warnings": ["ERROR: weight x holds NaN"]})
     found = overview(Bundle(broken), "output", MXFP4)
     assert found.verdict == "broken"
-    assert [step.why[:6] for step in found.steps] == ["Repair"]
+    assert [step.why[:6] for step in next_steps(Bundle(broken), found)] == ["Repair"]
     assert "repair those tensors before anything else" in found.sentence
-    page = build(Bundle(broken), Choices(), "0")[0]
+    page = build(Bundle(broken), View(), "0")[0]
     assert page["warnings"][0].startswith("ERROR")
 
 
@@ -186,7 +188,7 @@ def test_experts_of_one_place_are_merged() -> None:
     first = next(site for site in report.sites if site.kind == "weight" and site.layer == 0)
     twin = first.model_copy(update={"name": "expert.1"})
     both = report.model_copy(update={"sites": [*report.sites, twin]})
-    page, sums = build(Bundle(both), Choices(), "0")
+    page, sums = build(Bundle(both), View(), "0")
     cell = next(i for i, inside in enumerate(page["cells"]["sites"]) if len(inside) == 2)
     row = page["cells"]["row"][cell]
     assert row == len(both.sites)
@@ -197,7 +199,7 @@ def test_experts_of_one_place_are_merged() -> None:
 
 def test_csv_is_tidy_and_exact() -> None:
     report = toy()
-    rows = list(csv.DictReader(io.StringIO(report_csv.render(Bundle(report), Choices()))))
+    rows = list(csv.DictReader(io.StringIO(report_csv.render(Bundle(report), View()))))
     assert len(rows) == len(report.sites) * 2 * len(METRICS)
     for row in rows:
         site = next(s for s in report.sites if (s.kind, s.name) == (row["site"], row["module"]))
@@ -205,17 +207,17 @@ def test_csv_is_tidy_and_exact() -> None:
         value = measured.value(row["metric"])
         assert float(row["value"] or "nan") == value or math.isnan(value)
         assert bool(row["standard_error"]) <= (row["site"] == "output")
-    few = report_csv.render(Bundle(report), Choices(site="weight", quant="mxfp8", metric="sqnr_db")).splitlines()
+    few = report_csv.render(Bundle(report), View(kind="weight", formats="mxfp8", metric="sqnr_db")).splitlines()
     assert len(few) == 1 + 6
-    hostile = list(csv.DictReader(io.StringIO(report_csv.render(Bundle(hostile_report()), Choices()))))
+    hostile = list(csv.DictReader(io.StringIO(report_csv.render(Bundle(hostile_report()), View()))))
     assert not [row for row in hostile if (row["module"] or "x")[0] in "=+-@"]
     assert {row["module"].removeprefix("'") for row in hostile} == set(NAMES)
     exact = make_report({"weight": [[tally(0.0, 0.0)]]})
-    assert ",sqnr_db,inf,\n" in report_csv.render(Bundle(exact), Choices())
+    assert ",sqnr_db,inf,\n" in report_csv.render(Bundle(exact), View())
 
 
 def test_markdown_has_the_verdict_first_and_details_folded() -> None:
-    text = report_markdown.render(Bundle(toy(), baseline=toy()), Choices())
+    text = report_markdown.render(Bundle(toy(), baseline=toy()), View())
     lines = text.splitlines()
     assert lines[0] == "# srdd: toy"
     assert lines[2].startswith("**Some layers need higher precision or training with noise.** mxfp4:even on")
@@ -226,7 +228,7 @@ def test_markdown_has_the_verdict_first_and_details_folded() -> None:
 
 
 def test_markdown_of_hostile_names_is_plain() -> None:
-    text = report_markdown.render(Bundle(hostile_report()), Choices(title=NAMES[7]))
+    text = report_markdown.render(Bundle(hostile_report()), View(title=NAMES[7]))
     assert set(re.findall(r"<(/?\w+)", text)) == {"details", "/details", "summary", "/summary"}
     assert not re.search(r"(?<!\\)\]\(|https?://|www\.|@somebody|[^\\]#1 ", text)
     cells = {line.count("|") - line.count("\\|") for line in text.splitlines() if line.startswith("| ")}
@@ -237,11 +239,11 @@ def test_markdown_of_hostile_names_is_plain() -> None:
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_pictures(figure: str, suffix: str) -> None:
     heads = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
-    choices = Choices(suffix, figure=figure)
-    picture = report_picture.render(Bundle(toy()), choices)
+    view = View(suffix, figure=figure)
+    picture = report_picture.render(Bundle(toy()), view)
     assert picture.startswith(heads[suffix])
-    assert picture == report_picture.render(Bundle(toy()), choices), "same input, same bytes"
-    assert report_picture.render(Bundle(hostile_report()), choices).startswith(heads[suffix])
+    assert picture == report_picture.render(Bundle(toy()), view), "same input, same bytes"
+    assert report_picture.render(Bundle(hostile_report()), view).startswith(heads[suffix])
 
 
 def test_exporters_are_found_by_suffix() -> None:
@@ -308,7 +310,7 @@ def test_documents_beside_the_report(tmp_path: Path, srdd: Run, monkeypatch: pyt
     bundle = gather(
         Path("report.json"), zones=Path("zones.yaml"), multipliers=Path("rin.yaml"), baseline=Path("report.json")
     )
-    page = build(bundle, Choices(), "0")[0]
+    page = build(bundle, View(), "0")[0]
     assert [zone["span"] for zone in page["zones"]["zones"]] == ["0-2", "3-5"]
     assert page["zones"]["source"].startswith("given: relative_error of output sites")
     assert max(page["multipliers"]["values"]) == 1
@@ -343,7 +345,7 @@ def test_reports_of_the_first_scripts_and_without_sums(tmp_path: Path, srdd: Run
         assert code == 0, err
     empty = make_report({"weight": [[Tally()]] * 4})
     for exporter in (report_html, report_markdown, report_csv):
-        assert exporter.render(Bundle(empty), Choices())
+        assert exporter.render(Bundle(empty), View())
 
 
 def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, srdd: Run) -> None:
@@ -358,12 +360,12 @@ def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_unknown_metric_of_csv_is_refused() -> None:
-    with pytest.raises(OptionError, match="unknown metric"):
-        report_csv.render(Bundle(toy()), Choices(metric="nonsense"))
+    with pytest.raises(SettingError, match="metric=nonsense: expected one of"):
+        report_csv.render(Bundle(toy()), View(metric="nonsense"))
 
 
 def test_a_format_nobody_knows_still_makes_a_page() -> None:
-    page = build(Bundle(hostile_report()), Choices(quant=SPEC), "0")[0]
+    page = build(Bundle(hostile_report()), View(formats=SPEC), "0")[0]
     assert page["start"]["format"] == SPEC
     assert page["overview"]["output"][SPEC]["verdict"] == "reconsider_format"
 
@@ -374,7 +376,7 @@ def test_an_impact_document_in_place_of_a_report() -> None:
     given = {"predicted_kl": 0.25, "relative_rms": 0.1}
     sites = [s.model_copy(update={"formats": {MXFP4: Measurement(given=given)}}) for s in report.sites]
     settings = report.settings.model_copy(update={"formats": [MXFP4]})
-    page = build(Bundle(report.model_copy(update={"sites": sites, "settings": settings})), Choices(), "0")[0]
+    page = build(Bundle(report.model_copy(update={"sites": sites, "settings": settings})), View(), "0")[0]
     assert page["start"]["metric"] == "predicted_kl"
     assert set(page["values"][MXFP4]["predicted_kl"]) == {0.25}
     assert page["overview"]["output"][MXFP4]["verdict"] == "unknown"

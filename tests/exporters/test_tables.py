@@ -10,7 +10,7 @@ import pytest
 from builders import N, impact_settings, make_report, tally
 from rich.table import Table
 
-from srdd.analysis.costs import POINT_NAMES
+from srdd.analysis.costs import MODE_NAMES
 from srdd.analysis.rankings import agreement
 from srdd.cli import console
 from srdd.core.metrics import BY_NAME, RANKED, significant
@@ -139,9 +139,9 @@ def _impact() -> Impact:
             module=f"m{i}",
             role="q_proj",
             format="mxfp4:even",
-            output_error=dict.fromkeys(POINT_NAMES, small),
+            output_error=dict.fromkeys(MODE_NAMES, small),
             interaction=0.0,
-            predicted_kl=dict.fromkeys(POINT_NAMES, Estimate(value=i * 1e-6)),
+            predicted_kl=dict.fromkeys(MODE_NAMES, Estimate(value=i * 1e-6)),
         )
         for i in (1, 2, 3)
     ]

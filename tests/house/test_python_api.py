@@ -14,9 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import srdd
 from srdd import kernels
-from srdd.analysis.advice import advise
-from srdd.analysis.comparison.changes import any_metric, compare, drift
-from srdd.analysis.comparison.gate import check
+from srdd.analysis import advise, check, compare, drift
+from srdd.analysis.comparison.changes import any_metric
 from srdd.core.formats import parse, parse_list
 from srdd.core.tally import FIELDS
 from srdd.documents.rin import Schedule, load
@@ -200,7 +199,7 @@ def test_the_readme_block_on_reports_runs(
     model: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(from srdd.analysis.advice.*?)```", readme, re.S)
+    (block,) = re.findall(r"```python\n(from srdd\.analysis import.*?)```", readme, re.S)
     monkeypatch.chdir(tmp_path)
     report = srdd.scan(model, IDS)
     names: dict[str, Any] = {"report": report, "base": report}
@@ -220,9 +219,9 @@ REPORT = make_report({"weight": [[tally(0.2)], [tally(0.3)]]})
         (lambda: advise(REPORT, "weight", "nvfp4"), "the report has mxfp4:even"),
         (lambda: compare(REPORT, REPORT, "weight", "nvfp4", "sqnr_db"), "the report has mxfp4:even"),
         (lambda: compare(REPORT, REPORT, "output", "mxfp4", "sqnr_db"), "the report has weight"),
-        (lambda: compare(REPORT, REPORT, "weight", "mxfp4", "sqnr"), "unknown metric 'sqnr'"),
+        (lambda: compare(REPORT, REPORT, "weight", "mxfp4", "sqnr"), "metric=sqnr: expected one of: sqnr_db"),
         (lambda: drift([REPORT], "weight", "mxfp4", "sqnr_db"), "needs two or more"),
-        (lambda: check(REPORT, None), "compares with a baseline"),
+        (lambda: check(REPORT, None), "baseline: missing; limits compare with it"),
         (lambda: REPORT.layers[0].formats["mxfp4:even"].value("sqnr"), "unknown metric 'sqnr'"),
         (lambda: REPORT.layers[0].formats["mxfp4:even"].error("sqnr"), "unknown metric 'sqnr'"),
         (lambda: save(REPORT, "report.csv"), "cannot tell the format"),

@@ -2,8 +2,8 @@
 
 Not here: which reports may be compared and the standard errors of changes (pairing.py), verdicts (gate.py), tables.
 A change is new minus base in the metric's own unit. A zone's value is the mean over its layers, each counting the same;
-its standard error is the jackknife of that mean, so that layers that rise and fall together are not taken for many
-independent ones.
+its standard error is the jackknife of that mean, so that layers that rise and fall together do not count as
+independent.
 
 Worked number: SQNR of two layers 20 and 20 dB before, 20 and 17 dB after: changes -3 (layer 1, first) and 0; the zone
 "0-1" changed by -1.5. Three reports with 20, 19, 18 dB drift by -1 dB a report.
@@ -18,14 +18,14 @@ from statistics import fmean
 from typing import TypeVar
 
 from srdd.analysis.comparison.pairing import Pair, pairs, within_noise
-from srdd.analysis.series import choose_kinds, choose_specs
+from srdd.analysis.series import choose_kinds, choose_spec
 from srdd.core.layers import span, thirds
 from srdd.core.metrics import RANKED, Metric
 from srdd.core.uncertainty import jackknife
 from srdd.documents.comparison import Comparison, Difference, Drift, DriftTable
 from srdd.documents.report import Report
 from srdd.documents.schema import KINDS, Kind
-from srdd.errors import OptionError
+from srdd.errors import ReportError, SettingError
 
 _ROUNDING = 1e-9  # smaller numbers are left over from float64 sums and shown as 0
 _Row = TypeVar("_Row", Difference, Drift)
@@ -33,7 +33,7 @@ _Row = TypeVar("_Row", Difference, Drift)
 
 @dataclass(frozen=True)
 class _Group:
-    """Members whose mean is looked at; a layer is a group of one."""
+    """Pairs whose mean is compared; a layer is a group of one."""
 
     name: str
     layers: list[int]
@@ -67,24 +67,24 @@ def compare(
 ) -> Comparison:
     """The differences of one metric. `zones` maps names to layers; by default thirds of the depth.
 
-    Call `comparability.comparable` first: reports of other models or texts are not refused here. Raises OptionError for
-    a kind, format or metric that a report has not.
+    Call `comparability.comparable` first: reports of other models or texts are not refused here. Raises SettingError
+    for a kind, format or metric that a report has not, ReportError for reports with nothing in common.
     """
     spec, new_spec = _spec_of(base, kind, spec), _spec_of(new, kind, new_spec or spec)
     return compare_pairs(pairs(base, new, kind, spec, new_spec), _metric_of(metric), zones)
 
 
 def compare_pairs(
-    found: Sequence[Pair], metric: Metric, zones: Mapping[str, Sequence[int]] | None = None
+    paired: Sequence[Pair], metric: Metric, zones: Mapping[str, Sequence[int]] | None = None
 ) -> Comparison:
-    """As `compare`, for pairs that are at hand: merging layers takes longer than any metric of them."""
-    if not found:
-        raise OptionError("the two reports have no layer and no site in common; compare two scans of one model")
-    layers, outside, groups = _grouped(found, zones)
+    """As `compare`, for pairs already made: merging layers takes longer than computing any metric of them."""
+    if not paired:
+        raise ReportError("the two reports have no layer and no site in common; compare two scans of one model")
+    layers, outside, groups = _grouped(paired, zones)
     return Comparison(
-        kind=found[0].kind,
-        base_format=found[0].spec,
-        new_format=found[0].new_spec,
+        kind=paired[0].kind,
+        base_format=paired[0].spec,
+        new_format=paired[0].new_spec,
         metric=metric.name,
         unit=metric.unit,
         layers=_sorted([_difference(group, metric) for group in layers]),
@@ -101,9 +101,9 @@ def drift(
     *,
     zones: Mapping[str, Sequence[int]] | None = None,
 ) -> DriftTable:
-    """The drift of one metric over reports in the order given, two or more of them. Raises OptionError as `compare`."""
+    """The drift of one metric over reports in the order given, two or more of them. Raises as `compare`."""
     if len(reports) < 2:
-        raise OptionError(f"{len(reports)} report(s): a drift needs two or more")
+        raise SettingError("reports", len(reports), "a drift needs two or more")
     metric, specs = _metric_of(metric), {_spec_of(report, kind, spec) for report in reports}
     spec = specs.pop()
     steps = [_grouped(pairs(reports[0], report, kind, spec), zones) for report in reports]
@@ -117,10 +117,10 @@ def drift(
 
 
 def _spec_of(report: Report, kind: Kind, spec: str) -> str:
-    """The format's name as the report has it, "mxfp4:even" for "mxfp4". Raises OptionError."""
+    """The format's name as the report has it, "mxfp4:even" for "mxfp4". Raises SettingError."""
     if kind not in KINDS or kind not in choose_kinds(report, kind):
-        raise OptionError(f"kind of site {kind!r}: expected one of {', '.join(KINDS)}")
-    return choose_specs(report, spec)[0]
+        raise SettingError("kind", kind, f"expected one of {', '.join(KINDS)}")
+    return choose_spec(report, spec)
 
 
 def _metric_of(metric: Metric | str) -> Metric:
@@ -128,24 +128,24 @@ def _metric_of(metric: Metric | str) -> Metric:
 
 
 def any_metric(name: str) -> Metric:
-    """A metric by name, with or without a better side. Raises OptionError."""
+    """A metric by name, with or without a better side. Raises SettingError."""
     if name not in RANKED:
-        raise OptionError(f"unknown metric {name!r}; expected one of: {', '.join(RANKED)}")
+        raise SettingError("metric", name, f"expected one of: {', '.join(RANKED)}")
     return RANKED[name]
 
 
 def _grouped(
-    found: Sequence[Pair], zones: Mapping[str, Sequence[int]] | None
+    paired: Sequence[Pair], zones: Mapping[str, Sequence[int]] | None
 ) -> tuple[list[_Group], list[_Group], list[_Group]]:
-    """Layers, sites outside them, and zones. Raises OptionError for a zone that holds no layer."""
-    by_layer = {pair.layer: pair for pair in found if pair.layer is not None}
+    """Layers, sites outside them, and zones. Raises SettingError for a zone that holds no layer."""
+    by_layer = {pair.layer: pair for pair in paired if pair.layer is not None}
     layers = [_Group(pair.name, [layer], [pair]) for layer, pair in by_layer.items()]
-    outside = [_Group(pair.name, [], [pair]) for pair in found if pair.layer is None]
+    outside = [_Group(pair.name, [], [pair]) for pair in paired if pair.layer is None]
     groups = []
     for name, wanted in (thirds(list(by_layer)) if zones is None else zones).items():
         held = [layer for layer in wanted if layer in by_layer]
         if not held:
-            raise OptionError(f"--zones: {name} holds no layer; compared are {span(list(by_layer)) or 'none'}")
+            raise SettingError("zones", name, f"holds no layer; compared are {span(list(by_layer)) or 'none'}")
         groups.append(
             _Group(f"{name} ({span(held)})" if name != span(held) else name, held, [by_layer[i] for i in held])
         )
@@ -208,11 +208,11 @@ def _sorted(rows: list[_Row]) -> list[_Row]:
 
 
 def error_notes(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
-    """Every ERROR a report warns of (NaN or infinite values), with the report's name, each once."""
-    found = [
+    """Every ERROR that a report warns of (NaN or infinite values), with the report's name, each once."""
+    texts = [
         f"{name}: {text}"
         for name, report in zip(names, reports, strict=True)
         for text in report.warnings
         if text.startswith("ERROR")
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(texts))

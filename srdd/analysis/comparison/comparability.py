@@ -1,4 +1,4 @@
-"""Whether two reports may be compared: what must agree, and what may differ and is said.
+"""Whether two reports may be compared: what must agree, and what may differ but is mentioned.
 
 Not here: pairs of measurements (pairing.py). What must agree is the model (architecture, layers, parameters: a later
 checkpoint of a training run is the same model), the calibration, the sites and the format with its scale rule. Ids,
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from srdd.core.layers import span
 from srdd.documents.schema import KINDS, Calibration, Kind, other_model, same_sequences
-from srdd.errors import ReportError
+from srdd.errors import ReportError, setting
 
 if TYPE_CHECKING:
     from srdd.documents.report import Report
@@ -44,7 +44,8 @@ def comparable(
             if kind not in _kinds(report):
                 has = ", ".join(kind for kind in KINDS if kind in _kinds(report))
                 raise ReportError(
-                    f"site set differs: the {which} report has no {kind} sites, only {has}; choose with --site"
+                    f"site set differs: the {which} report has no {kind} sites, only {has}; choose with "
+                    f"{setting('kind')}"
                 )
     if any(kind != "weight" for kind in wanted):
         version_0 = is_version_0(base) or is_version_0(new)
@@ -73,7 +74,7 @@ def _models(base: Report, new: Report, allow: bool) -> list[str]:
         if not allow:
             raise ReportError(
                 f"another model: {field} differs (base {base.model.id}: {a}, new {new.model.id}: {b}); "
-                "--allow-different-model compares them anyway"
+                f"{setting('allow_different_model')} compares them anyway"
             )
         notes.append(f"{field} differs: {a} and {b}")
     if base.model.id != new.model.id:
@@ -101,7 +102,7 @@ def _calibrations(a: Calibration | None, b: Calibration | None, allow: bool, ver
         raise ReportError(f"calibration differs: seq_len is {a.seq_len} in the base and {b.seq_len} in the new report")
     raise ReportError(
         f"calibration differs: tokens_sha256 is {_short(a)} in the base and {_short(b)} in the new report; "
-        "scan both with the same --data, --samples, --seq-len and --seed"
+        f"scan both with the same {setting('data')}, {setting('samples')}, {setting('seq_len')} and {setting('seed')}"
     )
 
 
@@ -120,10 +121,10 @@ def _formats(base: Sequence[str], new: Sequence[str], specs: Sequence[str] | Non
                 a, b = (twin, spec) if which == "base" else (spec, twin)
                 raise ReportError(
                     f"scale rule differs: {a} in the base and {b} in the new report; "
-                    "scan with the same rule, or use `srdd compare --across quant`"
+                    f"scan with the same rule, or use `srdd compare` with {setting('across_quant')}"
                 )
             raise ReportError(
-                f"formats differ: the {which} report has no {spec} ({', '.join(mine)}); choose with --quant"
+                f"formats differ: the {which} report has no {spec} ({', '.join(mine)}); choose with {setting('spec')}"
             )
 
 

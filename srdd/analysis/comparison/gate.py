@@ -1,10 +1,10 @@
 """The gate: a report held to limits beside a baseline, and to floors without one; the verdict follows from data alone.
 
-Not here: what limits are (policy.py), whether two reports may be compared (pairing.py), printing. A limit is checked on
-every decoder layer and on every site outside the layers (lm_head), or by module on every site, for each kind of site
-and format it holds for; a value that the baseline has and the new report lacks fails; what the baseline lacks is held
-to nothing, and that is said. A gain beyond a factor passes but is flagged: an error halved between two checkpoints is
-more often the wrong file than a gain.
+Not here: what limits are (limits.py), whether two reports may be compared (comparability.py), printing. A limit is
+checked on every decoder layer and on every site outside the layers (lm_head), or by module on every site, for each kind
+of site and format it holds for. A value that the baseline has and the new report lacks fails; a value that the baseline
+lacks is held to nothing, and that is said. A gain beyond a factor passes but is flagged: an error halved between two
+checkpoints is more often the wrong file than a gain.
 
 Worked number: "sqnr_db=-0.5" with 19.0 dB in the baseline of layer 7 and 16.0 dB now: bound 18.5, failed, named.
 """
@@ -22,22 +22,24 @@ from srdd.core.formats import parse
 from srdd.core.layers import layer_numbers
 from srdd.core.metrics import Metric, as_error
 from srdd.core.verdicts import violates
-from srdd.documents.check import Case, Finding, Verdict
+from srdd.documents.check import Case, CheckResult, Finding
 from srdd.documents.report import Report
 from srdd.documents.schema import KINDS, Kind
-from srdd.errors import OptionError
+from srdd.errors import ReportError, SettingError, setting
 
 
 def check(
     new: Report, baseline: Report | None, policy: Policy | None = None, *, allow_different_model: bool = False
-) -> Verdict:
+) -> CheckResult:
     """Hold `new` to the policy, by default the built-in limits, which need a baseline.
 
-    Raises OptionError for limits that match nothing, ReportError for what differs.
+    Raises SettingError for limits without a baseline, ReportError for what differs and for limits that match nothing.
     """
     policy = Policy(limits=DEFAULTS, are_defaults=True) if policy is None else policy
+    if not policy.limits and not policy.floors:
+        raise SettingError("policy", None, f"nothing was checked: give limits with {setting('baseline')}, or floors")
     if policy.limits and baseline is None:
-        raise OptionError("a limit compares with a baseline: give --baseline, or use --floor for absolute bounds")
+        raise SettingError("baseline", None, f"missing; limits compare with it, a {setting('floor')} needs none")
     notes: list[str] = []
     cases: list[Case] = []
     compared = _Pairs(baseline or new, new, policy.by)
@@ -45,17 +47,18 @@ def check(
         assert baseline is not None
         kinds, specs = _chosen(limit, baseline)
         notes += comparable(baseline, new, kinds, specs, allow_different_model=allow_different_model)
-        made, said = _cases(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
-        cases, notes = cases + made, notes + said
+        more, untested = _cases(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
+        cases, notes = cases + more, notes + untested
     alone = _Pairs(new, new, policy.by)
     for floor in policy.floors:
         kinds, specs = _chosen(floor, new)
-        made, said = _cases(floor, alone, kinds, specs, policy, optional=False)
-        cases, notes = cases + made, notes + said
+        more, untested = _cases(floor, alone, kinds, specs, policy, optional=False)
+        cases, notes = cases + more, notes + untested
     if not cases:
-        raise OptionError("nothing was checked: give --limit with --baseline, or --floor")
+        names = ", ".join(limit.metric for limit in policy.limits)
+        raise ReportError(f"nothing was checked: the baseline has none of {names}")
     problems = [text for text in new.warnings if text.startswith("ERROR")]
-    return Verdict(
+    return CheckResult(
         passed=not problems and all(case.passed for case in cases),
         baseline=None if baseline is None else baseline.model.id,
         new=new.model.id,
@@ -67,17 +70,17 @@ def check(
 
 
 def _chosen(limit: Limit | Floor, report: Report) -> tuple[list[Kind], list[str]]:
-    """The kinds and formats of a report that a limit holds for. Raises OptionError when it has none of them."""
+    """The kinds and formats of a report that a limit holds for. Raises ReportError when it has none of them."""
     present = [kind for kind in KINDS if any(site.kind == kind for site in report.sites)]
     kinds = [kind for kind in present if limit.site in (None, kind)]
     if not kinds:
-        raise OptionError(f"{limit.text}: the report has {', '.join(present) or 'no sites'}")
+        raise ReportError(f"{limit.text}: the report has {', '.join(present) or 'no sites'}")
     known = report.settings.formats
     if limit.quant is None:
         return kinds, list(known)
     spec = limit.quant if limit.quant in known else parse(limit.quant).spec
     if spec not in known:
-        raise OptionError(f"{limit.text}: the report has {', '.join(known)}, not {spec}")
+        raise ReportError(f"{limit.text}: the report has {', '.join(known)}, not {spec}")
     return kinds, [spec]
 
 
@@ -105,10 +108,10 @@ def _cases(
 ) -> tuple[list[Case], list[str]]:
     """One case per kind and format in which the metric is measured, and notes of where it is not.
 
-    Raises OptionError when it is measured nowhere and the limit is not `optional`.
+    Raises ReportError when it is measured nowhere and the limit is not `optional`.
     """
     wanted = None if limit.layers is None else set(layer_numbers(limit.layers, "layers"))
-    found: list[Case] = []
+    cases: list[Case] = []
     notes: list[str] = []
     which = "this report" if isinstance(limit, Floor) else "the baseline"
     for kind in kinds:
@@ -116,15 +119,15 @@ def _cases(
             members = [p for p in compared.of(kind, spec) if wanted is None or p.layer in wanted]
             findings = [f for p in members if (f := _finding(limit, p, policy)) is not None]
             if findings:
-                found.append(_case(limit, kind, spec, findings))
+                cases.append(_case(limit, kind, spec, findings))
             unknown = [p.name for p in members if math.isnan(p.values(limit.metric)[0])]
             if unknown:
                 names = ", ".join(unknown[:8]) + (" ..." if len(unknown) > 8 else "")
                 notes.append(f"not held to {limit.text}, {which} has no {limit.metric}: {kind} {spec} {names}")
-    if not found and not optional:
+    if not cases and not optional:
         where = f"layers {limit.layers}" if limit.layers else "any layer or site"
-        raise OptionError(f"{limit.text} matches nothing: {limit.metric} is not known for {where} of {which}")
-    return found, notes
+        raise ReportError(f"{limit.text} matches nothing: {limit.metric} is not known for {where} of {which}")
+    return cases, notes
 
 
 def _case(limit: Limit | Floor, kind: Kind, spec: str, findings: Sequence[Finding]) -> Case:

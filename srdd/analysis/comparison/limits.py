@@ -1,7 +1,7 @@
 """Limits as small objects: how much worse than a baseline a metric may get, and floors that hold without one.
 
-Not here: policies of them and how they are written (policy.py), reports and verdicts (gate.py). Which way is worse
-follows from the metric. Ratios are meant as stored: deadzone_ratio 0.01 is one percentage point, relative_error 5% is
+Not here: policies and how they are written (policy.py), reports and verdicts (gate.py). Which way is worse follows from
+the metric. Ratios are given as they are stored: deadzone_ratio 0.01 is one percentage point, relative_error 5% is
 1.05 times the baseline.
 
 Worked number: 0.5 of sqnr_db allows 18.5 dB where the baseline has 19; 5% of relative_error 0.105 where it has 0.1.

@@ -1,9 +1,9 @@
 """Two reports side by side: which measurement of one belongs to which of the other, and the error of its change.
 
-Not here: whether they may be compared (comparability.py), tables of differences (compare.py) and limits (gate.py).
+Not here: whether they may be compared (comparability.py), tables of differences (changes.py) and limits (gate.py).
 
 The error of a change is that of the difference, not of two numbers: both reports saw the same sequences, and a hard
-text is hard for both. So the same sequence is left out of both (jackknife of the difference, see uncertainty.py).
+text is hard for both. So the same sequence is left out of both (jackknife of the difference, srdd.core.uncertainty).
 Worked number: relative errors of two equal sequences 0.3, 0.5 before and 0.4, 0.6 after are 0.4 and 0.5, each with
 standard error 0.1. The change is +0.1 in either sequence: its error is 0, where sqrt(0.1^2 + 0.1^2) would say 0.14.
 """
@@ -84,12 +84,15 @@ def pairs(
 
 def _measured(report: Report, kind: Kind, spec: str, by: By) -> dict[tuple[int | None, str], Measurement]:
     if by == "module":
-        found = [s for s in report.sites if s.kind == kind and spec in s.formats]
-        return {(site.layer, site.name): site.formats[spec] for site in found}
+        return {
+            (site.layer, site.name): site.formats[spec]
+            for site in report.sites
+            if site.kind == kind and spec in site.formats
+        }
     sites = [
-        s.model_copy(update={"formats": {spec: s.formats[spec]}})
-        for s in report.sites
-        if s.kind == kind and spec in s.formats
+        site.model_copy(update={"formats": {spec: site.formats[spec]}})
+        for site in report.sites
+        if site.kind == kind and spec in site.formats
     ]
     rows: dict[tuple[int | None, str], Measurement] = {
         (row.layer, f"layer {row.layer}"): row.formats[spec] for row in layer_rows(sites)

@@ -1,7 +1,7 @@
-"""Policies: the limits and floors a check holds a report to, from a TOML file or from options.
+"""Policies: the limits and floors that a check holds a report to, from a TOML file or from short texts.
 
-Not here: what a limit means (limits.py), reports and verdicts (gate.py). On the command line the sign says again which
-way is worse, so that a slip is refused rather than obeyed.
+Not here: what a limit means (limits.py), reports and verdicts (gate.py). In a text the sign repeats which way is worse,
+so that a slip is refused rather than obeyed.
 
 Worked number: "sqnr_db=-0.5" allows 18.5 dB where the baseline has 19, "relative_error=+5%" 0.105 where it has 0.1.
 """
@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from srdd.analysis.comparison.limits import Floor, Limit, Scope, amount_of
 from srdd.core.metrics import choose_metric
-from srdd.errors import OptionError
+from srdd.documents.schema import KINDS
+from srdd.errors import ReportError, SettingError, SrddError, setting
 
 IMPLAUSIBLE_GAIN = 2.0  # an error halved (6 dB) between two checkpoints is more often the wrong file than a gain
 
@@ -33,103 +34,111 @@ class Policy:
     are_defaults: bool = field(default=False, compare=False)
 
 
-def load(path: str | Path) -> Policy:
-    """A policy from TOML: [[limit]] and [[floor]] tables, implausible_gain, by. Raises OptionError in one line."""
+def load_policy(path: str | Path) -> Policy:
+    """A policy from TOML: [[limit]] and [[floor]] tables, implausible_gain, by. Raises ReportError in one line."""
     import tomllib
 
     path = Path(path)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise OptionError(
-            f"no policy at {path}; write [[limit]] and [[floor]] tables there, or use --limit and --floor"
+        raise ReportError(
+            f"no policy at {path}; write [[limit]] and [[floor]] tables there, or use {setting('limit')} and "
+            f"{setting('floor')}"
         ) from None
     except UnicodeDecodeError:
-        raise OptionError(f"cannot read the policy {path}: it is no UTF-8 text, expected TOML") from None
+        raise ReportError(f"cannot read the policy {path}: it is no UTF-8 text, expected TOML") from None
     except OSError as problem:
-        raise OptionError(f"cannot read the policy {path}: {problem.strerror}") from problem
+        raise ReportError(f"cannot read the policy {path}: {problem.strerror}") from problem
     except ValueError as problem:
-        raise OptionError(f"cannot read the policy {path}: {problem}") from problem
+        raise ReportError(f"cannot read the policy {path}: {problem}") from problem
     known = ("limit", "floor", "implausible_gain", "by")
     unknown = [key for key in document if key not in known]
     if unknown:
-        raise OptionError(f"{path}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
-    policy = Policy(
-        limits=tuple(_tables(document, "limit", Limit, path)),
-        floors=tuple(_tables(document, "floor", Floor, path)),
-        implausible_gain=check_gain(document.get("implausible_gain", IMPLAUSIBLE_GAIN), f"{path}: implausible_gain"),
-        by=check_by(document.get("by", "layer"), f"{path}: by"),
-    )
+        raise ReportError(f"{path}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
+    try:
+        policy = Policy(
+            limits=tuple(_tables(document, "limit", Limit)),
+            floors=tuple(_tables(document, "floor", Floor)),
+            implausible_gain=check_gain(document.get("implausible_gain", IMPLAUSIBLE_GAIN)),
+            by=check_by(document.get("by", "layer")),
+        )
+    except SrddError as problem:
+        raise ReportError(f"{path}: {problem}") from None
     if not policy.limits and not policy.floors:
-        raise OptionError(f"{path} holds neither a [[limit]] nor a [[floor]]")
+        raise ReportError(f"{path} holds neither a [[limit]] nor a [[floor]]")
     return policy
 
 
-def check_by(value: object, place: str) -> Literal["layer", "module"]:
-    """Raises OptionError for anything but layer and module."""
-    if value == "layer" or value == "module":
-        return value
-    raise OptionError(f"{place} {value!r}: expected layer or module")
+def check_by(by: object) -> Literal["layer", "module"]:
+    """What limits are checked on. Raises SettingError for anything but layer and module."""
+    if by == "layer" or by == "module":
+        return by
+    raise SettingError("by", repr(by), "expected layer or module")
 
 
-def parse_limit(text: str, scope: Scope) -> Limit:
-    """ "sqnr_db=-0.5" or "relative_error=+5%". Raises OptionError, also for a sign that says better, not worse."""
-    option = f"--limit {text}"
-    name, amount = _halves(text, option, "sqnr_db=-0.5 or relative_error=+5%")
-    up = choose_metric(name).better == "up"
-    value, percent = _number(amount, option)
-    if value and (value > 0) == up:
-        way, sign = ("fall", "-") if up else ("rise", "+")
-        raise OptionError(f"{option}: {name} is worse when it {way}s; expected {name}={sign}{amount.lstrip('+-')}")
-    worse = f"{100 * abs(value)}%" if percent else abs(value)
-    return _build(Limit, {"metric": name, "max_worse": worse, **scope.model_dump()}, option)
+def parse_limit(limit: str, scope: Scope) -> Limit:
+    """ "sqnr_db=-0.5" or "relative_error=+5%". Raises SettingError, also for a sign that says better, not worse."""
+    try:
+        name, amount = _halves(limit, "sqnr_db=-0.5 or relative_error=+5%")
+        up = choose_metric(name).better == "up"
+        value, percent = amount_of(amount)
+        if value and (value > 0) == up:
+            way, sign = ("fall", "-") if up else ("rise", "+")
+            raise ValueError(f"{name} is worse when it {way}s; expected {name}={sign}{amount.lstrip('+-')}")
+        worse = f"{100 * abs(value)}%" if percent else abs(value)
+        return _build(Limit, {"metric": name, "max_worse": worse, **scope.model_dump()})
+    except (ValueError, SrddError) as problem:
+        raise SettingError("limit", limit, str(problem)) from None
 
 
-def parse_floor(text: str, scope: Scope) -> Floor:
-    """ "sqnr_db=15"; for a metric that is worse when it rises it is the largest value. Raises OptionError."""
-    option = f"--floor {text}"
-    name, value = _halves(text, option, "sqnr_db=15 or relative_error=15%")
-    _number(value, option)
-    return _build(Floor, {"metric": name, "value": value, **scope.model_dump()}, option)
+def parse_floor(floor: str, scope: Scope) -> Floor:
+    """ "sqnr_db=15"; for a metric that is worse when it rises it is the largest value. Raises SettingError."""
+    try:
+        name, value = _halves(floor, "sqnr_db=15 or relative_error=15%")
+        choose_metric(name)
+        amount_of(value)
+        return _build(Floor, {"metric": name, "value": value, **scope.model_dump()})
+    except (ValueError, SrddError) as problem:
+        raise SettingError("floor", floor, str(problem)) from None
 
 
-def check_gain(value: Any, place: str) -> float:
-    """The factor beyond which a gain is implausible. Raises OptionError unless it is above 1."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 < value < math.inf:
-        raise OptionError(f"{place} {value!r}: expected a factor above 1, e.g. {IMPLAUSIBLE_GAIN:g}")
-    return float(value)
+def check_gain(implausible_gain: object) -> float:
+    """The factor beyond which a gain is implausible. Raises SettingError unless it is above 1."""
+    gain = implausible_gain
+    if not isinstance(gain, int | float) or isinstance(gain, bool) or not 1 < gain < math.inf:
+        raise SettingError("implausible_gain", repr(gain), f"expected a factor above 1, e.g. {IMPLAUSIBLE_GAIN:g}")
+    return float(gain)
 
 
-def _halves(text: str, option: str, example: str) -> tuple[str, str]:
+def _halves(text: str, example: str) -> tuple[str, str]:
+    """Name and value around the "=". Raises ValueError."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not name or not value:
-        raise OptionError(f"{option} not understood; expected e.g. {example}")
-    choose_metric(name)
+        raise ValueError(f"not understood; expected e.g. {example}")
     return name, value
-
-
-def _number(text: str, option: str) -> tuple[float, bool]:
-    try:
-        return amount_of(text)
-    except ValueError as problem:
-        raise OptionError(f"{option}: {problem}") from None
 
 
 _Scoped = TypeVar("_Scoped", Limit, Floor)
 
 
-def _tables(document: dict[str, Any], key: str, of: type[_Scoped], path: Path) -> list[_Scoped]:
+def _tables(document: dict[str, Any], key: str, of: type[_Scoped]) -> list[_Scoped]:
     rows = document.get(key, [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise OptionError(f"{path}: {key} is no table; write [[{key}]]")
-    return [_build(of, row, f"{path}: [[{key}]] {place}") for place, row in enumerate(rows, 1)]
+        raise ReportError(f"{key} is no table; write [[{key}]]")
+    made = []
+    for place, row in enumerate(rows, 1):
+        try:
+            made.append(_build(of, row))
+        except SrddError as problem:
+            raise ReportError(f"[[{key}]] {place}: {problem}") from None
+    return made
 
 
-def _build(of: type[_Scoped], values: dict[str, Any], place: str) -> _Scoped:
+def _build(of: type[_Scoped], values: dict[str, Any]) -> _Scoped:
+    """A limit or floor. Raises ReportError for keys and values that make none, and what the values are wrong in."""
     try:
         return of.model_validate(values)
-    except OptionError as problem:
-        raise OptionError(f"{place}: {problem}") from None
     except ValidationError as problem:
         first = problem.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""
@@ -138,15 +147,15 @@ def _build(of: type[_Scoped], values: dict[str, Any], place: str) -> _Scoped:
             "extra_forbidden": f"unknown key {key!r}; known: {known}",
             "missing": f"key {key!r} is missing; known: {known}",
         }.get(first["type"], f"{first['msg'].removeprefix('Value error, ')}")
-        raise OptionError(f"{place}: {text}") from None
+        raise ReportError(text) from None
 
 
-def scope_of(site: str | None, quant: str | None, layers: str | None) -> Scope:
-    """Where the options of a command line hold. Raises OptionError."""
+def scope_of(kind: str | None, spec: str | None, layers: str | None) -> Scope:
+    """Where a limit holds, from texts. Raises SettingError."""
     try:
-        return Scope(site=site, quant=quant, layers=layers)  # type: ignore[arg-type]  # the validator knows plurals
-    except ValidationError as problem:
-        raise OptionError(problem.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return Scope(site=kind, quant=spec, layers=layers)  # type: ignore[arg-type]  # the validator knows plurals
+    except ValidationError:
+        raise SettingError("kind", kind, f"expected {', '.join(KINDS)}") from None
 
 
 # What holds when nothing is said: half a decibel, a twentieth of the error, a percentage point.

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from srdd.documents.check import Verdict
+from srdd.documents.check import CheckResult
 from srdd.exporters.check.text import failure_text, implausible_text, worst_text
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def render(verdict: Verdict) -> str:
+def render(verdict: CheckResult) -> str:
     """The document, with the XML declaration."""
     failed = sum(not case.passed for case in verdict.cases) + len(verdict.problems)
     count = len(verdict.cases) + len(verdict.problems)

@@ -5,11 +5,11 @@ Not here: verdicts. Worked number: a failed check starts with a heading that say
 
 from __future__ import annotations
 
-from srdd.documents.check import Verdict
+from srdd.documents.check import CheckResult
 from srdd.exporters.check.text import closest_text, failures, implausible_text, limit_text
 
 
-def render(verdict: Verdict) -> str:
+def render(verdict: CheckResult) -> str:
     """Heading, failures, then a table of every case."""
     word = "passed" if verdict.passed else "FAILED"
     against = f" against {_cell(verdict.baseline)}" if verdict.baseline else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from srdd.analysis.costs import POINT_NAMES, groups, linears, main_point
+from srdd.analysis.costs import MODE_NAMES, groups, linears, main_mode
 from srdd.documents.impact import Estimate, Impact
 
 COSTLIEST = 30
@@ -19,7 +19,7 @@ def costs(document: Impact | None) -> dict[str, Any] | None:
     if document is None:
         return None
     data = document.model_dump(mode="json", include={"reference", "whole", "layers", "warnings"})
-    data["point"] = POINT_NAMES[main_point(document)]
+    data["point"] = MODE_NAMES[main_mode(document)]
     data["linears"] = [part for spec in document.settings.formats if (part := _linears(document, spec))]
     data["groups"] = [part for spec in document.group_swaps if (part := _groups(document, spec))]
     return data
@@ -38,9 +38,9 @@ def _linears(document: Impact, spec: str) -> dict[str, Any] | None:
         "rows": [
             {
                 "module": row.module,
-                "errors": [_estimate(row.output_error.get(point)) for point in POINT_NAMES],
+                "errors": [_estimate(row.output_error.get(point)) for point in MODE_NAMES],
                 "interaction": row.interaction,
-                "kl": [_estimate(row.predicted_kl.get(point)) for point in POINT_NAMES],
+                "kl": [_estimate(row.predicted_kl.get(point)) for point in MODE_NAMES],
             }
             for row in rows
         ],

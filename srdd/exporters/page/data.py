@@ -14,38 +14,38 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from srdd.analysis.bundle import Bundle, Choices
+from srdd.analysis.bundle import Bundle, View
 from srdd.analysis.causes import noise_shares
 from srdd.analysis.facts import facts, warnings
 from srdd.analysis.overview import (
     KIND_TITLES,
     FoundZones,
-    bits_of,
     main_metric,
     overview,
     zones_of,
 )
-from srdd.analysis.series import choose_kind, choose_kinds, choose_specs, series_of
-from srdd.analysis.strategies import Choices as StrategyChoices
-from srdd.analysis.strategies import plan
+from srdd.analysis.series import choose_kind, choose_kinds, choose_spec, series_of
+from srdd.analysis.strategies import StrategyOptions, apply_strategy
+from srdd.core.formats import bits_per_value
 from srdd.core.gaussian import gaussian
 from srdd.core.metrics import BY_NAME, MAIN, RANKED, choose_metric
 from srdd.core.tally import FIELDS
 from srdd.documents.report import Report
 from srdd.documents.schema import Kind, Layer
 from srdd.errors import OptionError, ReportError
+from srdd.exporters.next_steps import next_steps
 from srdd.exporters.page.columns import columns, error_columns, error_of, number, tallies, value_of
 from srdd.exporters.page.costs import costs
 from srdd.exporters.page.noise import experiment_data, probe_data
 from srdd.exporters.page.sites import heatmap_cells, outliers, site_columns
 
 
-def build(bundle: Bundle, choices: Choices, srdd_version: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def build(bundle: Bundle, view: View, srdd_version: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The page's data, and the sums behind it, which a page needs only when somebody asks for them."""
     report = bundle.report
-    kind, spec = choose_kind(report, choices.site), choose_specs(report, choices.quant)[0]
+    kind, spec = choose_kind(report, view.kind), choose_spec(report, view.formats)
     kinds = choose_kinds(report, None)
-    metric = choose_metric(choices.metric).name if choices.metric else None
+    metric = choose_metric(view.metric).name if view.metric else None
     rows = {k: [layer for layer in report.layers if layer.kind == k] for k in kinds}
     metric = metric or main_metric([x for x in rows[kind] if spec in x.formats], spec)
     zones = zones_of(bundle, kind, spec, metric)
@@ -56,14 +56,14 @@ def build(bundle: Bundle, choices: Choices, srdd_version: str) -> tuple[dict[str
         "document": "srdd-page",
         "schema_version": 1,
         "srdd": srdd_version,
-        "title": choices.title or f"srdd: {report.model.id}",
+        "title": view.title or f"srdd: {report.model.id}",
         "model": report.model.model_dump(),
         "facts": facts(report),
         "warnings": warnings(bundle, kinds),
         "start": {"kind": kind, "format": spec, "metric": metric},
         "kinds": [{"name": k, "title": KIND_TITLES[k]} for k in kinds],
         "formats": [
-            {"spec": s, "bits": bits_of(s), "gaussian": {n: number(v) for n, v in (gaussian(s) or {}).items()}}
+            {"spec": s, "bits": bits_per_value(s), "gaussian": {n: number(v) for n, v in (gaussian(s) or {}).items()}}
             for s in formats
         ],
         "metrics": [
@@ -114,7 +114,7 @@ def _overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None) -
         "worst": rows,
         "flagged": len(found.advice.flagged) if found.advice else 0,
         "sure": found.sure,
-        "steps": [asdict(step) for step in found.steps],
+        "steps": [asdict(step) for step in next_steps(bundle, found)],
         "formats": candidates,
     }
 
@@ -168,7 +168,9 @@ def _multipliers(bundle: Bundle, kind: Kind, spec: str, metric: str) -> dict[str
         }
     sites = [site for site in bundle.report.sites if site.kind == kind]
     try:
-        found = plan(series_of(sites, bundle.report, kind, spec, RANKED[metric]), "variable", StrategyChoices())
+        found = apply_strategy(
+            series_of(sites, bundle.report, kind, spec, RANKED[metric]), "variable", StrategyOptions()
+        )
     except (OptionError, ReportError):
         return None
     source = f"strategy variable: {metric} of {kind} sites under {spec}, each layer's over the mean"

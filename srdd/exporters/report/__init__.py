@@ -1,7 +1,7 @@
 """One file per output: `render(document, ...) -> str | bytes`. No arithmetic, no disk.
 
 Exporters of scan reports are found by looking through this folder: a module that declares REPORT_SUFFIXES renders
-`(Bundle, Choices)` to a file with one of those suffixes, and USES names the options that mean something to it.
+`(Bundle, View)` to a file with one of those suffixes, and USES names the options that mean something to it.
 Adding one is adding its file. Worked number: ".html" is found in report_html.py, ".pdf" in report_picture.py.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from srdd.errors import OptionError
 
 if TYPE_CHECKING:
-    from srdd.analysis.bundle import Bundle, Choices
+    from srdd.analysis.bundle import Bundle, View
 
 
 class ReportExporter(Protocol):
@@ -23,7 +23,7 @@ class ReportExporter(Protocol):
     REPORT_SUFFIXES: tuple[str, ...]
     USES: frozenset[str]
 
-    def render(self, bundle: Bundle, choices: Choices) -> str | bytes: ...
+    def render(self, bundle: Bundle, view: View) -> str | bytes: ...
 
 
 def report_exporters() -> dict[str, ReportExporter]:

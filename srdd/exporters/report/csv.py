@@ -14,23 +14,23 @@ import csv
 import io
 import math
 
-from srdd.analysis.bundle import Bundle, Choices
+from srdd.analysis.bundle import Bundle, View
 from srdd.analysis.series import choose_kinds, choose_specs
 from srdd.core.metrics import METRICS
 
 REPORT_SUFFIXES = (".csv",)
-USES = frozenset({"metric", "site", "quant"})
+USES = frozenset({"metric", "kind", "formats"})
 COLUMNS = ("site", "layer", "role", "module", "format", "metric", "value", "standard_error")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def render(bundle: Bundle, choices: Choices) -> str:
+def render(bundle: Bundle, view: View) -> str:
     """The table. Raises OptionError for a kind, format or metric that the report lacks."""
     from srdd.analysis.comparison.changes import any_metric
 
     report = bundle.report
-    kinds, specs = choose_kinds(report, choices.site), choose_specs(report, choices.quant)
-    wanted = [metric.name for metric in METRICS] if choices.metric is None else [any_metric(choices.metric).name]
+    kinds, specs = choose_kinds(report, view.kind), choose_specs(report, view.formats)
+    wanted = [metric.name for metric in METRICS] if view.metric is None else [any_metric(view.metric).name]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)

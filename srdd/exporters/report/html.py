@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from srdd.analysis.bundle import Bundle, Choices
+from srdd.analysis.bundle import Bundle, View
 from srdd.errors import MissingExtraError
 from srdd.exporters.page.data import build
 
 REPORT_SUFFIXES = (".html", ".htm")
 USES = frozenset(
-    {"title", "metric", "site", "quant", "impact", "zones", "multipliers", "baseline", "probe", "experiment"}
+    {"title", "metric", "kind", "formats", "impact", "zones", "multipliers", "baseline", "probe", "experiment"}
 )
 # in the order in which they are read; main.js starts the page, Plotly follows, ready.js draws
 SCRIPTS = (
@@ -48,11 +48,11 @@ SCRIPTS = (
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}  # U+2028, U+2029 and all beyond ASCII: json does it
 
 
-def render(bundle: Bundle, choices: Choices) -> str:
+def render(bundle: Bundle, view: View) -> str:
     """The page. Raises MissingExtraError without plotly. Same input, same text."""
     from importlib.metadata import version
 
-    data, sums = build(bundle, choices, version("srdd"))
+    data, sums = build(bundle, view, version("srdd"))
     report = packed(bundle.source)
     data["report_missing"] = report.why_not
     scripts = [*(_part(name) for name in SCRIPTS), _plotly(), _part("ready.js")]

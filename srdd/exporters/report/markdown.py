@@ -11,8 +11,8 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from srdd.analysis.bundle import Bundle, Choices
-from srdd.analysis.costs import POINT_NAMES, groups, linears, main_point
+from srdd.analysis.bundle import Bundle, View
+from srdd.analysis.costs import MODE_NAMES, groups, linears, main_mode
 from srdd.analysis.facts import facts, unsaid, warnings
 from srdd.analysis.overview import KIND_TITLES, Overview, main_metric, overview, zones_of
 from srdd.analysis.series import choose_kind, choose_kinds, choose_specs
@@ -22,10 +22,11 @@ from srdd.documents.impact import Estimate, Impact
 from srdd.documents.probe import Probe
 from srdd.documents.report import Report
 from srdd.documents.schema import Kind, Measurement
+from srdd.exporters.next_steps import next_steps
 from srdd.exporters.wording import conditions, limit_of, loss_of, measured_loss, unit_of
 
 REPORT_SUFFIXES = (".md",)
-USES = frozenset({"title", "metric", "site", "quant", "impact", "zones", "baseline", "probe", "experiment"})
+USES = frozenset({"title", "metric", "kind", "formats", "impact", "zones", "baseline", "probe", "experiment"})
 _COSTLIEST = 10
 _TITLES = {"sqnr_db": "SQNR dB", "relative_error": "rel. error %"} | {
     "deadzone_ratio": "zeroed %",
@@ -33,19 +34,19 @@ _TITLES = {"sqnr_db": "SQNR dB", "relative_error": "rel. error %"} | {
 }
 
 
-def render(bundle: Bundle, choices: Choices) -> str:
+def render(bundle: Bundle, view: View) -> str:
     """The document. Raises OptionError for a kind, format or metric that the report lacks."""
     report = bundle.report
-    kind, specs = choose_kind(report, choices.site), choose_specs(report, choices.quant)
+    kind, specs = choose_kind(report, view.kind), choose_specs(report, view.formats)
     layers = [layer for layer in report.layers if layer.kind == kind and specs[0] in layer.formats]
-    metric = choose_metric(choices.metric).name if choices.metric else main_metric(layers, specs[0])
+    metric = choose_metric(view.metric).name if view.metric else main_metric(layers, specs[0])
     found = overview(bundle, kind, specs[0], zones_of(bundle, kind, specs[0], metric))
-    lines = [f"# {text(choices.title or f'srdd: {report.model.id}')}", ""]
+    lines = [f"# {text(view.title or f'srdd: {report.model.id}')}", ""]
     lines += [f"**{text(found.headline)}.** {text(found.sentence)}", ""]
     lines += _worst(found)
     lines += ["**How sure.**", "", *(f"- {text(said)}" for said in found.sure), ""]
     lines += ["**What next.**", ""]
-    for place, step in enumerate(found.steps, 1):
+    for place, step in enumerate(next_steps(bundle, found), 1):
         lines.append(f"{place}. {text(step.why)}" + (f" `{step.command}`" if step.command else ""))
     told = warnings(bundle, choose_kinds(report, None))
     lines += ["", "**Before you trust a number.**", "", *(f"- {text(said)}" for said in told), ""] if told else [""]
@@ -55,7 +56,7 @@ def render(bundle: Bundle, choices: Choices) -> str:
     lines += _comparisons(bundle.experiment, report)
     lines += _folded("Formats of this report", _formats(found))
     lines += _folded("The scan", _table(["", ""], [[label, value] for label, value in facts(report)]))
-    for other in choose_kinds(report, choices.site):
+    for other in choose_kinds(report, view.kind):
         for spec in specs:
             title = f"Layers: {KIND_TITLES[other]}, {spec}"
             lines += _folded(title, _layers(report, bundle.baseline, other, spec))
@@ -108,7 +109,7 @@ def _costs(bundle: Bundle) -> list[str]:
     rows = [
         [
             row.format,
-            POINT_NAMES[row.point],
+            MODE_NAMES[row.point],
             f"{row.loss.value:.3f}",
             f"{100 * row.loss_change.value:.1f}",
             _estimate(row.kl),
@@ -129,9 +130,9 @@ def _linears(impact: Impact | None) -> list[str]:
         cells = [
             [
                 row.module,
-                *(f"{100 * row.output_error[p].value:.1f}" if p in row.output_error else "-" for p in POINT_NAMES),
+                *(f"{100 * row.output_error[p].value:.1f}" if p in row.output_error else "-" for p in MODE_NAMES),
                 f"{row.interaction:+.2f}",
-                *(_estimate(row.predicted_kl.get(p)) for p in POINT_NAMES),
+                *(_estimate(row.predicted_kl.get(p)) for p in MODE_NAMES),
             ]
             for row in rows
         ]
@@ -140,7 +141,7 @@ def _linears(impact: Impact | None) -> list[str]:
             lines += _folded(f"Linears, {spec}: the {len(rows)} costliest of {of}, by {by}", _table(headings, cells))
     for spec in impact.group_swaps:
         found, of = groups(impact, spec, _COSTLIEST)
-        title = f"Fusion groups, {spec} {POINT_NAMES[main_point(impact)]}: the {len(found)} costliest of {of}"
+        title = f"Fusion groups, {spec} {MODE_NAMES[main_mode(impact)]}: the {len(found)} costliest of {of}"
         cells = [[row.name, _estimate(row.measured), _or_dash(row.predicted, ".4f")] for row in found]
         if cells:
             lines += _folded(title, _table(["group", "measured KL", "sum of its Linears' predictions"], cells))

@@ -16,7 +16,7 @@ import warnings as python_warnings
 from collections.abc import Callable
 from typing import Any
 
-from srdd.analysis.bundle import Bundle, Choices
+from srdd.analysis.bundle import Bundle, View
 from srdd.analysis.overview import KIND_TITLES, main_metric, zones_of
 from srdd.analysis.series import choose_kind, choose_specs
 from srdd.core.gaussian import gaussian
@@ -26,7 +26,7 @@ from srdd.documents.summary import merge_measurements
 from srdd.errors import MissingExtraError, OptionError, ReportError
 
 REPORT_SUFFIXES = (".png", ".svg", ".pdf")
-USES = frozenset({"figure", "title", "metric", "site", "quant", "zones", "baseline"})
+USES = frozenset({"figure", "title", "metric", "kind", "formats", "zones", "baseline"})
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00")
 _DASHES = ("-", ":", (0, (7, 2)), "-.", (0, (9, 2, 2, 2)), "-")
 _MARKERS = ("o", "s", "D", "^", "x", "*")
@@ -42,13 +42,13 @@ _SETTINGS = {
 }
 
 
-def render(bundle: Bundle, choices: Choices) -> bytes:
+def render(bundle: Bundle, view: View) -> bytes:
     """The picture. Raises OptionError, ReportError where there is nothing to draw, MissingExtraError."""
-    name = choices.figure or "profile"
+    name = view.figure or "profile"
     draw, needs = FIGURES.get(name, (None, frozenset()))
     if draw is None:
         raise OptionError(f"--figure {name}: expected one of {', '.join(FIGURES)}")
-    for option, given in (("zones", bundle.zones), ("baseline", bundle.baseline), ("metric", choices.metric)):
+    for option, given in (("zones", bundle.zones), ("baseline", bundle.baseline), ("metric", view.metric)):
         if given is not None and option not in needs:
             users = ", ".join(other for other, (_, uses) in FIGURES.items() if option in uses)
             raise OptionError(f"--{option} has no effect on --figure {name} (only on {users}); leave it out")
@@ -68,13 +68,13 @@ def render(bundle: Bundle, choices: Choices) -> bytes:
         ".svg": {"Date": None},
         ".pdf": {"CreationDate": None},
     }
-    suffix = choices.suffix or ".png"
+    suffix = view.suffix or ".png"
     out = io.BytesIO()
     with matplotlib.rc_context(_SETTINGS), python_warnings.catch_warnings():
         python_warnings.filterwarnings("ignore", message="Glyph")  # a name in a script the font lacks
         figure = Figure(figsize=(8, 4.2))
         canvases[suffix](figure)
-        draw(figure, _Subject(bundle, choices))
+        draw(figure, _Subject(bundle, view))
         figure.savefig(out, format=suffix[1:], dpi=200, metadata=undated[suffix])
     return out.getvalue()
 
@@ -82,17 +82,17 @@ def render(bundle: Bundle, choices: Choices) -> bytes:
 class _Subject:
     """What is drawn: the kind, formats and metric chosen, and the layers that have them."""
 
-    def __init__(self, bundle: Bundle, choices: Choices) -> None:
+    def __init__(self, bundle: Bundle, view: View) -> None:
         self.bundle = bundle
-        self.kind: Kind = choose_kind(bundle.report, choices.site)
-        self.specs = choose_specs(bundle.report, choices.quant)
+        self.kind: Kind = choose_kind(bundle.report, view.kind)
+        self.specs = choose_specs(bundle.report, view.formats)
         self.layers = [layer for layer in bundle.report.layers if layer.kind == self.kind]
         self.specs = [spec for spec in self.specs if any(spec in layer.formats for layer in self.layers)]
         if not self.specs:
             raise ReportError(f"the report has no layer with {self.kind} sites; scan with --sites {self.kind}")
         held = [layer for layer in self.layers if self.specs[0] in layer.formats]
-        self.metric: Metric = choose_metric(choices.metric or main_metric(held, self.specs[0]))
-        self.title = choices.title
+        self.metric: Metric = choose_metric(view.metric or main_metric(held, self.specs[0]))
+        self.title = view.title
 
     def title_of(self, what: str) -> str:
         return self.title or f"{what}\n{_short(self.bundle.report.model.id)}"

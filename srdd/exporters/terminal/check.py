@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from srdd.documents.check import Verdict
+    from srdd.documents.check import CheckResult
 
 
 _SHOWN = 10  # failures a case; all of them are in --json and --junit
 
 
-def show(out: Console, verdict: Verdict) -> None:
+def show(out: Console, verdict: CheckResult) -> None:
     """Every limit with what came closest, then each regression in a sentence."""
     from rich.markup import escape
     from rich.table import Table

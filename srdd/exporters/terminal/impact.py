@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from srdd.analysis.costs import POINT_NAMES, groups, linears, main_point
+from srdd.analysis.costs import MODE_NAMES, groups, linears, main_mode
 from srdd.core.metrics import significant
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _whole(out: Console, document: Impact) -> None:
     for row in document.whole:
         table.add_row(
             row.format,
-            POINT_NAMES[row.point],
+            MODE_NAMES[row.point],
             f"{row.loss.value:.3f}",
             _number(row.loss_change, 1, 100),
             f"{row.perplexity:.2f}",
@@ -60,7 +60,7 @@ def _whole(out: Console, document: Impact) -> None:
     out.print(table)
     for row in document.whole:
         if row.no_effect:
-            out.print(f"[yellow]no effect:[/yellow] {row.format}, {POINT_NAMES[row.point]} changed nothing at all")
+            out.print(f"[yellow]no effect:[/yellow] {row.format}, {MODE_NAMES[row.point]} changed nothing at all")
         parts = [
             f"{name} {value:.2f}"
             for name, value in (("measured", row.additivity), ("predicted", row.additivity_predicted))
@@ -68,13 +68,13 @@ def _whole(out: Console, document: Impact) -> None:
         ]
         if parts:
             added = f"single layers add up to {', '.join(parts)} of the KL of all"
-            out.print(f"{row.format} {POINT_NAMES[row.point]}: {added}")
+            out.print(f"{row.format} {MODE_NAMES[row.point]}: {added}")
 
 
 def _layers(out: Console, rows: list[LayerImpact]) -> None:
     if not rows:
         return
-    what = f"{rows[0].format} {POINT_NAMES[rows[0].point]}"
+    what = f"{rows[0].format} {MODE_NAMES[rows[0].point]}"
     title = f"Layers, {what}: relative error of the output, and KL of this layer alone"
     table = Table(title=title, title_justify="left", padding=(0, 1, 0, 0))
     columns = {
@@ -105,8 +105,8 @@ def _linears(out: Console, document: Impact, top: int) -> None:
         for heading in ("module", "output error % W", "A", "W+A", "interaction", "predicted KL W", "A", "W+A"):
             table.add_column(heading, justify="left" if heading == "module" else "right")
         for row in rows:
-            errors = [f"{100 * row.output_error[p].value:.1f}" for p in POINT_NAMES]
-            kls = [significant(row.predicted_kl[p].value) if p in row.predicted_kl else "-" for p in POINT_NAMES]
+            errors = [f"{100 * row.output_error[p].value:.1f}" for p in MODE_NAMES]
+            kls = [significant(row.predicted_kl[p].value) if p in row.predicted_kl else "-" for p in MODE_NAMES]
             table.add_row(escape(row.module), *errors, f"{row.interaction:+.2f}", *kls)
         out.print(table)
 
@@ -114,7 +114,7 @@ def _linears(out: Console, document: Impact, top: int) -> None:
 def _groups(out: Console, document: Impact, top: int) -> None:
     for spec in document.group_swaps:
         rows, _ = groups(document, spec, top)
-        point = POINT_NAMES[main_point(document)]
+        point = MODE_NAMES[main_mode(document)]
         title = f"Fusion groups, {spec} {point}: the {len(rows)} costliest when quantized alone"
         table = Table(title=title, title_justify="left")
         for heading in ("group", "measured KL", "sum of its Linears' predictions"):

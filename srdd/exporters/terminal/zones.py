@@ -24,6 +24,7 @@ def show(out: Console, series: Series, chart: ZoneMap) -> None:
     """The table of zones, what the cuts are worth, and a bar per layer in its zone's colour."""
     from rich.table import Table
 
+    from srdd.analysis.zones import stability_grade
     from srdd.core.metrics import MAIN, RANKED
 
     others = [name for name in MAIN if name in chart.zones[0].metrics and name != series.metric.name]
@@ -50,8 +51,9 @@ def show(out: Console, series: Series, chart: ZoneMap) -> None:
     if chart.provenance.scheme == "auto" and len(chart.zones) == 1:
         out.print("One zone: the layers differ no more than noise would.")
     for cut in chart.cuts:
-        firm = "firm" if cut.stability >= 0.9 else "fair" if cut.stability >= 0.5 else "weak: do not build on it"
-        out.print(f"cut before layer {cut.before_layer}: found in {cut.stability:.0%} ({cut.method}), {firm}")
+        grade = stability_grade(cut)
+        advised = ": do not build on it" if grade == "weak" else ""
+        out.print(f"cut before layer {cut.before_layer}: found in {cut.stability:.0%} ({cut.method}), {grade}{advised}")
     _bars(out, series, chart)
 
 

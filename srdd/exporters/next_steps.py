@@ -1,7 +1,8 @@
 """What to do next about a report, each step with the command to type where srdd can do it.
 
-Not here: the verdict (advice.py, overview.py). Names come from strangers' checkpoints and a command is copied into a
-shell, so a name that is more than a name becomes a placeholder.
+Not here: the verdict (srdd.analysis.overview). Commands with flags are the language of shells, so they are composed
+here and not in the analysis. Names come from strangers' checkpoints and a command is copied into a shell, so a name
+that is more than a name becomes a placeholder.
 
 Worked number: the model "a; rm -rf ~" is typed as MODEL, a folder called llama as path/to/llama.
 """
@@ -12,10 +13,11 @@ import re
 from dataclasses import dataclass
 
 from srdd.analysis.bundle import Bundle
+from srdd.analysis.overview import Overview
 from srdd.core.layers import span
 from srdd.core.packaged_models import SHORT_NAMES
 from srdd.documents.advice import Advice
-from srdd.documents.schema import Kind, Model
+from srdd.documents.schema import Model
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Step:
     command: str | None = None
 
 
-def next_steps(bundle: Bundle, kind: Kind, spec: str, advice: Advice | None, worst_layers: list[int]) -> list[Step]:
+def next_steps(bundle: Bundle, answers: Overview) -> list[Step]:
     """In the order in which they help."""
+    kind, spec, advice = answers.kind, answers.spec, answers.advice
     model, file = _model(bundle.report.model), _typed(bundle.name, "REPORT")
     quant = f"--site {kind} --quant {spec}" if _typed(spec) == spec else f"--site {kind}"
     if bundle.report.has_errors:  # whatever else the numbers say, they say it of what is left of the tensors
@@ -41,8 +44,8 @@ def next_steps(bundle: Bundle, kind: Kind, spec: str, advice: Advice | None, wor
         steps.append(Step(f"Keep layer(s) {span(sorted(kept))} in higher precision.", f"srdd advise {file} {quant}"))
         if advice.verdict == "mixed_approach":
             steps.append(Step("Train the others with noise.", f"srdd multipliers {file} {quant} --out rin.yaml"))
-    if worst_layers:
-        steps.append(Step("Look inside the worst layer.", f"srdd show {file} --layer {worst_layers[0]}"))
+    if answers.worst:
+        steps.append(Step("Look inside the worst layer.", f"srdd show {file} --layer {answers.worst[0].layer}"))
     if bundle.impact is None:
         why = "An error of a tensor is not yet a loss of the model: measure what it costs."
         quant_of_cost = spec if _typed(spec) == spec else "FORMAT"
