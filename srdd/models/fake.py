@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from srdd import kernels
-from srdd.core.formats import BlockFormat, Rule, Scale, parse
+from srdd.core.formats import BlockFormat, parse
 from srdd.core.modes import MODES, Mode
 from srdd.errors import OptionError, SiteError
 from srdd.kernels.backend import Backend
@@ -54,7 +54,7 @@ class Quantizer:
 
     def activation(self, x: Tensor, name: str) -> Tensor:
         """An activation [sequences, ..., features]; each sequence has its own tensor scale, as in a scan."""
-        if self._two_level and x.dim() > 2:
+        if self.fmt is not None and self.fmt.has_tensor_scale and x.dim() > 2:
             return torch.stack([self._apply(part, name) for part in x])
         return self._apply(x, name)
 
@@ -73,10 +73,6 @@ class Quantizer:
         if self.kept is not None and version is not None:
             self.kept[name] = (version, q)
         return q
-
-    @property
-    def _two_level(self) -> bool:
-        return self.fmt is not None and self.fmt.scale is Scale.E4M3_FP32 and self.fmt.rule is not Rule.SINGLE_LEVEL
 
     def _apply(self, x: Tensor, name: str) -> Tensor:
         if self.fmt is None:
