@@ -16,7 +16,7 @@ time may run the model. Worked number: y = w * x with w = 0.9 -> 1.0 and x = 2 -
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -29,10 +29,11 @@ from torch import Tensor, nn
 from srdd import kernels
 from srdd.core.formats import BlockFormat, parse
 from srdd.core.modes import MODES, Mode
-from srdd.errors import OptionError, SiteError
+from srdd.errors import SettingError, SiteError, setting
 from srdd.kernels.backend import Backend
 from srdd.kernels.seeds import generator_for
 from srdd.models.modules import experts_transposed, fused_experts, is_linear, require_module
+from srdd.models.replaced_forward import Forward, ReplacedForward
 from srdd.models.straight_through import content_of, straight_through, version_of
 
 EXCLUDE = ("*lm_head*", "*embed*")  # deployment stacks keep them in high precision
@@ -90,9 +91,7 @@ class _Patched:
     parameters: tuple[str, ...]  # those that are quantized
     inputs: bool
     transposed: bool
-    before: Any  # what stood in module.__dict__["forward"], None when nothing did
     cache: dict[str, tuple[object, Tensor]] = field(default_factory=dict)  # parameter -> (its content, quantized)
-    ours: Any = None  # what stands there meanwhile
     calls: int = 0
 
 
@@ -100,9 +99,10 @@ class FakeQuantized:
     """The context manager that `fake_quantize` returns; entered once at a time."""
 
     def __init__(self, targets: Sequence[_Patched], left_out: Sequence[str], quantizer: Quantizer) -> None:
-        self._targets = tuple(targets)
+        self._targets = {target.name: target for target in targets}
         self._quantizer = quantizer
-        self._active = False
+        modules = {name: target.module for name, target in self._targets.items()}
+        self._replaced = ReplacedForward(modules, self._quantized, "fake quantized")
         # The last inputs quantized: q, k and v read the same tensor. Weak, so that nothing outlives its use.
         self._seen: dict[int, tuple[weakref.ref[Tensor], int | None, Tensor]] = {}
         self.modules = tuple(target.name for target in targets)
@@ -117,35 +117,21 @@ class FakeQuantized:
     @property
     def calls(self) -> dict[str, int]:
         """How often each module ran while quantized."""
-        return {target.name: target.calls for target in self._targets}
+        return {name: target.calls for name, target in self._targets.items()}
 
     def __enter__(self) -> FakeQuantized:
-        if self._active:
-            raise OptionError("this fake quantization is already active; leave its block before entering it again")
-        self._active = True
-        for target in self._targets:
-            target.before = target.module.__dict__.get("forward")
-            target.module.forward = target.ours = StandIn(self._forward(target, target.module.forward))
+        self._replaced.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if not self._active:
-            raise OptionError("this fake quantization is not active; enter it first")
-        if other := [t.name for t in self._targets if t.module.__dict__.get("forward") is not t.ours]:
-            raise OptionError(  # to end this one first would undo the other, whose end would then bring this one back
-                f"the forward of {other[0]} and {len(other) - 1} more was replaced inside this block and not put back; "
-                "leave the inner block first (the model is still quantized)"
-            )
-        for target in reversed(self._targets):
-            if target.before is None:
-                del target.module.__dict__["forward"]
-            else:
-                target.module.__dict__["forward"] = target.before
+        self._replaced.__exit__(kind, error, tb)
+        for target in self._targets.values():
             target.cache.clear()
         self._seen.clear()
-        self._active = False
 
-    def _forward(self, target: _Patched, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _quantized(self, name: str, original: Forward) -> Forward:
+        target = self._targets[name]
+
         def forward(*args: Any, **kwargs: Any) -> Any:
             target.calls += 1
             if target.inputs:
@@ -196,7 +182,7 @@ def _swapped(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
 
 def fake_quantize(
     model: nn.Module,
-    quant: str | BlockFormat | Quantizer,
+    spec: str | BlockFormat | Quantizer,
     mode: Mode = "both",
     *,
     modules: str | Sequence[str] | None = None,
@@ -211,24 +197,24 @@ def fake_quantize(
     for an unknown mode; FormatError.
     """
     if mode not in MODES:
-        raise OptionError(f"mode {mode!r}: expected one of {', '.join(MODES)} (W4A16, W16A4, W4A4)")
-    quantizer = quant if isinstance(quant, Quantizer) else Quantizer(parse(quant), backend, seed)
+        raise SettingError("mode", mode, f"expected one of {', '.join(MODES)} (W4A16, W16A4, W4A4 in 4 bits)")
+    quantizer = spec if isinstance(spec, Quantizer) else Quantizer(parse(spec), backend, seed)
     require_module(model)
     patterns = [modules] if isinstance(modules, str) else list(modules) if modules is not None else ["*"]
     exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     candidates = {name: m for name, m in model.named_modules() if is_linear(m) or fused_experts(m)}
     wanted = [("modules", p) for p in patterns] + [("exclude", p) for p in exclude if p not in EXCLUDE]
-    for what, pattern in wanted:
+    for name, pattern in wanted:
         if not any(fnmatchcase(name, pattern) for name in candidates):
-            raise SiteError(
-                f"{what} {pattern!r} matches none of the {len(candidates)} Linears of {type(model).__name__}"
-            )
+            matched = f"none of the {len(candidates)} Linears of {type(model).__name__}"
+            raise SiteError(f"{setting(name, repr(pattern))} matches {matched}")
     chosen = {n: m for n, m in candidates.items() if any(fnmatchcase(n, p) for p in patterns)}
     left_out = [name for name in chosen if any(fnmatchcase(name, pattern) for pattern in exclude)]
     targets = [_patched(name, module, mode) for name, module in chosen.items() if name not in left_out]
     if not targets:
         some = ", ".join(left_out[:3]) + (" ..." if len(left_out) > 3 else "")
-        raise SiteError(f"every module that matches is left out by exclude: {some}" if chosen else "modules is empty")
+        found = f"every module that matches is left out by {setting('exclude')}: {some}"
+        raise SiteError(found if chosen else f"{setting('modules')} is empty")
     return FakeQuantized(targets, left_out, quantizer)
 
 
@@ -238,19 +224,4 @@ def _patched(name: str, module: nn.Module, mode: Mode) -> _Patched:
     parameters = (experts or ("weight",)) if mode != "input" else ()
     if any(parameter not in module._parameters for parameter in parameters):  # weight_norm and its kin
         raise SiteError(f"{name}: its weight is computed from other parameters; fold them into one parameter first")
-    return _Patched(name, module, parameters, mode != "weight", transposed, None)
-
-
-class StandIn:
-    """Calls `forward`. Raises OptionError when it is copied."""
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self._forward = forward
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._forward(*args, **kwargs)
-
-    def __deepcopy__(self, memo: Any) -> StandIn:
-        raise OptionError(
-            "the model is fake quantized, and a copy would compute with this model's weights; copy it outside the block"
-        )
+    return _Patched(name, module, parameters, mode != "weight", transposed)

@@ -10,8 +10,7 @@ Worked number: one pass over SmolLM2 with a visitor that runs each layer on two 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from srdd.errors import SiteError
 from srdd.models.modules import decoder_layers
+from srdd.models.replaced_forward import Forward, ReplacedForward
 from srdd.models.running import run
 
 
@@ -78,14 +78,19 @@ class LayerStack:
         self.names = list(found)
         self.layers = [modules[name] for name in self.names]
         self._beside: dict[int, int | None] = {}  # how much a layer returns beside the state; None: a bare tensor
-        self._ran: set[int] = set()  # layers that the pass at hand has run
 
     def __len__(self) -> int:
         return len(self.layers)
 
     def visit(self, token_ids: Tensor, visitor: Visitor) -> Any:
         """One forward pass in which `visitor` stands for every layer; returns what the model returns."""
-        with self._replaced(visitor):
+        index_of = {name: index for index, name in enumerate(self.names)}
+        ran: set[int] = set()  # layers that this pass has run
+
+        def visited(name: str, forward: Forward) -> Forward:
+            return self._visited(index_of[name], forward, visitor, ran)
+
+        with ReplacedForward(dict(zip(self.names, self.layers, strict=True)), visited):
             return run(self.model, token_ids)
 
     def tail(self, token_ids: Tensor, hidden: Tensor) -> Any:
@@ -98,34 +103,19 @@ class LayerStack:
 
         return self.visit(token_ids, visitor)
 
-    @contextmanager
-    def _replaced(self, visitor: Visitor) -> Iterator[None]:
-        before = [layer.__dict__.get("forward") for layer in self.layers]
-        self._ran.clear()
-        try:
-            for index, layer in enumerate(self.layers):
-                layer.forward = self._stand_in(index, layer.forward, visitor)
-            yield
-        finally:
-            for layer, forward in zip(self.layers, before, strict=True):
-                if forward is None:
-                    del layer.__dict__["forward"]
-                else:
-                    layer.__dict__["forward"] = forward
-
-    def _stand_in(self, index: int, forward: Callable[..., Any], visitor: Visitor) -> Callable[..., Any]:
-        def stand_in(*args: Any, **kwargs: Any) -> Any:
-            if index in self._ran:
+    def _visited(self, index: int, forward: Forward, visitor: Visitor, ran: set[int]) -> Forward:
+        def visit_instead(*args: Any, **kwargs: Any) -> Any:
+            if index in ran:
                 raise SiteError(
                     f"{self.names[index]} runs more than once in a pass; impact needs layers that each run once"
                 )
-            self._ran.add(index)
+            ran.add(index)
             hidden = args[0] if args else kwargs["hidden_states"]
             output = visitor(LayerCall(index, self.names[index], hidden, forward, args, kwargs))
             self._beside[index] = len(output) - 1 if isinstance(output, tuple) else None
             return output
 
-        return stand_in
+        return visit_instead
 
 
 def logits_of(output: Any) -> Tensor | None:
