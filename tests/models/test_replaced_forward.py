@@ -73,7 +73,7 @@ def test_a_model_is_not_copied_while_its_layers_are_visited(tiny_llama: Path) ->
     model = LlamaForCausalLM.from_pretrained(tiny_llama).eval()
 
     def visitor(call: LayerCall) -> object:
-        with pytest.raises(BusyError, match="the model is being measured, .* copy it outside the block"):
+        with pytest.raises(BusyError, match=r"the model is being measured, .* copy it outside the block"):
             copy.deepcopy(model)
         return call.output(call.hidden)
 
