@@ -1,16 +1,17 @@
-"""Fake quantization of a live model: its Linears compute with quantized weights, inputs, or both, until the block ends.
+"""Fake quantization of a live model: inside a block its Linears compute with quantized weights, inputs, or both.
 
     with srdd.fake_quantize(model, "mxfp4", mode="both") as handle:
         loss = model(token_ids, labels=token_ids).loss      # W4A4
     print(handle)                                            # 210 modules: 210 weights, 210 inputs; left out: lm_head
 
-Not here: speed on low-precision hardware; products run in the model's own type, which gives the error such hardware
-gives up to its accumulation order. Names in use: W4A16 is "weight", W16A4 "input", W4A4 "both".
+Not here: the speed of low-precision hardware. Products run in the model's own type, which gives the error that such
+hardware gives, except for its order of accumulation. In 4 bits "weight" is W4A16, "input" W16A4 and "both" W4A4.
 
-Gradients pass straight through (Bengio et al. 2013): backward is that of the same product with quantized operands,
+Gradients pass straight through (Bengio et al. 2013): backward is that of the same product with quantized operands, with
 rounding taken for the identity. Parameters stay where they are and get the gradients, so an optimizer may step inside
-the block. With gradient checkpointing, call backward inside the block: it runs the forward pass again. One thread at a
-time may run the model. Worked number: y = w * x with w = 0.9 -> 1.0 and x = 2 -> 2 gives y = 2, dy/dw = 2, dy/dx = 1.
+the block. With gradient checkpointing, call backward inside the block, since it runs the forward pass again. Only one
+thread at a time may run the model. Worked number: y = w * x with w = 0.9 -> 1.0 and x = 2 -> 2 gives y = 2, dy/dw = 2,
+dy/dx = 1.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Quantizer:
     fmt: BlockFormat | None
     backend: str | Backend = "auto"
     seed: int = 0
-    # Quantized weights by name, with the version they were made from; None keeps none between blocks.
+    # Quantized weights by name, with the version they were made from; None: none are kept between blocks.
     kept: dict[str, tuple[int, Tensor]] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -54,13 +55,13 @@ class Quantizer:
         return "identity" if self.fmt is None else self.fmt.spec
 
     def activation(self, x: Tensor, name: str) -> Tensor:
-        """An activation [sequences, ..., features]; each sequence has its own tensor scale, as in a scan."""
+        """An activation [sequences, ..., features], quantized; each sequence has its own tensor scale, as in a scan."""
         if self.fmt is not None and self.fmt.has_tensor_scale and x.dim() > 2:
             return torch.stack([self._apply(part, name) for part in x])
         return self._apply(x, name)
 
     def weight(self, w: Tensor, name: str, *, transposed: bool = False) -> Tensor:
-        """A weight [out, in], [in, out] when transposed, or [experts, out, in], each expert with its own scale."""
+        """A weight [out, in], [in, out] if transposed, or [experts, out, in], each expert with its own tensor scale."""
         version = version_of(w)
         known = None if self.kept is None or version is None else self.kept.get(name)
         if known is not None and known[0] == version:
@@ -83,8 +84,8 @@ class Quantizer:
 
 
 @dataclass
-class _Patched:
-    """One module while its forward is replaced."""
+class _Target:
+    """A module that is to compute quantized."""
 
     name: str
     module: nn.Module
@@ -96,14 +97,14 @@ class _Patched:
 
 
 class FakeQuantized:
-    """The context manager that `fake_quantize` returns; entered once at a time."""
+    """The context manager that `fake_quantize` returns. It can be entered again, but not twice at a time."""
 
-    def __init__(self, targets: Sequence[_Patched], left_out: Sequence[str], quantizer: Quantizer) -> None:
+    def __init__(self, targets: Sequence[_Target], left_out: Sequence[str], quantizer: Quantizer) -> None:
         self._targets = {target.name: target for target in targets}
         self._quantizer = quantizer
         modules = {name: target.module for name, target in self._targets.items()}
         self._replaced = ReplacedForward(modules, self._quantized, "fake quantized")
-        # The last inputs quantized: q, k and v read the same tensor. Weak, so that nothing outlives its use.
+        # The last input quantized: q, k and v read the same tensor. Weak, so that nothing outlives its use.
         self._seen: dict[int, tuple[weakref.ref[Tensor], int | None, Tensor]] = {}
         self.modules = tuple(target.name for target in targets)
         self.weights = sum(len(target.parameters) for target in targets)
@@ -142,7 +143,7 @@ class FakeQuantized:
         return forward
 
     def _quantize_first(
-        self, target: _Patched, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, target: _Target, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args and isinstance(args[0], Tensor):
             return (self._input(target, args[0]), *args[1:]), kwargs
@@ -151,7 +152,7 @@ class FakeQuantized:
                 return args, {**kwargs, key: self._input(target, value)}
         raise SiteError(f"{target.name}: its forward pass was given no tensor to quantize")
 
-    def _input(self, target: _Patched, x: Tensor) -> Tensor:
+    def _input(self, target: _Target, x: Tensor) -> Tensor:
         seen = self._seen.get(id(x))
         if seen is not None and seen[0]() is x and seen[1] is not None and seen[1] == version_of(x):
             return straight_through(x, seen[2])
@@ -159,7 +160,7 @@ class FakeQuantized:
         self._seen = {id(x): (weakref.ref(x), version_of(x), q)}
         return straight_through(x, q)
 
-    def _weight(self, target: _Patched, parameter: str) -> Tensor:
+    def _weight(self, target: _Target, parameter: str) -> Tensor:
         w = target.module._parameters[parameter]
         assert w is not None
         known, content = target.cache.get(parameter), content_of(w)
@@ -171,7 +172,7 @@ class FakeQuantized:
 
 @contextmanager
 def _swapped(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
-    """Attributes replaced for one call, as torch.func.functional_call does it; the parameters never move."""
+    """Replaces attributes for one call, as torch.func.functional_call does; the parameters themselves never move."""
     kept = {name: module._parameters[name] for name in tensors}
     try:
         module._parameters.update(tensors)  # type: ignore[arg-type]  # plain tensors stand in for one call
@@ -192,9 +193,9 @@ def fake_quantize(
 ) -> FakeQuantized:
     """A context manager in which the Linears, Conv1Ds and fused experts of `model` compute quantized.
 
-    `modules` and `exclude` are globs over module names (`*` crosses dots); lm_head and embeddings are left out unless
-    `exclude` says otherwise. Raises SiteError for a pattern that matches nothing, or when all is left out; OptionError
-    for an unknown mode; FormatError.
+    `spec` names the format; a Quantizer brings format, backend and seed. `modules` and `exclude` are globs over module
+    names (`*` crosses dots); lm_head and embeddings are left out unless `exclude` says otherwise. Raises FormatError,
+    SettingError for an unknown mode, and SiteError for a pattern that matches nothing or when nothing is left.
     """
     if mode not in MODES:
         raise SettingError("mode", mode, f"expected one of {', '.join(MODES)} (W4A16, W16A4, W4A4 in 4 bits)")
@@ -210,7 +211,7 @@ def fake_quantize(
             raise SiteError(f"{setting(name, repr(pattern))} matches {matched}")
     chosen = {n: m for n, m in candidates.items() if any(fnmatchcase(n, p) for p in patterns)}
     left_out = [name for name in chosen if any(fnmatchcase(name, pattern) for pattern in exclude)]
-    targets = [_patched(name, module, mode) for name, module in chosen.items() if name not in left_out]
+    targets = [_target(name, module, mode) for name, module in chosen.items() if name not in left_out]
     if not targets:
         some = ", ".join(left_out[:3]) + (" ..." if len(left_out) > 3 else "")
         found = f"every module that matches is left out by {setting('exclude')}: {some}"
@@ -218,10 +219,10 @@ def fake_quantize(
     return FakeQuantized(targets, left_out, quantizer)
 
 
-def _patched(name: str, module: nn.Module, mode: Mode) -> _Patched:
+def _target(name: str, module: nn.Module, mode: Mode) -> _Target:
     experts = fused_experts(module)
     transposed = experts_transposed(module) if experts else not isinstance(module, nn.Linear)
     parameters = (experts or ("weight",)) if mode != "input" else ()
     if any(parameter not in module._parameters for parameter in parameters):  # weight_norm and its kin
         raise SiteError(f"{name}: its weight is computed from other parameters; fold them into one parameter first")
-    return _Patched(name, module, parameters, mode != "weight", transposed)
+    return _Target(name, module, parameters, mode != "weight", transposed)

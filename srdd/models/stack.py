@@ -1,11 +1,9 @@
 """The decoder layers of a model, run one by one inside the model's own forward pass.
 
-Not here: what is measured. Instead of rebuilding a model's masks and position embeddings, each layer's forward is
-replaced for one pass: the visitor gets a `LayerCall` with everything the model passed and may run the layer on any
-hidden state, several times, before it returns the clean output. `tail` runs what comes after the last layer (norm and
-head) on a hidden state of choice by letting every layer pass its input through.
-
-Worked number: one pass over SmolLM2 with a visitor that runs each layer on two states costs three forwards' layers.
+Not here: what is measured. A model's masks and position embeddings are not rebuilt. Instead each layer's forward is
+replaced for one pass: the visitor gets a `LayerCall` with everything the model passed, and may run the layer on any
+hidden state, as often as it likes, before it returns the clean output. `tail` runs what comes after the last layer
+(norm and head) on a given hidden state by letting every layer pass its input through.
 """
 
 from __future__ import annotations
@@ -35,13 +33,13 @@ class LayerCall:
     _kwargs: dict[str, Any]
 
     def output(self, hidden: Tensor) -> Any:
-        """What the layer returns for another hidden state, in the form that the model expects."""
+        """What the layer returns for this hidden state, in the form that the model expects."""
         if self._args:
             return self._forward(hidden, *self._args[1:], **self._kwargs)
         return self._forward(**{**self._kwargs, "hidden_states": hidden})
 
     def run(self, hidden: Tensor) -> Tensor:
-        """The hidden state that the layer makes of another."""
+        """The hidden state that the layer makes of this one."""
         return first(self.output(hidden))
 
 
@@ -61,13 +59,13 @@ class LayerStack:
     """The layers of one stack in order. Raises SiteError when the model has none, or has two (encoder and decoder)."""
 
     def __init__(self, model: nn.Module) -> None:
-        found = decoder_layers(model)
-        if not found:
+        index_of = decoder_layers(model)
+        if not index_of:
             raise SiteError(
                 f"{type(model).__name__}: no decoder layers found; looked for an nn.ModuleList of alike blocks that "
                 "hold Linears"
             )
-        parents = {name.rpartition(".")[0] for name in found}
+        parents = {name.rpartition(".")[0] for name in index_of}
         if len(parents) > 1:
             raise SiteError(
                 f"{type(model).__name__} has {len(parents)} stacks of layers ({', '.join(sorted(parents))}); impact "
@@ -75,15 +73,15 @@ class LayerStack:
             )
         modules = dict(model.named_modules())
         self.model = model
-        self.names = list(found)
+        self.names = list(index_of)
         self.layers = [modules[name] for name in self.names]
-        self._beside: dict[int, int | None] = {}  # how much a layer returns beside the state; None: a bare tensor
+        self._beside: dict[int, int | None] = {}  # values a layer returns beside the state; None: a bare tensor
 
     def __len__(self) -> int:
         return len(self.layers)
 
     def visit(self, token_ids: Tensor, visitor: Visitor) -> Any:
-        """One forward pass in which `visitor` stands for every layer; returns what the model returns."""
+        """One forward pass in which `visitor` replaces every layer; returns what the model returns."""
         index_of = {name: index for index, name in enumerate(self.names)}
         ran: set[int] = set()  # layers that this pass has run
 
