@@ -92,6 +92,12 @@ class SiteError(SrddError):
     code = "site"
 
 
+class BusyError(SrddError):
+    """A model is measured or quantized already, so that it cannot be entered, left or copied now."""
+
+    code = "busy"
+
+
 class NonfiniteError(SrddError):
     """A weight, a loss or an error is NaN or infinite, so that no cost of the model is a number."""
 

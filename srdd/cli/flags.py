@@ -10,9 +10,16 @@ from __future__ import annotations
 OTHERWISE: dict[str, str] = {
     "across_quant": "--across quant",
     "factors": "--factor",
+    "find_sites": "--dry-run",  # a function, which lists the names that a model has
+    "form": "--format",
     "formats": "--quant",
-    "kind": "--site",
+    "kind": "--site",  # of a site; what an experiment measures is `measured`
+    "measured": "--kind",
     "spec": "--quant",
+    "targets": "--target",
+    "thresholds": "--threshold",
+    "tokens_per_sequence": "--rows",
+    "warmup_share": "--warmup",
 }
 
 

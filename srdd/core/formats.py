@@ -104,6 +104,11 @@ class BlockFormat:
         return _RULES[self.scale]
 
     @property
+    def has_tensor_scale(self) -> bool:
+        """True when the block scales stand under one scale of the whole tensor, which a part of it cannot know."""
+        return self.scale is Scale.E4M3_FP32 and self.rule is not Rule.SINGLE_LEVEL
+
+    @property
     def block_size(self) -> int:
         return self.block[0] * self.block[1]
 

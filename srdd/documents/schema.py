@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -257,14 +256,6 @@ def measurement(tally: Tally, sequences: list[Tally] | None = None) -> Measureme
 
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
-
-
-def weights_hash(parts: Iterable[tuple[bytes, int]]) -> str:
-    """SHA-256 over (header, file size) of every weight file, in the order of their names."""
-    digest = hashlib.sha256()
-    for header, size in parts:
-        digest.update(len(header).to_bytes(8, "little") + header + size.to_bytes(8, "little"))
-    return digest.hexdigest()
 
 
 def other_model(base: Model, new: Model) -> list[tuple[str, object, object]]:

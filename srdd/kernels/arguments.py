@@ -1,7 +1,7 @@
-"""What the kernel can be given, and one clear error for what it cannot.
+"""Checks the kernels' arguments: one clear error for everything that they cannot take.
 
-Not here: any number. Notebooks hand over lists, arrays, sparse tensors and models on "meta"; without this the first
-thing said of them would be an AttributeError from inside.
+Notebooks hand over lists, arrays, sparse tensors and models on "meta"; unchecked, they would fail with an
+AttributeError somewhere inside.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from srdd.errors import TensorError
 
 
 def formats_of(fmts: str | BlockFormat | Sequence[str | BlockFormat]) -> tuple[BlockFormat, ...]:
-    """The rows of a list of specs, or of a text such as "mxfp4,nvfp4". Raises FormatError."""
+    """The formats of a list of specs, or of a string such as "mxfp4,nvfp4". Raises FormatError."""
     if isinstance(fmts, BlockFormat):
         return (fmts,)
     return tuple(parse(fmt) for fmt in (fmts.split(",") if isinstance(fmts, str) else fmts))
 
 
 def check(
-    x: Tensor, rows: Sequence[BlockFormat], generator: torch.Generator | None, global_amax: Tensor | float | None
+    x: Tensor, formats: Sequence[BlockFormat], generator: torch.Generator | None, global_amax: Tensor | float | None
 ) -> None:
     """Raises TensorError for what cannot be quantized, drawn from or scaled by."""
     _check_tensor(x)
-    for row in rows:
-        if row.stochastic and generator is None:
-            raise TensorError(f"{row.name} rounds stochastically: pass generator=torch.Generator(...).manual_seed(...)")
-    if generator is not None and any(row.stochastic for row in rows):
+    for fmt in formats:
+        if fmt.stochastic and generator is None:
+            raise TensorError(f"{fmt.name} rounds stochastically: pass generator=torch.Generator(...).manual_seed(...)")
+    if generator is not None and any(fmt.stochastic for fmt in formats):
         if not isinstance(generator, torch.Generator):
             raise TensorError(
                 f"generator: expected a torch.Generator, found {type(generator).__name__}; e.g. "
@@ -45,7 +45,7 @@ def check(
 
 
 def check_tallies(*tallies: Tensor, fields: int) -> None:
-    """Raises TensorError for what is no tally or stack of them."""
+    """Raises TensorError for anything but tallies and stacks of them."""
     for tally in tallies:
         if not isinstance(tally, Tensor) or not tally.dim() or tally.shape[-1] != fields:
             found = f"shape {tuple(tally.shape)}" if isinstance(tally, Tensor) else type(tally).__name__

@@ -1,6 +1,6 @@
-"""The choice of a backend: by name, or by what repays compiling on this device; and running what was chosen.
+"""Chooses a backend, by name or by whether compiling repays itself on this device, and runs what was chosen.
 
-Not here: the contract (`srdd.kernels`) and arithmetic (reference.py, expression.py).
+Not here: the contract (`srdd.kernels`), engines (fused.py) and arithmetic (reference.py, expression.py).
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import torch
 from torch import Tensor
 
 from srdd.core.formats import BlockFormat
-from srdd.errors import BackendError
+from srdd.errors import BackendError, setting
 from srdd.kernels import fused
-from srdd.kernels.precision import home, plain_dtype
+from srdd.kernels.precision import float64_device, plain_dtype
 
 NAMES = ("reference", "eager", "fused")
-# Elements times formats from which compiling is repaid, for one compiled graph and for each of its formats. Measured on
-# a CPU: cold, it takes 10 s and 10 s a format, against 1/0.02 - 1/0.5 = 48 s saved on a billion. Reckoned for a GPU:
-# eager moves some 700 bytes an element, so at 2 TB/s a billion takes 0.35 s.
+# Elements times formats that repay compiling: this many for the graph, and as many again for each of its formats.
+# Measured on a CPU: a cold compilation takes 10 s and 10 s a format, and saves 1/0.02 - 1/0.5 = 48 s on a billion.
+# Estimated for a GPU: eager moves some 700 bytes an element, so at 2 TB/s a billion takes 0.35 s.
 REPAYS = {"cpu": 200_000_000, "cuda": 20_000_000_000}
 _fallback: list[str] = []  # why compilation failed in this process; at most one entry
 
 
 @dataclass(frozen=True)
 class Backend:
-    """The choice, and one sentence why. `strict`: named by the caller, so a failure is an error, not a fallback."""
+    """The choice and one sentence why. `strict`: the caller named it, so a failure is an error and not a fallback."""
 
     name: str
     reason: str
@@ -39,7 +39,7 @@ class Backend:
 
 
 def fallback_reason() -> str | None:
-    """Why `fused`, chosen by `auto`, fell back to `eager` in this process; None when it did not."""
+    """Why `fused`, chosen by "auto", fell back to `eager` in this process; None when it did not."""
     return _fallback[0] if _fallback else None
 
 
@@ -50,13 +50,14 @@ def choose(
     formats: Sequence[str | BlockFormat] = (),
     device: torch.device | str = "cpu",
 ) -> Backend:
-    """Turn a name or "auto" into a backend. `elements` is all that will be measured, None when it is not known.
+    """Turn a name or "auto" into a backend. `elements` counts all that will be measured; None when it is not known.
 
     Raises BackendError for an unknown name, and for "fused" where it cannot compile. "auto" never raises.
     """
     where = torch.device(device)
-    if name == "reference" and home(where) != where:
-        raise BackendError(f"backend reference computes in float64, which {device} has not; take --backend eager")
+    if name == "reference" and float64_device(where) != where:
+        eager = setting("backend", "eager")
+        raise BackendError(f"backend reference computes in float64, which {device} has not; take {eager}")
     if name in ("reference", "eager"):
         return Backend(name, "asked for by name")
     if name not in ("auto", "fused"):
@@ -64,7 +65,7 @@ def choose(
     missing = _missing(where)
     if name == "fused":
         if missing:
-            raise BackendError(f"backend fused cannot run: {missing}; or take --backend eager")
+            raise BackendError(f"backend fused cannot run: {missing}; or take {setting('backend', 'eager')}")
         return Backend("fused", "asked for by name")
     lost = "same numbers, about thirty times slower" if where.type == "cpu" else "same numbers, slower"
     if missing:
@@ -81,14 +82,15 @@ def choose(
     return Backend("fused", f"{amount} repay compiling", strict=False)
 
 
-def _resolve(backend: str | Backend, x: Tensor, rows: tuple[BlockFormat, ...]) -> Backend:
+def resolve(backend: str | Backend, x: Tensor, formats: tuple[BlockFormat, ...]) -> Backend:
+    """The backend for one call; a choice made before passes through."""
     if isinstance(backend, Backend):
         return backend
-    return choose(backend, elements=x.numel(), formats=rows, device=x.device)
+    return choose(backend, elements=x.numel(), formats=formats, device=x.device)
 
 
-def _run(chosen: Backend, work: Callable[[fused.Engine], Tensor], generator: torch.Generator | None) -> Tensor:
-    """Run fused or eager; when compilation fails under `auto`, say so once and go on with eager."""
+def run(chosen: Backend, work: Callable[[fused.Engine], Tensor], generator: torch.Generator | None) -> Tensor:
+    """Run fused or eager. When compiling fails under "auto", keep the reason and go on with eager."""
     if chosen.name == "eager" or (_fallback and not chosen.strict):
         return _plainly(work, fused.EAGER)
     state = None if generator is None else generator.get_state()
@@ -129,5 +131,5 @@ def _missing(device: torch.device) -> str | None:
 
 @cache
 def _is_on_path(program: str, path: str | None) -> bool:
-    """Remembered: looking costs 0.1 ms, a tenth of a small measurement."""
+    """Cached: looking costs 0.1 ms, a tenth of a small measurement."""
     return shutil.which(program, path=path) is not None

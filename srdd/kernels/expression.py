@@ -1,12 +1,12 @@
 """The numbers of `reference.py` as branch-free float32 expressions over groups of blocks, for eager and compiled use.
 
-Not here: the blocks' scales (scales.py), rounding to a grid (rounding.py), shapes, padding, chunks and compilation
-(fused.py). Nothing here looks at a value to decide what to do next.
+Not here: the blocks' scales (scales.py), rounding to a grid (rounding.py), shapes and padding (tiling.py), chunks and
+compilation (fused.py). No value decides what is computed next. The numbers in comments are the steps of reference.py.
 
-A group is [K, L]: K rows of L = the block's width, 2048 elements in all. Sums run in float32 inside one group, down 64
-rows of 32 and then across, in units of its largest power of two, where nothing overflows, and leave it as float64. What
-underflows is 2^-63 of the group's largest value and below. Worked number: x = 3e38 has x^4 = 8e153, which float32 could
-not hold; in units of 2^127 it is 1.76, and its fourth power 9.7.
+A group is [K, L]: K rows of L = the block's width, 2048 elements in all. Inside a group sums run in float32, down 64
+rows of 32 and then across, in units of the group's largest power of two, where nothing overflows; they leave it as
+float64. Values below 2^-63 of the group's largest underflow. Worked number: x = 3e38 has x^4 = 8e153, which float32
+cannot hold; in units of 2^127 x is 1.76, and its fourth power 9.7.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from srdd.kernels.rounding import round_to
 from srdd.kernels.scales import block_scales
 
 GROUP = 2048  # elements
-_ROWS = 64  # of a group where it is summed, whatever the block's width: so many float32 numbers are added in a row
+_ROWS = 64  # of a group when it is summed, whatever the block's width: that many float32 numbers are added in a row
 _PACK = 256.0  # three counts of 64 rows fit one float32: 64 * (1 + 256 + 65536) < 2^24
 
 
 def largest_finite(fmts: Sequence[BlockFormat], x: Tensor) -> Tensor:
-    """The largest finite magnitude of every group [G, K, L], as nvfp4's tensor scale wants it: float32 [G]."""
+    """The largest finite magnitude of every group [G, K, L], float32 [G]: gmax of step 5 is the largest of them."""
     a = x.to(torch.float32).abs()
     return torch.where(a < math.inf, a, 0.0).amax(2).amax(1)
 
 
 def quantize(fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Tensor], noise: Tensor | None) -> Tensor:
-    """q of groups [G, K, L] in x's type, NaN in bad blocks; `fmts` is one format, `tensor_scales` as `block_scales`."""
+    """q of groups [G, K, L] in x's type, NaN in bad blocks. `fmts` holds one format, `tensor_scales` its [G, 1]."""
     (fmt,) = fmts
-    scales, _ = block_scales(fmts, x, tensor_scales)
-    f = x.to(torch.float32)
+    scales, _ = block_scales(fmts, x, tensor_scales)  # 2 to 5
+    f = x.to(torch.float32)  # 1
     good = (scales[0] > 0)[:, :, None]
     first, second = scales[1][:, :, None], scales[2][:, :, None]
     a = torch.where(good, f.abs(), 0.0)
     y = a * first if fmt.scale is Scale.E8M0 else a / first
-    q = round_to(y, a, fmt, noise) * second
-    return torch.where(good, torch.copysign(q, f), math.nan).to(x.dtype)
+    q = round_to(y, a, fmt, noise) * second  # 6; 7: where d is zero, y is too
+    return torch.where(good, torch.copysign(q, f), math.nan).to(x.dtype)  # 6: signs. 7: bad blocks
 
 
 def tallies(
     fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Tensor], noises: Sequence[Tensor | None]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """What each group of [G, K, L] leaves behind, float32 [rows, G] in its own unit, ordered as `totals` wants it.
+    """Sums of each group of [G, K, L], float32 [rows, G] in the group's own unit, in the order that `totals` expects.
 
-    Beside it, for every width of `by_width`: unit, amax and bad elements [widths, 3, G], and 1/unit of each row [G, K],
-    0 in bad blocks. Summing over groups is left to `totals`: here it would be a parallel loop for every row, dearer
-    than the work.
+    With them, for every width of `by_width`: unit, amax and bad elements [widths, 3, G], and 1/unit of each row [G, K],
+    0 in bad blocks. `totals` adds the groups up: here that would be a parallel loop for every row, slower than the work
+    itself.
     """
     parts = []
     for chosen in by_width(fmts):
@@ -69,7 +69,7 @@ def tallies(
 
 
 def by_width(fmts: Sequence[BlockFormat]) -> list[list[int]]:
-    """Which formats have blocks of the same width: they share scales of the data and every sum over x alone."""
+    """The places of formats whose blocks are equally wide: they share the group's unit and every sum over x alone."""
     widths = dict.fromkeys(fmt.block[1] for fmt in fmts)
     return [[i for i, fmt in enumerate(fmts) if fmt.block[1] == width] for width in widths]
 
@@ -78,14 +78,14 @@ def _tallies(
     fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Tensor], noises: Sequence[Tensor | None]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`tallies` for formats of one width. Works on magnitudes: only sum_x and sum_e need a sign."""
-    scales, units = block_scales(fmts, x, tensor_scales)
+    scales, units = block_scales(fmts, x, tensor_scales)  # 2 to 5
     groups, _, width = x.shape
     blocks = GROUP // (_ROWS * width)
     x, scales = x.view(groups, _ROWS, blocks, width), scales.view(-1, groups, _ROWS, blocks, 1)
-    f = x.to(torch.float32)
+    f = x.to(torch.float32)  # 1
     inverse = scales[0]
     finite = f.abs() < math.inf
-    f = torch.where(inverse > 0, f, 0.0)
+    f = torch.where(inverse > 0, f, 0.0)  # 7: a bad block enters no sum
     a = f.abs()
     xn = a * inverse
     x2 = xn * xn
@@ -95,24 +95,24 @@ def _tallies(
         first, second, noise = scales[1 + 2 * i], scales[2 + 2 * i], noises[i]
         if noise is not None:
             noise = noise.view(x.shape)
-        if fmt.scale is Scale.E8M0:
+        if fmt.scale is Scale.E8M0:  # in units of the block's scale
             y = a * first
-            q = on_grid = round_to(y, a, fmt, noise)
+            q = on_grid = round_to(y, a, fmt, noise)  # 6
             e, base = q - y, y
             clipped = y > fmt.element.max
             rescale = second * inverse  # block to group
             zero_scale = torch.zeros_like(rows[0])
-        else:
-            on_grid = round_to(a / first, a, fmt, noise)
+        else:  # in units of x, since q is rounded to float32
+            on_grid = round_to(a / first, a, fmt, noise)  # 6; 7: where d is zero, first is infinite
             q = on_grid * second
             e, base = q - a, a
-            clipped = a > first * fmt.element.max  # infinite where d is zero: nothing clips there
+            clipped = a > first * fmt.element.max  # nothing clips where d is zero
             rescale = inverse
             zero_scale = _sum(torch.where(second == 0, torch.where(a > 0, 1.0, 0.0), 0.0))
         zero = q == 0
-        at_max = torch.where(clipped, _PACK * _PACK + _PACK, _PACK * _PACK)  # what is clipped is on the maximum too
+        at_max = torch.where(clipped, _PACK * _PACK + _PACK, _PACK * _PACK)  # what is clipped is at the maximum too
         kinds = torch.where(on_grid == fmt.element.max, at_max, torch.where(zero, 1.0, 0.0))
-        # |e| / |x| is 1 where q is 0, which `totals` adds; elsewhere x is not tiny and the division safe
+        # |e| / |x| is 1 where q is 0, which `totals` adds; elsewhere x is not tiny and the division is safe
         relative = torch.where(zero, 0.0, e.abs() / base)
         en, qn = e * rescale, q * rescale
         e2 = en * en
@@ -132,10 +132,10 @@ def _tallies(
     return torch.stack(rows), units, inverse.flatten(1)
 
 
-# The rows of each width: these, then those of each format; and the power of the group's unit that each is in.
+# The rows of each width, these first, then those of each format; with the power of the group's unit each is in.
 _COMMON = {"nonzero": 0, "nonfinite": 0, "sum_x": 1, "sum_x2": 2, "sum_x4": 4, "sum_abs_x": 1}
 _EACH = {
-    "deadzone": 0,  # counts every zero of q: `totals` takes off the zeros of x
+    "deadzone": 0,  # counts every zero of q; `totals` subtracts the zeros of x
     "clipped": 0,
     "at_max": 0,
     "zero_scale": 0,
@@ -152,10 +152,10 @@ _EACH = {
 
 
 def totals(fmts: Sequence[BlockFormat], rows: Tensor, units: Tensor, tensors: int = 1) -> Tensor:
-    """float64 [tensors, formats, fields] from what `tallies` gave, summed over groups, eagerly.
+    """float64 [tensors, formats, fields]: what `tallies` returned, summed over groups, always eagerly.
 
-    The groups are those of `tensors` tensors of equal size, one after the other. `n` stays 0 and padding (zeros) counts
-    in `excluded` only: both follow from the shape.
+    The groups belong to `tensors` tensors of equal size, one after the other. `n` stays 0, and padding (zeros) counts
+    in `excluded` alone: the caller corrects both from the shape.
     """
     rows, units = to_float64(rows), to_float64(units)
     power, sources = _plan(tuple(map(tuple, by_width(fmts))), rows.device)
@@ -177,7 +177,7 @@ _NONZERO, _DEADZONE, _RELATIVE = (FIELDS.index(name) for name in ("nonzero", "de
 
 @cache
 def _plan(widths: tuple[tuple[int, ...], ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which power of its unit each row is in, and where `totals` finds each field: sums, maxima, then the rest."""
+    """The power of its unit that each row is in, and where `totals` finds each field: sums, maxima, then the rest."""
     layout = [
         (w, *row) for w, chosen in enumerate(widths) for row in (*_COMMON.items(), *[*_EACH.items()] * len(chosen))
     ]
@@ -198,10 +198,10 @@ def _plan(widths: tuple[tuple[int, ...], ...], device: torch.device) -> tuple[Te
 
 
 def _first(t: Tensor) -> tuple[int, ...]:
-    """The axes of [G, rows, blocks, L] to reduce before the rest.
+    """The axes of [G, rows, blocks, L] to reduce first.
 
-    On a CPU the rows, so that vector lanes never meet inside the long loop. On a GPU what lies in one row: down the
-    rows, threads would exchange 15 numbers for every element, and the code for an H200 be twice as long.
+    On a CPU the rows, so that vector lanes never meet inside the long loop. On a GPU everything in a row: down the
+    rows, threads would exchange 15 numbers for every element, and the code for an H200 would be twice as long.
     """
     return (1,) if t.device.type == "cpu" else (2, 3)
 
@@ -212,7 +212,7 @@ def _sum(t: Tensor) -> Tensor:
 
 
 def _counts(packed: Tensor, number: int) -> list[Tensor]:
-    """[G, rows, blocks, L] of ones, _PACKs and their squares -> as many counts [G]; unpacked half-way, before 2^24."""
+    """[G, rows, blocks, L] of ones, _PACKs and their squares -> `number` counts [G], unpacked before 2^24."""
     left = packed.sum(_first(packed)).flatten(1)
     counts = []
     for place in reversed(range(number)):

@@ -1,11 +1,11 @@
 """Runs `expression.py` over tensors of any shape, in chunks: eagerly, or compiled by torch.compile.
 
-Not here: the arithmetic (expression.py), how a tensor becomes groups (tiling.py), argument checks and the choice of
-backend (__init__.py).
+Not here: the arithmetic (expression.py), how a tensor becomes groups (tiling.py), argument checks (arguments.py) and
+the choice of a backend (backend.py).
 
-G, the number of groups, is alone dynamic, so one compilation serves every shape; at least two groups are given, because
-torch.compile treats 0 and 1 as types of their own. Padding enters no sum; n follows from the shape. Worked number: bf16
-[256, 576] is 72 groups of 64 x 32, one strip, one compiled call.
+Only G, the number of groups, is dynamic, so one compilation serves every shape. The expression always gets at least two
+groups, because torch.compile makes special cases of sizes 0 and 1. Padding enters no sum; n follows from the shape.
+Worked number: bf16 [256, 576] is 72 groups of 64 x 32, one strip, one compiled call.
 """
 
 from __future__ import annotations
@@ -19,83 +19,82 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from srdd.core.formats import BlockFormat, Rule, Scale
+from srdd.core.formats import BlockFormat
 from srdd.core.tally import FIELDS, IS_MAX
 from srdd.kernels import expression
-from srdd.kernels.precision import home
-from srdd.kernels.tiling import (
-    NATIVE,
-    as_sheets,
-    common_block,
-    from_groups,
-    strips,
-    to_groups,
-)
+from srdd.kernels.precision import float64_device
+from srdd.kernels.tiling import NATIVE, as_sheets, common_block, from_groups, strips, to_groups
 
 _N, _EXCLUDED = FIELDS.index("n"), FIELDS.index("excluded")
 _TENSOR_RANGE = 6.0 * 448.0  # nvfp4: largest E2M1 times largest E4M3
+Expression = Callable[..., Any]  # a function of expression.py; its first argument is the formats
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How the expression is run. `chunk` is in elements."""
+    """How an expression is run: eagerly, or compiled once for every set of formats."""
 
     compiled: bool
-    _functions: dict[tuple[str, tuple[BlockFormat, ...]], Callable[..., Any]] = field(default_factory=dict)
+    _bound: dict[tuple[Expression, tuple[BlockFormat, ...]], Callable[..., Any]] = field(default_factory=dict)
     _marked: set[tuple[object, ...]] = field(default_factory=set)
 
     def chunk(self, device: torch.device) -> int:
-        # Eager steps meet in a CPU's cache, and hold some twenty copies; one compiled pass needs neither, and waits for
-        # Python between chunks. On a GPU it leaves 600 MB at 2^28 elements.
+        """How many elements are given to the expression at once."""
+        # Eager steps hand their results on through a CPU's cache and hold some twenty copies; one compiled pass does
+        # neither, but waits for Python between chunks. On a GPU it leaves 600 MB at 2^28 elements.
         if device.type != "cpu":
             return 1 << 28 if self.compiled else 1 << 24
         return 1 << 24 if self.compiled else 1 << 16
 
-    def call(self, name: str, fmts: tuple[BlockFormat, ...], dynamic: Sequence[tuple[Tensor, int]], *args: Any) -> Any:
-        """Run `expression.name` with the formats bound; `dynamic` names the dimension of each tensor that varies."""
-        function = self._functions.get((name, fmts))
-        if function is None:
-            function = self._functions[name, fmts] = self._bind(name, fmts)
+    def call(
+        self, function: Expression, fmts: tuple[BlockFormat, ...], dynamic: Sequence[tuple[Tensor, int]], *args: Any
+    ) -> Any:
+        """Run a function of expression.py with the formats bound; `dynamic` names the varying axis of each tensor."""
+        bound = self._bound.get((function, fmts))
+        if bound is None:
+            bound = self._bound[function, fmts] = self._bind(function, fmts)
         if self.compiled:
-            key = (name, fmts, *((t.dtype, t.device, t.shape[1:]) for t, _ in dynamic))
+            key = (function, fmts, *((t.dtype, t.device, t.shape[1:]) for t, _ in dynamic))
             if key not in self._marked:
                 import torch._dynamo
 
                 for tensor, dim in dynamic:
                     torch._dynamo.mark_dynamic(tensor, dim)
                 with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", message="CUDA_HOME not set")  # it speaks of pow and erf
-                    result = function(*args)
+                    warnings.filterwarnings("ignore", message="CUDA_HOME not set")  # concerns pow and erf alone
+                    result = bound(*args)
                 self._marked.add(key)
                 return result
-        return function(*args)
+        return bound(*args)
 
-    def _bind(self, name: str, fmts: tuple[BlockFormat, ...]) -> Callable[..., Any]:
-        function = cast(FunctionType, getattr(expression, name))
+    def _bind(self, function: Expression, fmts: tuple[BlockFormat, ...]) -> Callable[..., Any]:
         if not self.compiled:
             return lambda *args: function(fmts, *args)
         # Dynamo counts recompilations per code object and gives up at eight: every set of formats gets its own.
-        own = FunctionType(function.__code__.replace(), function.__globals__, name, function.__defaults__)
+        given = cast(FunctionType, function)
+        own = FunctionType(given.__code__.replace(), given.__globals__, given.__name__, given.__defaults__)
 
         def bound(*args: Any) -> Any:
             return own(fmts, *args)
 
-        bound = FunctionType(bound.__code__.replace(), bound.__globals__, f"srdd_{name}", None, bound.__closure__)
-        # dynamic=False: only what `call` marks varies. Left to itself Dynamo takes the numbers of a second set of
-        # formats for changing inputs, and computes 2^-m at every element: five times slower.
+        bound = FunctionType(
+            bound.__code__.replace(), bound.__globals__, f"srdd_{given.__name__}", None, bound.__closure__
+        )
+        # dynamic=False: only what `call` marks varies. By default Dynamo takes the constants of a second set of formats
+        # for changing inputs and computes 2^-m at every element: five times slower.
         return torch.compile(bound, fullgraph=True, dynamic=False, options=_options())
 
 
 def is_compile_error(error: Exception) -> bool:
-    """Whether torch.compile failed, rather than the arithmetic: its errors have no class in common."""
+    """True when torch.compile failed, not the arithmetic; its errors share no base class, so modules tell."""
     compilers = ("torch._dynamo", "torch._inductor", "triton")
     return any(kind.__module__.startswith(compilers) for kind in type(error).__mro__)
 
 
 def _options() -> dict[str, Any]:
-    """No reassociation, no fused multiply-add: (a + m) - m must stay, and so must q where x is on the grid and e is 0.
+    """No reassociation and no fused multiply-add: (a + m) - m must survive, and e must be 0 where x is on the grid.
 
-    On CUDA, emulate_precision_casts is what keeps Triton from fusing; division is as IEEE wants it, subnormals stay.
+    On CUDA, emulate_precision_casts is what keeps Triton from fusing; division follows IEEE, subnormals are kept.
     """
     import torch._inductor
 
@@ -121,6 +120,7 @@ def quant_dequant(
     generator: torch.Generator | None,
     global_amax: Tensor | float | None,
 ) -> Tensor:
+    """What x becomes, in its shape and type."""
     noise = _draw(x, fmt, generator)
     scale = _tensor_scale(engine, x, fmt, global_amax)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -131,7 +131,7 @@ def quant_dequant(
         drawn = None if noise_sheets is None else to_groups(noise_sheets[where], fmt.block)
         spread = [_spread(scale, groups)]
         varying = [(t, 0) for t in (groups, *spread, drawn) if t is not None]
-        q = engine.call("quantize", (fmt,), varying, groups, spread, drawn)
+        q = engine.call(expression.quantize, (fmt,), varying, groups, spread, drawn)
         target[where] = from_groups(q, target[where].shape, fmt.block).to(x.dtype)
     return out
 
@@ -143,8 +143,8 @@ def measure(
     generator: torch.Generator | None,
     global_amax: Tensor | float | None,
 ) -> Tensor:
-    """float64 [formats, fields]. Formats whose blocks tile x alike, one row high, come from one reading of x."""
-    noises = [_draw(x, fmt, generator) for fmt in fmts]  # in the order given: the same seed draws the same noise
+    """float64 [formats, fields]. Formats whose blocks tile x alike, one row high, share one reading of x."""
+    noises = [_draw(x, fmt, generator) for fmt in fmts]  # in the order given, so that a seed draws the same noise
     tiles = [common_block(x, fmt, fmts) for fmt in fmts]
     results: list[Tensor | None] = [None] * len(fmts)
     for block in dict.fromkeys(tiles):
@@ -158,12 +158,12 @@ def measure(
 
 
 def measure_each(engine: Engine, x: Tensor, fmts: Sequence[BlockFormat]) -> Tensor:
-    """float64 [tensors, formats, fields] of the tensors x[0], x[1], ...; in one call where they are whole groups."""
+    """float64 [tensors, formats, fields] of the tensors x[0], x[1], ...; in one call when they fill whole groups."""
     size = x[0].numel() if len(x) else 0
     whole = size > 0 and size % expression.GROUP == 0 and x.dtype in NATIVE and size * 2 <= engine.chunk(x.device)
     if not whole or any(f.stochastic or f.block[0] > 1 or x.shape[-1] % f.block[1] for f in fmts):
         return torch.stack([measure(engine, part, fmts, None, None) for part in x])
-    results = torch.empty(len(x), len(fmts), len(FIELDS), dtype=torch.float64, device=home(x.device))
+    results = torch.empty(len(x), len(fmts), len(FIELDS), dtype=torch.float64, device=float64_device(x.device))
     step = engine.chunk(x.device) // size
     width = max(fmt.block[1] for fmt in fmts)
     for start in range(0, len(x), step):
@@ -171,17 +171,17 @@ def measure_each(engine: Engine, x: Tensor, fmts: Sequence[BlockFormat]) -> Tens
         count = groups.numel() // size
         spread = [_spread(_scale_of_each(engine, groups, fmt, count), groups) for fmt in fmts]
         varying = [(t, 0) for t in (groups, *spread)]
-        sums, units, _ = engine.call("tallies", tuple(fmts), varying, groups, spread, [None] * len(fmts))
+        sums, units, _ = engine.call(expression.tallies, tuple(fmts), varying, groups, spread, [None] * len(fmts))
         results[start : start + count] = expression.totals(fmts, sums, units, count)
     results[..., _N] = size - results[..., _EXCLUDED]
     return results
 
 
 def _scale_of_each(engine: Engine, groups: Tensor, fmt: BlockFormat, count: int) -> Tensor:
-    """s_t of `count` equal tensors, [count] float32; 1 for formats without one."""
-    if fmt.scale is Scale.E8M0 or fmt.rule is Rule.SINGLE_LEVEL:
+    """s_t of `count` tensors of equal size, [count] float32; 1 for formats without one."""
+    if not fmt.has_tensor_scale:
         return torch.ones(count, dtype=torch.float32, device=groups.device)
-    return _over_range(engine.call("largest_finite", (), [(groups, 0)], groups).view(count, -1).amax(1))
+    return _over_range(engine.call(expression.largest_finite, (), [(groups, 0)], groups).view(count, -1).amax(1))
 
 
 def _measure_tiles(
@@ -196,14 +196,14 @@ def _measure_tiles(
     sheets = as_sheets(x, block)
     noise_sheets = [None if noise is None else as_sheets(noise, block) for noise in noises]
     ragged = sheets.shape[1] % block[0] != 0 or sheets.shape[2] % block[1] != 0
-    is_max = torch.tensor(IS_MAX, device=home(x.device))
-    total = torch.zeros(len(fmts), len(FIELDS), dtype=torch.float64, device=home(x.device))
+    is_max = torch.tensor(IS_MAX, device=float64_device(x.device))
+    total = torch.zeros(len(fmts), len(FIELDS), dtype=torch.float64, device=float64_device(x.device))
     for where in strips(sheets, block, engine.chunk(x.device)):
         groups = to_groups(sheets[where], block)
         drawn = [None if noise is None else to_groups(noise[where], block) for noise in noise_sheets]
         spread = [_spread(scale, groups) for scale in scales]
         varying = [(t, 0) for t in (groups, *spread, *drawn) if t is not None]
-        rows, units, inverses = engine.call("tallies", fmts, varying, groups, spread, drawn)
+        rows, units, inverses = engine.call(expression.tallies, fmts, varying, groups, spread, drawn)
         part = expression.totals(fmts, rows, units)[0]
         if ragged:  # the compiled sum cannot tell padding from data in a bad block
             real = to_groups(torch.ones_like(sheets[where], dtype=torch.float32), block).sum(2)
@@ -222,23 +222,23 @@ def _draw(x: Tensor, fmt: BlockFormat, generator: torch.Generator | None) -> Ten
 def _tensor_scale(engine: Engine, x: Tensor, fmt: BlockFormat, global_amax: Tensor | float | None) -> Tensor:
     """s_t of a two-level format, 0-d float32; 1 where there is none. The same operations as the reference's."""
     one = torch.ones((), dtype=torch.float32, device=x.device)
-    if fmt.scale is Scale.E8M0 or fmt.rule is Rule.SINGLE_LEVEL:
+    if not fmt.has_tensor_scale:
         return one
     if global_amax is None:
         largest = one * 0
         sheets = as_sheets(x, fmt.block)
         for where in strips(sheets, fmt.block, engine.chunk(x.device)):
             groups = to_groups(sheets[where], fmt.block)
-            largest = torch.maximum(largest, engine.call("largest_finite", (), [(groups, 0)], groups).amax())
+            largest = torch.maximum(largest, engine.call(expression.largest_finite, (), [(groups, 0)], groups).amax())
     else:
         largest = torch.as_tensor(global_amax, device=x.device).to(torch.float32).reshape(())
     return _over_range(largest)
 
 
 def _over_range(largest: Tensor) -> Tensor:
-    return largest / torch.full_like(largest, _TENSOR_RANGE)  # by a tensor: see reference.py
+    return largest / torch.full_like(largest, _TENSOR_RANGE)  # by a tensor: see _two_level_scale in reference.py
 
 
 def _spread(scale: Tensor, groups: Tensor) -> Tensor:
-    """A tensor scale for every group, [G, 1]; from one number, or from one for each of several equal tensors."""
+    """A tensor scale for every group, [G, 1]: from one number, or from one number for each of several tensors."""
     return scale.reshape(-1).repeat_interleave(groups.shape[0] // scale.numel())[:, None].contiguous()

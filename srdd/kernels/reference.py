@@ -1,10 +1,11 @@
 """The spec: quant-dequant and its tally, one line per sentence of the standard. Short, slow, obviously right.
 
-Not here: speed (see fused.py, which must equal this bit for bit) and the checks of arguments (see __init__.py).
+Not here: speed (expression.py, run by fused.py, must equal this bit for bit) and checks of arguments (arguments.py).
+The steps below stand as numbers beside the lines that do them, here and in expression.py.
 
  1. Everything is computed from float32, whatever the input's type. Powers of two are applied exactly (in float64).
  2. Blocks are tiles of the last two axes (1 x 32: runs of the last axis). They never cross rows; where a row or
-    column ends inside a tile the tile is short: padding takes part in nothing.
+    column ends inside a tile, the tile is short: padding takes part in nothing.
  3. amax is the largest magnitude of the block. Exponents come from frexp, never from log2.
  4. An E8M0 scale is 2^e with e from the rule, clamped to [-127, 127].
  5. A two-level scale is d = s_b * s_t with s_t = gmax / 2688 and s_b = E4M3((amax / 6) / s_t), every step rounded to
@@ -61,7 +62,7 @@ def measure(
 ) -> Tensor:
     """The tally of `x` under the format: one float64 vector in the order of `srdd.core.tally.FIELDS`, on x's device."""
     blocks = _quantize(x, parse(fmt), generator, global_amax)
-    keep = blocks.real & ~blocks.bad
+    keep = blocks.real & ~blocks.bad  # 2: no padding. 7: no bad block
     x64, q64, limit = (t.expand_as(blocks.q)[keep] for t in (blocks.x, blocks.q, blocks.limit))
     e = q64 - x64
     nonzero, no_scale = x64 != 0, limit == 0
@@ -96,7 +97,7 @@ def measure(
 
 @dataclass(frozen=True)
 class _Blocks:
-    """One row per block. x, q and limit are float64 holding float32 values exactly (q of MX: exact before float32)."""
+    """One row per block. x, q and limit are float32 values held in float64 (q of MX is not rounded to float32 yet)."""
 
     x: Tensor  # [blocks, size], padding is zero
     q: Tensor  # [blocks, size]
@@ -109,7 +110,7 @@ def _quantize(
     x: Tensor, fmt: BlockFormat, generator: torch.Generator | None, global_amax: Tensor | float | None
 ) -> _Blocks:
     given = x
-    x = _to_blocks(given.to(torch.float32), fmt.block)
+    x = _to_blocks(given.to(torch.float32), fmt.block)  # 1: float32. 2: blocks
     real = _to_blocks(torch.ones(given.shape, dtype=torch.bool, device=given.device), fmt.block)
     noise = None
     if fmt.stochastic:
@@ -118,26 +119,27 @@ def _quantize(
     finite = x.isfinite()
     bad = ~finite.all(dim=1, keepdim=True)
     magnitude = x.abs().where(finite, 0)
-    amax = magnitude.amax(dim=1, keepdim=True)
-    if fmt.scale is Scale.E8M0:
+    amax = magnitude.amax(dim=1, keepdim=True)  # 3: the largest magnitude of each block
+    if fmt.scale is Scale.E8M0:  # 4: a power of two
         scale = torch.ldexp(torch.ones_like(amax, dtype=torch.float64), _e8m0_exponent(amax.double(), fmt))
         y = x.double().abs() / scale
-        q = _round(y, fmt.element, noise) * scale
+        q = _round(y, fmt.element, noise) * scale  # 6
         limit = fmt.element.max * scale
-    else:
+    else:  # 5: two levels, d = s_b * s_t
         if global_amax is None:
             global_amax = magnitude.max() if magnitude.numel() else 0.0
         scale = _two_level_scale(amax, torch.as_tensor(global_amax, device=x.device).to(torch.float32), fmt)
-        y = (x.abs() / scale).where(scale > 0, 0)
-        q = _round(y.double(), fmt.element, noise).float() * scale  # rounded to float32, as stored
+        y = (x.abs() / scale).where(scale > 0, 0)  # 7: a scale of zero gives zeros
+        q = _round(y.double(), fmt.element, noise).float() * scale  # 6; rounded to float32, as stored
         limit = fmt.element.max * scale
-    q = torch.copysign(q.double(), x.double()).where(~bad, torch.nan)
+    q = torch.copysign(q.double(), x.double())  # 6: signs are kept
+    q = q.where(~bad, torch.nan)  # 7: a bad block becomes NaN
     return _Blocks(x.double(), q, limit.double(), real, bad)
 
 
 def _e8m0_exponent(amax: Tensor, fmt: BlockFormat) -> Tensor:
-    """OCP MX v1.0 section 6.3 for `floor`; the others as in `srdd.core.formats.Rule`. amax: float64, zero or more."""
-    mantissa, exponent = torch.frexp(amax)
+    """Step 4 by OCP MX v1.0 section 6.3 for `floor`, else as `srdd.core.formats.Rule` says. amax: float64, >= 0."""
+    mantissa, exponent = torch.frexp(amax)  # 3: never log2
     significand, exponent = 2 * mantissa, exponent - 1  # amax = significand * 2^exponent, 1 <= significand < 2
     largest = fmt.element.max / 2.0**fmt.element.emax
     bits = 1 if fmt.rule is Rule.EVEN_M1 else fmt.element.mantissa_bits
@@ -152,8 +154,8 @@ def _e8m0_exponent(amax: Tensor, fmt: BlockFormat) -> Tensor:
 
 
 def _two_level_scale(amax: Tensor, gmax: Tensor, fmt: BlockFormat) -> Tensor:
-    """d = s_b * s_t in float32; zero where the tensor or the block has nothing to scale, or where it underflows."""
-    # Divisors are tensors: by a plain number CUDA multiplies with the rounded reciprocal and may miss by one ulp.
+    """Step 5: d = s_b * s_t in float32; zero if the tensor or block holds nothing but zeros, or if s_b underflows."""
+    # Divisors are tensors: given a plain number, CUDA multiplies by its rounded reciprocal and may miss by one ulp.
     full_range, largest = torch.full_like(gmax, _NVFP4_TENSOR_RANGE), torch.full_like(amax, fmt.element.max)
     s_t = torch.ones_like(gmax) if fmt.rule is Rule.SINGLE_LEVEL else gmax / full_range
     wanted = ((amax / largest) / s_t).where(s_t > 0, 0)
@@ -162,7 +164,7 @@ def _two_level_scale(amax: Tensor, gmax: Tensor, fmt: BlockFormat) -> Tensor:
 
 
 def _round(y: Tensor, element: Element, noise: Tensor | None) -> Tensor:
-    """Magnitudes y (float64, zero or more) onto the element's grid; nearest even, or stochastic with noise."""
+    """Step 6 for magnitudes y (float64, >= 0): to nearest, ties to even, or stochastically with noise."""
     exponent = (torch.frexp(y).exponent - 1).clamp(min=element.emin)
     gap = torch.ldexp(torch.ones_like(y), exponent - element.mantissa_bits)
     steps = y / gap
@@ -173,7 +175,7 @@ def _round(y: Tensor, element: Element, noise: Tensor | None) -> Tensor:
 
 
 def _to_blocks(x: Tensor, block: tuple[int, int]) -> Tensor:
-    """[..., R, C] -> [blocks, rows * columns], zero padding where the last tile is short."""
+    """Step 2: [..., R, C] -> [blocks, rows * columns], with zeros where the last tile is short."""
     rows, columns = block
     x = x.reshape(x.shape[:-2].numel(), *x.shape[-2:]) if x.dim() >= 2 else x.reshape(1, 1, -1)
     x = pad(x, (0, -x.shape[2] % columns, 0, -x.shape[1] % rows))

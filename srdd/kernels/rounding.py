@@ -1,8 +1,8 @@
-"""Magnitudes onto an element's grid, to the nearest or by chance, as branch-free float32 for eager and compiled use.
+"""Rounds magnitudes to an element's grid, to nearest or stochastically: branch-free, for eager and compiled use.
 
 Not here: scales (scales.py) and signs, which the caller keeps.
 
-Two facts make it fast where the reference is slow:
+Two facts make this fast where the reference is slow:
 
  - Adding and subtracting 1.5 * 2^23 gaps rounds to a multiple of the gap, ties to even.
  - The power of two below y needs no log2 and no bit cast (compilers turn a cast inside a loop into a trip through
@@ -22,9 +22,9 @@ from srdd.core.formats import BlockFormat, Element, Scale
 
 
 def round_to(y: Tensor, x: Tensor, fmt: BlockFormat, noise: Tensor | None) -> Tensor:
-    """Magnitudes y = x / scale onto the element's grid. Clamping first is the same as last, and never overflows."""
+    """Magnitudes y = x / scale on the element's grid. Clamping first equals clamping last, and cannot overflow."""
     largest = fmt.element.max
-    a = torch.where(y > largest, largest, y)  # half the cost of clamp, which minds NaNs
+    a = torch.where(y > largest, largest, y)  # half the cost of clamp, which checks for NaN
     if noise is None:
         return nearest(a, fmt.element)
     if fmt.scale is Scale.E8M0:  # an exact y may lie below float32's range; a noise of 0 must still round it up
@@ -37,10 +37,10 @@ def round_to(y: Tensor, x: Tensor, fmt: BlockFormat, noise: Tensor | None) -> Te
 
 
 def nearest(a: Tensor, element: Element) -> Tensor:
-    """Magnitudes a <= max onto the grid: adding 1.5 * 2^23 gaps leaves no bits below the gap, subtracting restores."""
+    """Magnitudes a <= max on the grid: adding 1.5 * 2^23 gaps drops all bits below the gap; then subtract them."""
     if element.emax - element.emin > 2:
         magic = _twice_binade(a, element) * _magic(-1, element)
-    else:  # two comparisons at most are cheaper than the power of two: 12 % of a whole mxfp4 tally
+    else:  # at most two comparisons, cheaper than the power of two: 12 % of a whole mxfp4 tally
         magic = torch.full_like(a, _magic(element.emin, element))
         for exponent in range(element.emin + 1, element.emax + 1):
             magic = torch.where(a < 2.0**exponent, magic, _magic(exponent, element))
@@ -48,7 +48,7 @@ def nearest(a: Tensor, element: Element) -> Tensor:
 
 
 def _magic(exponent: int, element: Element) -> float:
-    """1.5 * 2^23 gaps of numbers of this exponent; of -1, the factor that makes them of twice a power of two."""
+    """1.5 * 2^23 gaps of numbers with this exponent; for -1, the factor that gives them from `_twice_binade`."""
     return 1.5 * 2.0 ** (23 + exponent - element.mantissa_bits)
 
 

@@ -1,13 +1,13 @@
-"""Before a scan: does the kernel that will run on this device give the numbers of the reference?
+"""Checks before a run that the kernel chosen for this device gives the numbers of the reference.
 
-Compilers fuse multiplications into additions, GPUs have divisions that miss by one ulp; tests on other machines cannot
-tell. So the backend chosen measures some 130,000 values on the spot, and the reference measures them on the CPU: counts
-must be equal and sums agree to 1e-5, in every piece of 2048. The values: all bfloat16 of 128 binades; every amax from 1
-to 2 in steps of 1/2048; those from which a scale rule goes one up, with their neighbours; the formats' values and
-midpoints; a NaN and an infinity. Not here: subnormals, which some devices flush to zero (the tests have them), and a
-switch to go on with a kernel that is wrong.
+Compilers fuse multiplications into additions, and some GPU divisions miss by one ulp; tests on other machines cannot
+show that. So the chosen backend measures some 130,000 values on the spot, and the reference measures them on the CPU:
+in every piece of 2048 the counts must be equal and the sums agree to 1e-5. The values: all bfloat16 of 128 binades;
+every amax from 1 to 2 in steps of 1/2048; every amax at which a scale rule steps up, with its neighbours; the formats'
+values and midpoints; a NaN and an infinity. Not here: subnormals, which some devices flush to zero (the tests cover
+them), and any switch to go on with a wrong kernel.
 
-Worked number: mxfp4, nvfp4 and mxfp8 take 0.3 s, most of it the reference's.
+Worked number: mxfp4, nvfp4 and mxfp8 take 0.3 s, most of it in the reference.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from torch.nn.functional import pad
 from srdd import kernels
 from srdd.core.formats import BlockFormat, Element
 from srdd.core.tally import FIELDS
-from srdd.errors import BackendError
+from srdd.errors import BackendError, setting
 from srdd.kernels.backend import Backend
 from srdd.kernels.precision import plain_defaults
 from srdd.kernels.tiling import NATIVE
 
 _PIECE = (64, 32)
-_TOLERANCE = 1e-5  # of sums; what float32 may cost inside a piece, see kernels/__init__.py
+_TOLERANCE = 1e-5  # of sums: what float32 may cost inside a piece, see kernels/__init__.py
 _COUNTS = ("n", "nonzero", "deadzone", "clipped", "at_max", "nonfinite", "excluded", "zero_scale")
-_SIZE_OF = {"sum_x": "sum_abs_x", "sum_e": "sum_abs_e"}  # signs cancel: these are compared to the sum of magnitudes
+_SIZE_OF = {"sum_x": "sum_abs_x", "sum_e": "sum_abs_e"}  # signs cancel, so the slack is of the magnitudes
 
+# Finds a difference between a backend and the reference: one of the two functions below.
 Find = Callable[[Backend, tuple[BlockFormat, ...], torch.device, torch.dtype], str | None]
 
 
@@ -41,7 +42,7 @@ Find = Callable[[Backend, tuple[BlockFormat, ...], torch.device, torch.dtype], s
 def tallies_differ(
     backend: Backend, formats: tuple[BlockFormat, ...], device: torch.device, dtype: torch.dtype
 ) -> str | None:
-    """The first difference of what a scan measures, in words; None when all is as it should be."""
+    """The first difference in what a scan measures, in words; None when there is none."""
     x = _pieces(formats, dtype)
     got = kernels.measure_each(x.to(device), formats, backend=backend).cpu()
     want = kernels.measure_each(x, formats, backend="reference")
@@ -62,7 +63,7 @@ def tallies_differ(
 def values_differ(
     backend: Backend, formats: tuple[BlockFormat, ...], device: torch.device, dtype: torch.dtype
 ) -> str | None:
-    """The same of quantized values, bit for bit."""
+    """The first difference in quantized values, which must agree bit for bit, in words; None when there is none."""
     x = _pieces(formats, dtype)
     there = x.to(device)
     for fmt in formats:
@@ -82,10 +83,10 @@ def checked(
     dtype: torch.dtype,
     differ: Find = tallies_differ,
 ) -> Backend:
-    """The backend with what was found in its reason; eager in its place where `auto` chose a fused one that is wrong.
+    """The backend with the result of the check in its reason; eager if "auto" chose fused and its numbers are wrong.
 
-    Stochastic rounding draws other numbers on every device, so it is left unchecked, which the reason says. Raises
-    BackendError when the numbers differ and nothing else is left to take.
+    Stochastic rounding draws other numbers on every device, so it is not checked, and the reason says so. Raises
+    BackendError when the numbers are wrong and there is nothing to fall back to.
     """
     if backend.name == "reference" or not formats:
         return backend
@@ -98,7 +99,8 @@ def checked(
         backend = Backend("eager", reason, strict=False)
         wrong = differ(backend, tuple(formats), device, dtype)
     if wrong:
-        instead = "take --backend eager" if backend.name == "fused" else "measure with --device cpu"
+        fused = backend.name == "fused"
+        instead = f"take {setting('backend', 'eager')}" if fused else f"measure with {setting('device', 'cpu')}"
         raise BackendError(
             f"backend {backend.name} on {device} does not give the reference's numbers: {wrong}; {instead}"
         )
@@ -114,20 +116,20 @@ def _pieces(formats: Sequence[BlockFormat], dtype: torch.dtype) -> Tensor:
     sweep = (1 + torch.arange(2048) / 2048)[:, None] * torch.linspace(-1, 1, 32)
     sweep[5, 7], sweep[1900, 0] = torch.nan, torch.inf
     parts = [patterns, -patterns, sweep.flatten(), _turns(elements), *(_grid(element) for element in elements)]
-    size = math.prod(_PIECE)  # kept apart: next to 2^60, squares of 2^-60 are lost to float32 sums
+    size = math.prod(_PIECE)  # every part has its own pieces: next to 2^60, float32 sums would lose squares of 2^-60
     return torch.cat([pad(part, (0, -part.numel() % size)) for part in parts]).view(-1, *_PIECE).to(dtype)
 
 
 def _turns(elements: Collection[Element]) -> Tensor:
-    """Tiles led by the amax from which a scale rule goes one up, by the float32 before it and by the one after.
+    """Tiles led by an amax at which a scale rule steps up, or by the float32 just below or above it.
 
-    Beside the leader some of its size, and for every element format one that becomes zero when the scale is too large.
+    Beside the leader are values of its size, and for every element format one that too large a scale makes zero.
     """
     points = [1.0, *(e.max / 2.0**e.emax for e in elements), *(2 - 2.0**-bits for bits in range(1, 8))]
     exact = torch.tensor(points)
     around = [exact, exact.nextafter(torch.tensor(0.0)), exact.nextafter(torch.tensor(torch.inf))]
     powers = torch.tensor([e.emin - e.mantissa_bits - 1 - e.emax for e in elements])
-    spread = (torch.arange(31 - len(powers)) * 0.618034) % 1.9 - 0.95  # irregular, so that no two scales suit alike
+    spread = (torch.arange(31 - len(powers)) * 0.618034) % 1.9 - 0.95  # irregular, so that no two scales give the same
     row = torch.cat([torch.ones(1), 1.5 * 2.0**powers, spread])
     return (torch.cat(around)[:, None] * row).repeat_interleave(32, dim=0).flatten()
 

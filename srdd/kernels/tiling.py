@@ -1,6 +1,6 @@
-"""Cuts tensors of any shape into groups of whole blocks, and puts groups together again.
+"""Cuts tensors of any shape into groups of whole blocks, and puts the groups back together.
 
-Not here: what is computed from them (expression.py) and in how many steps (fused.py).
+Not here: what is computed from them (expression.py) and in how many chunks (fused.py).
 
 A tensor becomes a stack of sheets, cut into strips of whole blocks, each strip a tensor [G, K, L] of groups of 2048
 elements: K rows of L, the block's width. Padding is zeros. Worked number: bf16 [256, 576] is 147,456 elements = 72
@@ -19,11 +19,11 @@ from torch.nn.functional import pad
 from srdd.core.formats import BlockFormat
 from srdd.kernels.expression import GROUP
 
-NATIVE = (torch.bfloat16, torch.float16, torch.float32)  # other types are cast strip by strip
+NATIVE = (torch.bfloat16, torch.float16, torch.float32)  # other types are cast to float32, strip by strip
 
 
 def common_block(x: Tensor, fmt: BlockFormat, fmts: Sequence[BlockFormat]) -> tuple[int, int]:
-    """The block whose groups hold this format's: the widest of those one row high, where all fill the rows of x."""
+    """The block to tile x with for this format: wide enough for all formats one row high, if their blocks fill rows."""
     flat = [other.block[1] for other in fmts if other.block[0] == 1]
     if fmt.block[0] > 1 or not x.dim() or x.shape[-1] % math.lcm(*flat):
         return fmt.block
@@ -31,7 +31,7 @@ def common_block(x: Tensor, fmt: BlockFormat, fmts: Sequence[BlockFormat]) -> tu
 
 
 def as_sheets(x: Tensor, block: tuple[int, int]) -> Tensor:
-    """[stack, rows, columns] holding x; runs of whole blocks along the last axis become rows of one block."""
+    """x as [stack, rows, columns]; when the last axis is whole blocks, each block becomes a row."""
     rows, columns = block
     if rows > 1 and x.dim() >= 2:
         return x.reshape(x.shape[:-2].numel(), *x.shape[-2:])

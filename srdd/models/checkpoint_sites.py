@@ -1,8 +1,8 @@
-"""Which tensors of a checkpoint are weights of matrix products, told from names and shapes, with no model built.
+"""Finds the tensors of a checkpoint that are weights of matrix products, by names and shapes, without a model.
 
-Not here: reading (checkpoint.py). A checkpoint has no module types, so the rule is: a 2-D tensor called *.weight that
-is no embedding, norm or router, or a 3-D tensor of fused experts. What is left out is listed with its reason, so a
-wrong guess is seen. Two stacks of layers (an encoder and a decoder) are numbered through, as in a model.
+Not here: reading (files/checkpoint.py). A checkpoint has no module types, so the rule is: a 2-D tensor called *.weight
+that is no embedding, norm or router, or a 3-D tensor of fused experts. What is left out is listed with its reason, so
+that a wrong guess is seen. Two stacks of layers (an encoder and a decoder) are numbered consecutively, as in a model.
 
 Worked number: MiniLM's safetensors file holds 103 tensors; 37 are such weights (6 per layer for 6 layers, and the
 pooler), the rest are embeddings, norms and biases.
@@ -26,7 +26,7 @@ from srdd.models.sites import Site, SiteMap
 # A layer holds modules: what follows its number is a module's name before the parameter's.
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.(?=[^.]+\.)")
 _EMBEDDING = re.compile(r"(embed|embd|wte|wpe|shared\.weight|position_embeddings|relative_attention_bias)", re.I)
-# Linears beside the embeddings: GPT-NeoX' embed_out is its lm_head, ELECTRA widens by embeddings_project.
+# Linears named like embeddings: GPT-NeoX' embed_out is its lm_head, ELECTRA's embeddings_project widens them.
 _BESIDE_EMBEDDING = re.compile(r"(proj|linear|dense|mapping|_out$)", re.I)
 _FUSED_EXPERTS = re.compile(r"(expert|moe)", re.I)
 _ROUTER = re.compile(r"(router|(^|\.)gate\.weight$|\.gate\.wg\.)", re.I)
@@ -67,7 +67,7 @@ def matrices_from(checkpoint: Checkpoint, site: Site) -> Iterator[_Matrix]:
 
 
 class _Matrix:
-    """One matrix as re-readable row chunks. A stored chunk of [in, out] turned is still whole blocks along in."""
+    """One matrix as row chunks that can be read again. A transposed chunk is still whole blocks along in."""
 
     def __init__(self, checkpoint: Checkpoint, site: Site, expert: int | None) -> None:
         self._checkpoint, self._site, self._expert = checkpoint, site, expert
@@ -78,15 +78,15 @@ class _Matrix:
 
 
 def _stack_of(name: str) -> str:
-    """The list of layers that a tensor is in, by name: "model.layers" of model.layers.3.mlp.up_proj.weight."""
-    found = _LAYER.search(name)
-    return "" if found is None else name[: found.start(1) - 1]
+    """The list of layers that a tensor is in: "model.layers" of model.layers.3.mlp.up_proj.weight."""
+    layer = _LAYER.search(name)
+    return "" if layer is None else name[: layer.start(1) - 1]
 
 
 def _numbered(sites: Sequence[Site]) -> tuple[dict[str, int], int]:
     """The number of the first layer of each stack, and how many layers there are.
 
-    A file does not tell the order of modules; transformers puts an encoder or vision tower before what reads it.
+    A file does not tell the order of modules; transformers puts an encoder or vision tower before its reader.
     """
     depths: dict[str, int] = {}
     for site in sites:

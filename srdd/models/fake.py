@@ -1,22 +1,23 @@
-"""Fake quantization of a live model: its Linears compute with quantized weights, inputs, or both, until the block ends.
+"""Fake quantization of a live model: inside a block its Linears compute with quantized weights, inputs, or both.
 
     with srdd.fake_quantize(model, "mxfp4", mode="both") as handle:
         loss = model(token_ids, labels=token_ids).loss      # W4A4
     print(handle)                                            # 210 modules: 210 weights, 210 inputs; left out: lm_head
 
-Not here: speed on low-precision hardware; products run in the model's own type, which gives the error such hardware
-gives up to its accumulation order. Names in use: W4A16 is "weight", W16A4 "input", W4A4 "both".
+Not here: the speed of low-precision hardware. Products run in the model's own type, which gives the error that such
+hardware gives, except for its order of accumulation. In 4 bits "weight" is W4A16, "input" W16A4 and "both" W4A4.
 
-Gradients pass straight through (Bengio et al. 2013): backward is that of the same product with quantized operands,
+Gradients pass straight through (Bengio et al. 2013): backward is that of the same product with quantized operands, with
 rounding taken for the identity. Parameters stay where they are and get the gradients, so an optimizer may step inside
-the block. With gradient checkpointing, call backward inside the block: it runs the forward pass again. One thread at a
-time may run the model. Worked number: y = w * x with w = 0.9 -> 1.0 and x = 2 -> 2 gives y = 2, dy/dw = 2, dy/dx = 1.
+the block. With gradient checkpointing, call backward inside the block, since it runs the forward pass again. Only one
+thread at a time may run the model. Worked number: y = w * x with w = 0.9 -> 1.0 and x = 2 -> 2 gives y = 2, dy/dw = 2,
+dy/dx = 1.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -27,12 +28,13 @@ import torch
 from torch import Tensor, nn
 
 from srdd import kernels
-from srdd.core.formats import BlockFormat, Rule, Scale, parse
+from srdd.core.formats import BlockFormat, parse
 from srdd.core.modes import MODES, Mode
-from srdd.errors import OptionError, SiteError
+from srdd.errors import SettingError, SiteError, setting
 from srdd.kernels.backend import Backend
 from srdd.kernels.seeds import generator_for
 from srdd.models.modules import experts_transposed, fused_experts, is_linear, require_module
+from srdd.models.replaced_forward import Forward, ReplacedForward
 from srdd.models.straight_through import content_of, straight_through, version_of
 
 EXCLUDE = ("*lm_head*", "*embed*")  # deployment stacks keep them in high precision
@@ -45,7 +47,7 @@ class Quantizer:
     fmt: BlockFormat | None
     backend: str | Backend = "auto"
     seed: int = 0
-    # Quantized weights by name, with the version they were made from; None keeps none between blocks.
+    # Quantized weights by name, with the version they were made from; None: none are kept between blocks.
     kept: dict[str, tuple[int, Tensor]] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -53,13 +55,13 @@ class Quantizer:
         return "identity" if self.fmt is None else self.fmt.spec
 
     def activation(self, x: Tensor, name: str) -> Tensor:
-        """An activation [sequences, ..., features]; each sequence has its own tensor scale, as in a scan."""
-        if self._two_level and x.dim() > 2:
+        """An activation [sequences, ..., features], quantized; each sequence has its own tensor scale, as in a scan."""
+        if self.fmt is not None and self.fmt.has_tensor_scale and x.dim() > 2:
             return torch.stack([self._apply(part, name) for part in x])
         return self._apply(x, name)
 
     def weight(self, w: Tensor, name: str, *, transposed: bool = False) -> Tensor:
-        """A weight [out, in], [in, out] when transposed, or [experts, out, in], each expert with its own scale."""
+        """A weight [out, in], [in, out] if transposed, or [experts, out, in], each expert with its own tensor scale."""
         version = version_of(w)
         known = None if self.kept is None or version is None else self.kept.get(name)
         if known is not None and known[0] == version:
@@ -74,10 +76,6 @@ class Quantizer:
             self.kept[name] = (version, q)
         return q
 
-    @property
-    def _two_level(self) -> bool:
-        return self.fmt is not None and self.fmt.scale is Scale.E4M3_FP32 and self.fmt.rule is not Rule.SINGLE_LEVEL
-
     def _apply(self, x: Tensor, name: str) -> Tensor:
         if self.fmt is None:
             return x
@@ -86,28 +84,27 @@ class Quantizer:
 
 
 @dataclass
-class _Patched:
-    """One module while its forward is replaced."""
+class _Target:
+    """A module that is to compute quantized."""
 
     name: str
     module: nn.Module
     parameters: tuple[str, ...]  # those that are quantized
     inputs: bool
     transposed: bool
-    before: Any  # what stood in module.__dict__["forward"], None when nothing did
     cache: dict[str, tuple[object, Tensor]] = field(default_factory=dict)  # parameter -> (its content, quantized)
-    ours: Any = None  # what stands there meanwhile
     calls: int = 0
 
 
 class FakeQuantized:
-    """The context manager that `fake_quantize` returns; entered once at a time."""
+    """The context manager that `fake_quantize` returns. It can be entered again, but not twice at a time."""
 
-    def __init__(self, targets: Sequence[_Patched], left_out: Sequence[str], quantizer: Quantizer) -> None:
-        self._targets = tuple(targets)
+    def __init__(self, targets: Sequence[_Target], left_out: Sequence[str], quantizer: Quantizer) -> None:
+        self._targets = {target.name: target for target in targets}
         self._quantizer = quantizer
-        self._active = False
-        # The last inputs quantized: q, k and v read the same tensor. Weak, so that nothing outlives its use.
+        modules = {name: target.module for name, target in self._targets.items()}
+        self._replaced = ReplacedForward(modules, self._quantized, "fake quantized")
+        # The last input quantized: q, k and v read the same tensor. Weak, so that nothing outlives its use.
         self._seen: dict[int, tuple[weakref.ref[Tensor], int | None, Tensor]] = {}
         self.modules = tuple(target.name for target in targets)
         self.weights = sum(len(target.parameters) for target in targets)
@@ -121,35 +118,21 @@ class FakeQuantized:
     @property
     def calls(self) -> dict[str, int]:
         """How often each module ran while quantized."""
-        return {target.name: target.calls for target in self._targets}
+        return {name: target.calls for name, target in self._targets.items()}
 
     def __enter__(self) -> FakeQuantized:
-        if self._active:
-            raise OptionError("this fake quantization is already active; leave its block before entering it again")
-        self._active = True
-        for target in self._targets:
-            target.before = target.module.__dict__.get("forward")
-            target.module.forward = target.ours = StandIn(self._forward(target, target.module.forward))
+        self._replaced.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if not self._active:
-            raise OptionError("this fake quantization is not active; enter it first")
-        if other := [t.name for t in self._targets if t.module.__dict__.get("forward") is not t.ours]:
-            raise OptionError(  # to end this one first would undo the other, whose end would then bring this one back
-                f"the forward of {other[0]} and {len(other) - 1} more was replaced inside this block and not put back; "
-                "leave the inner block first (the model is still quantized)"
-            )
-        for target in reversed(self._targets):
-            if target.before is None:
-                del target.module.__dict__["forward"]
-            else:
-                target.module.__dict__["forward"] = target.before
+        self._replaced.__exit__(kind, error, tb)
+        for target in self._targets.values():
             target.cache.clear()
         self._seen.clear()
-        self._active = False
 
-    def _forward(self, target: _Patched, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _quantized(self, name: str, original: Forward) -> Forward:
+        target = self._targets[name]
+
         def forward(*args: Any, **kwargs: Any) -> Any:
             target.calls += 1
             if target.inputs:
@@ -160,7 +143,7 @@ class FakeQuantized:
         return forward
 
     def _quantize_first(
-        self, target: _Patched, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, target: _Target, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args and isinstance(args[0], Tensor):
             return (self._input(target, args[0]), *args[1:]), kwargs
@@ -169,7 +152,7 @@ class FakeQuantized:
                 return args, {**kwargs, key: self._input(target, value)}
         raise SiteError(f"{target.name}: its forward pass was given no tensor to quantize")
 
-    def _input(self, target: _Patched, x: Tensor) -> Tensor:
+    def _input(self, target: _Target, x: Tensor) -> Tensor:
         seen = self._seen.get(id(x))
         if seen is not None and seen[0]() is x and seen[1] is not None and seen[1] == version_of(x):
             return straight_through(x, seen[2])
@@ -177,7 +160,7 @@ class FakeQuantized:
         self._seen = {id(x): (weakref.ref(x), version_of(x), q)}
         return straight_through(x, q)
 
-    def _weight(self, target: _Patched, parameter: str) -> Tensor:
+    def _weight(self, target: _Target, parameter: str) -> Tensor:
         w = target.module._parameters[parameter]
         assert w is not None
         known, content = target.cache.get(parameter), content_of(w)
@@ -189,7 +172,7 @@ class FakeQuantized:
 
 @contextmanager
 def _swapped(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
-    """Attributes replaced for one call, as torch.func.functional_call does it; the parameters never move."""
+    """Replaces attributes for one call, as torch.func.functional_call does; the parameters themselves never move."""
     kept = {name: module._parameters[name] for name in tensors}
     try:
         module._parameters.update(tensors)  # type: ignore[arg-type]  # plain tensors stand in for one call
@@ -200,7 +183,7 @@ def _swapped(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
 
 def fake_quantize(
     model: nn.Module,
-    quant: str | BlockFormat | Quantizer,
+    spec: str | BlockFormat | Quantizer,
     mode: Mode = "both",
     *,
     modules: str | Sequence[str] | None = None,
@@ -210,51 +193,36 @@ def fake_quantize(
 ) -> FakeQuantized:
     """A context manager in which the Linears, Conv1Ds and fused experts of `model` compute quantized.
 
-    `modules` and `exclude` are globs over module names (`*` crosses dots); lm_head and embeddings are left out unless
-    `exclude` says otherwise. Raises SiteError for a pattern that matches nothing, or when all is left out; OptionError
-    for an unknown mode; FormatError.
+    `spec` names the format; a Quantizer brings format, backend and seed. `modules` and `exclude` are globs over module
+    names (`*` crosses dots); lm_head and embeddings are left out unless `exclude` says otherwise. Raises FormatError,
+    SettingError for an unknown mode, and SiteError for a pattern that matches nothing or when nothing is left.
     """
     if mode not in MODES:
-        raise OptionError(f"mode {mode!r}: expected one of {', '.join(MODES)} (W4A16, W16A4, W4A4)")
-    quantizer = quant if isinstance(quant, Quantizer) else Quantizer(parse(quant), backend, seed)
+        raise SettingError("mode", mode, f"expected one of {', '.join(MODES)} (W4A16, W16A4, W4A4 in 4 bits)")
+    quantizer = spec if isinstance(spec, Quantizer) else Quantizer(parse(spec), backend, seed)
     require_module(model)
     patterns = [modules] if isinstance(modules, str) else list(modules) if modules is not None else ["*"]
     exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     candidates = {name: m for name, m in model.named_modules() if is_linear(m) or fused_experts(m)}
     wanted = [("modules", p) for p in patterns] + [("exclude", p) for p in exclude if p not in EXCLUDE]
-    for what, pattern in wanted:
+    for name, pattern in wanted:
         if not any(fnmatchcase(name, pattern) for name in candidates):
-            raise SiteError(
-                f"{what} {pattern!r} matches none of the {len(candidates)} Linears of {type(model).__name__}"
-            )
+            matched = f"none of the {len(candidates)} Linears of {type(model).__name__}"
+            raise SiteError(f"{setting(name, repr(pattern))} matches {matched}")
     chosen = {n: m for n, m in candidates.items() if any(fnmatchcase(n, p) for p in patterns)}
     left_out = [name for name in chosen if any(fnmatchcase(name, pattern) for pattern in exclude)]
-    targets = [_patched(name, module, mode) for name, module in chosen.items() if name not in left_out]
+    targets = [_target(name, module, mode) for name, module in chosen.items() if name not in left_out]
     if not targets:
         some = ", ".join(left_out[:3]) + (" ..." if len(left_out) > 3 else "")
-        raise SiteError(f"every module that matches is left out by exclude: {some}" if chosen else "modules is empty")
+        found = f"every module that matches is left out by {setting('exclude')}: {some}"
+        raise SiteError(found if chosen else f"{setting('modules')} is empty")
     return FakeQuantized(targets, left_out, quantizer)
 
 
-def _patched(name: str, module: nn.Module, mode: Mode) -> _Patched:
+def _target(name: str, module: nn.Module, mode: Mode) -> _Target:
     experts = fused_experts(module)
     transposed = experts_transposed(module) if experts else not isinstance(module, nn.Linear)
     parameters = (experts or ("weight",)) if mode != "input" else ()
     if any(parameter not in module._parameters for parameter in parameters):  # weight_norm and its kin
         raise SiteError(f"{name}: its weight is computed from other parameters; fold them into one parameter first")
-    return _Patched(name, module, parameters, mode != "weight", transposed, None)
-
-
-class StandIn:
-    """Calls `forward`. Raises OptionError when it is copied."""
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self._forward = forward
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._forward(*args, **kwargs)
-
-    def __deepcopy__(self, memo: Any) -> StandIn:
-        raise OptionError(
-            "the model is fake quantized, and a copy would compute with this model's weights; copy it outside the block"
-        )
+    return _Target(name, module, parameters, mode != "weight", transposed)

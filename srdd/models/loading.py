@@ -1,7 +1,7 @@
-"""What loading a checkpoint into a model leaves open: which class, weights that one has and the other lacks.
+"""Loads a checkpoint into a model: which class, and what to say of weights that only one of the two has.
 
-Not here: opening (source.py). Worked number: BertForMaskedLM's checkpoint is opened as the encoder alone, so the 5
-tensors of its head are not measured, and a note says so.
+Not here: finding the files (source.py). BertForMaskedLM's checkpoint, for instance, is opened as the encoder alone: the
+5 tensors of its head are not measured, and a note says so.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from srdd.errors import MissingExtraError, SourceError
+from srdd.errors import MissingExtraError, SourceError, setting
 from srdd.models.quiet import quiet, quiet_hub
 
 
 def headless(names: Iterable[str]) -> Any:
-    """The class for a checkpoint that is no causal language model: its own when that has no head, else AutoModel's.
+    """The class for a checkpoint that is no causal language model: its own if that has no head, else AutoModel.
 
-    AutoModel goes by the model's type alone: it would put a random decoder beside the weights of a T5EncoderModel.
+    AutoModel goes by the model's type alone: it would add a random decoder to the weights of a T5EncoderModel.
     """
     import transformers
 
@@ -30,7 +30,7 @@ def headless(names: Iterable[str]) -> Any:
 
 
 def unread_part(model: nn.Module, unexpected: Sequence[str]) -> tuple[str, ...]:
-    """A note on weights of the checkpoint that the model has no place for, as the head of a masked language model."""
+    """A note on weights of the checkpoint that the model has no place for, e.g. the head of a masked language model."""
     if not unexpected:
         return ()
     return (
@@ -40,9 +40,10 @@ def unread_part(model: nn.Module, unexpected: Sequence[str]) -> tuple[str, ...]:
 
 
 def random_part(model: nn.Module, missing: list[str], label: str, causal: bool) -> tuple[str, ...]:
-    """transformers fills weights that the checkpoint lacks with random numbers, and only logs it.
+    """A note on weights that the checkpoint lacks, which transformers fills with random numbers and only logs.
 
-    An encoder saved without its pooler is usual, and a note will do. Anything more would be a scan of noise.
+    An encoder saved without its pooler is usual, and a note will do; anything more would be a scan of noise. Raises
+    SourceError then.
     """
     if not missing:
         return ()
@@ -54,17 +55,17 @@ def random_part(model: nn.Module, missing: list[str], label: str, causal: bool) 
     return (f"the checkpoint lacks {found}; they hold random values and their rows mean nothing",)
 
 
-def _load(
+def load_model(
     target: str, label: str, dtype: str, device_map: str | None, where: torch.device | None, options: dict[str, Any]
 ) -> tuple[Any, tuple[str, ...]]:
-    """The model, and notes when part of it is not in the checkpoint, or part of the checkpoint not in it."""
+    """The model, with notes on what the checkpoint lacks or has beside it. Raises SourceError, MissingExtraError."""
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
     extra: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if device_map is not None:
         if find_spec("accelerate") is None:
-            raise MissingExtraError("--device-map needs accelerate: pip install 'srdd[big]'")
+            raise MissingExtraError(f"{setting('device_map')} needs accelerate: pip install 'srdd[big]'")
         extra["device_map"] = device_map
     try:
         with quiet(), quiet_hub():
@@ -79,11 +80,13 @@ def _load(
     except Exception as problem:  # transformers and the hub raise many types; each means it cannot be opened
         if isinstance(problem, MemoryError | torch.OutOfMemoryError):
             raise SourceError(
-                f"{label} does not fit into memory; try --device-map auto, or `srdd scan --sites weight`"
+                f"{label} does not fit into memory; try {setting('device_map', 'auto')}, or scan its weights alone: "
+                f"{setting('sites', 'weight')}"
             ) from problem
         if "trust_remote_code" in str(problem) and not options["trust_remote_code"]:
             raise SourceError(
-                f"{label} needs Python code that comes with the checkpoint; read it, then pass --trust-remote-code"
+                f"{label} needs Python code that comes with the checkpoint; read it, then pass "
+                f"{setting('trust_remote_code')}"
             ) from problem
         from_hub = isinstance(problem, OSError) and not Path(target).is_dir()
         found = "is no folder here, and the hub did not give it" if from_hub else "cannot be opened"
@@ -92,7 +95,8 @@ def _load(
     return model, (*random, *unread_part(model, sorted(info["unexpected_keys"])))
 
 
-def _tokenizer(target: str, label: str, options: dict[str, Any]) -> tuple[Any | None, str | None]:
+def load_tokenizer(target: str, label: str, options: dict[str, Any]) -> tuple[Any | None, str | None]:
+    """The tokenizer, or None and why there is none."""
     from transformers import AutoTokenizer
 
     try:

@@ -1,6 +1,6 @@
-"""What a module of a model is: a Linear, fused experts, a decoder layer; told by type, not by name.
+"""What the modules of a model are, Linears, fused experts or decoder layers, told by type and not by name.
 
-Not here: which of them are measured (sites.py).
+Not here: which of them are measured (sites.py). A new kind of Linear or of fused experts is a line here.
 """
 
 from __future__ import annotations
@@ -13,23 +13,29 @@ from srdd.errors import SiteError
 def decoder_layers(model: nn.Module) -> dict[str, int]:
     """The decoder (or encoder) layers by module name with their index: the outermost ModuleLists of alike blocks.
 
-    Two stacks (an encoder and a decoder) are numbered through, in module order.
+    Two stacks (an encoder and a decoder) are numbered consecutively, in module order.
     """
-    found: dict[str, int] = {}
+    layers: dict[str, int] = {}
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or len(module) == 0:
             continue
-        if any(name.startswith(f"{outer}.") for outer in found):
+        if any(name.startswith(f"{outer}.") for outer in layers):
             continue
         if all(_holds_linear(block) for block in module) and len({type(block) for block in module}) <= 2:
             prefix = f"{name}." if name else ""
-            offset = len(found)
-            found.update({f"{prefix}{i}": offset + i for i in range(len(module))})
-    return found
+            offset = len(layers)
+            layers.update({f"{prefix}{i}": offset + i for i in range(len(module))})
+    return layers
+
+
+def layer_of(path: str, stacks: dict[str, int]) -> int | None:
+    """The layer that a module or parameter belongs to, by `decoder_layers`; None outside all layers."""
+    parts = path.split(".")
+    return next((stacks[p] for d in range(len(parts), 0, -1) if (p := ".".join(parts[:d])) in stacks), None)
 
 
 def is_linear(module: nn.Module) -> bool:
-    """True for nn.Linear and for transformers' Conv1D, known by its name so that transformers need not be imported."""
+    """True for nn.Linear and transformers' Conv1D, told by its name so that transformers need not be imported."""
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
@@ -43,28 +49,14 @@ def fused_experts(module: nn.Module) -> tuple[str, ...]:
 def experts_transposed(module: nn.Module) -> bool:
     """True for fused experts stored [experts, in, out].
 
-    transformers says so on most such modules (`is_transposed`). Where it says nothing the shapes do: gate and up side
-    by side are twice as wide as what down takes, so [experts, in, 2 * middle] goes with [experts, middle, in].
+    transformers says so on most such modules (`is_transposed`). Otherwise the shapes tell: gate and up side by side are
+    twice as wide as what down takes, so [experts, in, 2 * middle] goes with [experts, middle, in].
     """
     said = getattr(module, "is_transposed", None)
     if said is not None:
         return bool(said)
     shapes = [tuple(getattr(module, name).shape) for name in fused_experts(module)]
     return any(a[2] == 2 * b[1] and a[1] == b[2] for a in shapes for b in shapes)
-
-
-def _holds_linear(block: nn.Module) -> bool:
-    """A block is a layer when Linears sit below it; a plain list of Linears is no stack of layers."""
-    return not is_linear(block) and any(is_linear(m) or fused_experts(m) for m in block.modules())
-
-
-def _layer_of(name: str, stacks: dict[str, int]) -> int | None:
-    parts = name.split(".")
-    for depth in range(len(parts), 0, -1):
-        index = stacks.get(".".join(parts[:depth]))
-        if index is not None:
-            return index
-    return None
 
 
 def weight_of(module: nn.Module, parameter: str | None = None) -> Tensor:
@@ -75,16 +67,15 @@ def weight_of(module: nn.Module, parameter: str | None = None) -> Tensor:
     return weight
 
 
-def layer_of(path: str, stacks: dict[str, int]) -> int | None:
-    """The layer that a module or parameter stands in; None outside all layers."""
-    parts = path.split(".")
-    return next((stacks[p] for d in range(len(parts), 0, -1) if (p := ".".join(parts[:d])) in stacks), None)
-
-
 def require_module(model: nn.Module) -> None:
-    """Raises SiteError for what is no model in memory, e.g. a name that the command line would open."""
+    """Raises SiteError for anything but a model in memory, e.g. a name that the command line would open."""
     if not isinstance(model, nn.Module):
         raise SiteError(
             f"expected a model in memory (torch.nn.Module), found {type(model).__name__}; open it first: "
-            "srdd.models.source.open_model(name).model"
+            "srdd.models.open_model(name).model"
         )
+
+
+def _holds_linear(block: nn.Module) -> bool:
+    """A block is a layer when Linears sit below it; a plain list of Linears is no stack of layers."""
+    return not is_linear(block) and any(is_linear(m) or fused_experts(m) for m in block.modules())

@@ -1,7 +1,4 @@
-"""Where the parameters of a model lie and of what type they are; offloaded ones are brought in while they are read.
-
-Not here: what is computed with them.
-"""
+"""The device and type of a model's parameters, access to offloaded ones, and a check that all are finite."""
 
 from __future__ import annotations
 
@@ -10,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from srdd.errors import MissingExtraError, SourceError
+from srdd.errors import MissingExtraError, NonfiniteError
 
 
 def present(module: nn.Module) -> AbstractContextManager[None]:
-    """Weights that accelerate keeps on the CPU or on disk are brought in while the context is open."""
+    """A context in which weights that accelerate keeps on the CPU or on disk are brought in."""
     if getattr(module, "_hf_hook", None) is None:
         return nullcontext()
     try:
@@ -26,26 +23,25 @@ def present(module: nn.Module) -> AbstractContextManager[None]:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model computes. Offloaded weights lie on "meta" between passes; accelerate's hooks know where to."""
+    """Where the model computes. Offloaded weights are on "meta" between passes; then accelerate's hooks know."""
     parameters = [p.device for p in model.parameters() if p.device.type != "meta"]
     if parameters:
         return parameters[0]
     hooks = (getattr(module, "_hf_hook", None) for module in model.modules())
-    found = next((d for hook in hooks if (d := getattr(hook, "execution_device", None)) is not None), "cpu")
-    return torch.device(found)
+    return torch.device(next((d for h in hooks if (d := getattr(h, "execution_device", None)) is not None), "cpu"))
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
-    """The type of the first parameter; float32 where there is none."""
+    """The type of the first parameter; float32 for a model without parameters."""
     return next((p.dtype for p in model.parameters()), torch.float32)
 
 
 def refuse_nonfinite(model: nn.Module) -> None:
-    """Raises SourceError for the first parameter that holds NaN or infinity: no cost of such a model is a number."""
+    """Raises NonfiniteError for the first parameter that holds NaN or infinity: no cost of such a model is a number."""
     for name, parameter in model.named_parameters():
         if parameter.is_meta or not parameter.is_floating_point():  # offloaded weights are not looked at
             continue
         values = parameter.detach()
         values = values.float() if values.element_size() == 1 else values  # 8-bit floats have no aminmax
         if values.numel() and not torch.stack(values.aminmax()).isfinite().all():
-            raise SourceError(f"{name} holds NaN or infinite values; repair it (`srdd scan` finds all such tensors)")
+            raise NonfiniteError(f"{name} holds NaN or infinite values; repair it (`srdd scan` finds all such tensors)")

@@ -1,6 +1,6 @@
-"""transformers without its own progress bars and notes, while srdd says what happens itself.
+"""Silences the progress bars and notes of transformers and the hub's client; srdd says itself what happens.
 
-Not here: srdd's own messages. The settings are put back on leaving, also after an error.
+The settings are put back on leaving, also after an error.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""A model in evaluation mode for a while, and then as it was found.
+"""Runs a model in evaluation mode, restores every module's own mode, and explains a model that fails by itself.
 
-Not here: what is measured meanwhile. `model.train(mode)` alone would give every module the root's mode, and so wake the
-dropout or batch norm of a part that its owner had frozen with `.eval()`.
-
-Worked number: a model in training mode with one frozen block of 7 modules: after the block those 7 are in evaluation
-mode and all others in training mode, as before it.
+Not here: what is measured meanwhile. `model.train(mode)` alone would give every module the root's mode, and so turn on
+the dropout or batch norm of a part that its owner had frozen with `.eval()`.
 """
 
 from __future__ import annotations
@@ -16,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srdd.errors import SiteError, SrddError
+from srdd.errors import SiteError, SrddError, setting
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every module's own mode is back after it, also after an exception.
+    """Evaluation mode inside the block; afterwards, even after an exception, every module has its own mode again.
 
-    `torch.inference_mode` is off inside, for its tensors do not tell whether they were changed in place, which must be
-    known to share one measurement among the modules that read the same tensor. No gradients are kept then either.
+    `torch.inference_mode` is off inside (gradients stay off): its tensors do not tell whether they were changed in
+    place, which must be known to share one measurement among the modules that read the same tensor.
     """
     root, modes = model.training, {module: module.training for module in model.modules()}
     inference = torch.is_inference_mode_enabled()
@@ -42,7 +39,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def run(model: nn.Module, token_ids: Tensor) -> Any:
-    """What the model returns. The cache for generation is switched off: it would keep keys and values for nothing."""
+    """What the model returns. The generation cache is switched off: it would keep keys and values for nothing."""
     if hasattr(getattr(model, "config", None), "use_cache"):
         return model(token_ids, use_cache=False)
     return model(token_ids)
@@ -50,7 +47,7 @@ def run(model: nn.Module, token_ids: Tensor) -> Any:
 
 @contextmanager
 def explained(model: nn.Module, token_ids: Tensor) -> Iterator[None]:
-    """Turns a failure inside the block into a SiteError when the bare model fails on `token_ids` too."""
+    """Turns a failure inside the block into a SiteError if the bare model fails on `token_ids` too."""
     try:
         yield
     except (SrddError, MemoryError, torch.OutOfMemoryError):
@@ -63,6 +60,6 @@ def explained(model: nn.Module, token_ids: Tensor) -> Iterator[None]:
             text = " ".join(str(own).split())[:200] or "no message"
             raise SiteError(
                 f"{type(model).__name__} fails on token ids, also without srdd ({type(own).__name__}: {text}); if it "
-                "wants other inputs, only its weights can be measured: --sites weight"
+                f"wants other inputs, only its weights can be measured: {setting('sites', 'weight')}"
             ) from problem
         raise

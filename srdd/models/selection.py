@@ -1,9 +1,9 @@
 """What the user asked to measure: kinds, name patterns, layers and exclusions.
 
-Not here: finding sites (sites.py). A pattern or a layer that matches nothing is an error, because it is a typo.
+Not here: finding sites (sites.py). A pattern or layer that matches nothing is an error, because it is a typo.
 
-`--sites weight,input:*down_proj --layers 0-3,29 --exclude '*lm_head'` selects all weights, and the inputs of down_proj
-modules, inside five layers. Patterns are shell globs over module names; `*` crosses dots.
+`Selection.parse("weight,input:*down_proj", layers=[0, 1, 2, 3, 29], exclude=["*lm_head"])` selects all weights and the
+inputs of down_proj modules in five layers. Patterns are shell globs over module names; `*` crosses dots.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from srdd.documents.schema import KINDS, Kind, Skipped
-from srdd.errors import SiteError
+from srdd.errors import SiteError, setting
 from srdd.models.modules import require_module
 from srdd.models.sites import Site, SiteMap, find_sites
+
+_NAMES = f"see the names with {setting('find_sites')}"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A parsed choice of sites; `text` repeats it for the report, None when everything was chosen."""
+    """A parsed choice of sites. `text` repeats it for the report; None when everything was chosen."""
 
     patterns: dict[Kind, tuple[str, ...]]  # kind -> globs
     layers: tuple[int, ...] | None = None
@@ -39,9 +41,8 @@ class Selection:
                 name, colon, glob = part.strip().partition(":")
                 kind = next((k for k in KINDS if name in (k, f"{k}s")), None)
                 if kind is None or (colon and not glob):
-                    raise SiteError(
-                        f"sites {part.strip()!r} not understood; expected {', '.join(KINDS)}, or e.g. input:*down_proj"
-                    )
+                    given = setting("sites", repr(part.strip()))
+                    raise SiteError(f"{given} not understood; expected {', '.join(KINDS)}, or e.g. input:*down_proj")
                 patterns[kind] = (*patterns.get(kind, ()), glob or "*")
         return cls(patterns, None if layers is None else tuple(layers), tuple(exclude))
 
@@ -71,13 +72,13 @@ class Selection:
                 if not any(fnmatchcase(site.name, glob) for site in found.of(kind)):
                     if glob == "*":
                         raise SiteError(_none_of(kind, [k for k in self.kinds if found.of(k)]))
-                    raise SiteError(f"--sites {kind}:{glob} matches nothing; see the names with --dry-run")
+                    raise SiteError(f"{setting('sites', f'{kind}:{glob}')} matches nothing; {_NAMES}")
         for glob in self.exclude:
             if not any(fnmatchcase(site.name, glob) for site in found.sites):
-                raise SiteError(f"--exclude {glob} matches nothing; see the names with --dry-run")
+                raise SiteError(f"{setting('exclude', glob)} matches nothing; {_NAMES}")
         kept = tuple(site for site in found.sites if self._wants(site))
         if not kept:
-            raise SiteError("nothing is left to measure after --exclude")
+            raise SiteError(f"nothing is left to measure after {setting('exclude')}")
         names = {site.name for site in kept if site.kind == "weight"}
         out = [site for site in found.of("weight") if site.name not in names]
         dropped = tuple(Skipped(name=s.name, parameters=s.numel, reason="not selected") for s in out)
@@ -91,7 +92,7 @@ class Selection:
 
 def _none_of(kind: Kind, others: Sequence[Kind]) -> str:
     looked = " (layers: an nn.ModuleList of alike blocks that hold Linears)" if kind == "output" else ""
-    instead = f"; leave it out: --sites {','.join(others)}" if others else ""
+    instead = f"; leave it out: {setting('sites', ','.join(others))}" if others else ""
     return f"nothing to measure as {kind}: this model has none{looked}{instead}"
 
 

@@ -1,4 +1,4 @@
-"""Which tensors of a model are measured, found by type and not by a list of names.
+"""Finds the tensors of a model that are measured, by type and not from a list of names.
 
 Not here: hooks and numbers. A site is a weight (of nn.Linear, transformers' Conv1D or fused 3-D experts), the input of
 such a module, or the output of a decoder layer. Every parameter of the model is either a weight site or listed as
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from srdd.core.roles import fusion_group
 from srdd.documents.schema import KINDS, Kind, Skipped
 from srdd.errors import SiteError
-from srdd.models.modules import _layer_of, decoder_layers, experts_transposed, fused_experts, is_linear, weight_of
+from srdd.models.modules import decoder_layers, experts_transposed, fused_experts, is_linear, layer_of, weight_of
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Site:
     layer: int | None
     group: str | None
     parameter: str | None = None
-    transposed: bool = False  # weight stored [in, out]: blocks run along in, so it is turned before measuring
-    may_be_idle: bool = False  # an expert, which gets no tokens when the router sends it none
+    transposed: bool = False  # weight stored [in, out]: blocks run along in, so it is transposed before measuring
+    may_be_idle: bool = False  # an expert, to which the router may send no tokens
     numel: int = 0  # of a weight
     index: int = 0  # place among the sites of the model, in module order
 
 
 @dataclass(frozen=True)
 class SiteMap:
-    """The sites of a model and the parameters that are none."""
+    """The sites of a model, and the parameters that are not sites."""
 
     sites: tuple[Site, ...]
     skipped: tuple[Skipped, ...]
@@ -56,7 +56,7 @@ def find_sites(model: nn.Module, kinds: Sequence[Kind] = KINDS) -> SiteMap:
     stacks = decoder_layers(model)
     sites: list[Site] = []
     for name, module in model.named_modules():
-        layer = _layer_of(name, stacks)
+        layer = layer_of(name, stacks)
         sites += _module_sites(name, module, layer)
         if name in stacks:
             sites.append(Site("output", name, name, "decoder_layer", layer, None))

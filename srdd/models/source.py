@@ -1,7 +1,7 @@
 """Opens a model to run: a Hugging Face id, a local folder, a GGUF file, or a packaged model by short name.
 
-Not here: scanning, and reading weights without a model (checkpoint.py). Nothing that transformers or the hub raise
-gets out as it is: every failure is one SourceError line that says what was found.
+Not here: scanning, and reading weights without a model (files/checkpoint.py). No exception of transformers or the hub
+gets through: every failure is a SourceError that says in one line what was found.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import torch
 
 from srdd.core.packaged_models import packaged
 from srdd.documents.schema import Model
-from srdd.errors import OptionError, SourceError
+from srdd.errors import ConflictError, NoEffectError, SettingError, SourceError, setting
 from srdd.models.files import gguf, gguf_header
 from srdd.models.files.safetensors import check_shards, shards_hash
-from srdd.models.loading import _load, _tokenizer
+from srdd.models.loading import load_model, load_tokenizer
 from srdd.models.modules import decoder_layers
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DEVICES = "expected auto, cpu, cuda, cuda:N or mps"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def needs_model(name: str) -> bool:
 
 
 def first_unpacking(name: str, dtype: str) -> bool:
-    """True when opening `name` will unpack a GGUF file into the cache first, which takes half a minute."""
+    """True when opening `name` will first unpack a GGUF file into the cache, which takes half a minute."""
     path = packaged(name) or Path(name).expanduser()
     wanted = "float32" if dtype == "auto" else dtype
     return path.suffix == ".gguf" and path.is_file() and not gguf.is_unpacked(path, wanted)
@@ -58,7 +59,8 @@ def open_model(
     device_map: str | None = None,
     trust_remote_code: bool = False,
 ) -> OpenModel:
-    """Open a model and, if it has one, its tokenizer. Raises SourceError, OptionError, MissingExtraError.
+    """Open a model and, if it has one, its tokenizer. Raises SourceError, MissingExtraError, SettingError,
+    NoEffectError and ConflictError.
 
     dtype "auto" is the checkpoint's own; for GGUF float32, the type its values dequantize to.
     """
@@ -76,7 +78,10 @@ def open_model(
             )
             path = open_while_loading.enter_context(gguf.unpacked(path, "float32" if dtype == "auto" else dtype))
         elif path.is_file():
-            raise SourceError(f"{path.name} is a single file, no model folder; `srdd scan --sites weight` can read it")
+            raise SourceError(
+                f"{path.name} is a single file, no model folder; only its weights can be scanned: "
+                f"{setting('sites', 'weight')}"
+            )
         elif path.is_dir():
             hashed = _check_folder(path, label)
         elif path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -86,9 +91,9 @@ def open_model(
         if revision is not None and not path.is_dir():
             options["revision"] = revision
         elif revision is not None:
-            raise OptionError("--revision has no effect on a local model; leave it out")
-        model, random = _load(target, label, dtype, device_map, None if device_map else where, options)
-        tokenizer, problem = _tokenizer(target, label, options)
+            raise NoEffectError("revision", "on a local model")
+        model, random = load_model(target, label, dtype, device_map, None if device_map else where, options)
+        tokenizer, problem = load_tokenizer(target, label, options)
     if target == name and not path.is_dir():
         revision, hashed = _of_hub(name, revision)
     first = next(model.parameters())
@@ -105,11 +110,11 @@ def open_model(
 
 
 def check_options(dtype: str, device: str, device_map: str | None) -> torch.device:
-    """The device that was asked for. Raises OptionError for what no model could be opened with."""
+    """The device that was asked for. Raises SettingError or ConflictError for what no model can be opened with."""
     if dtype not in DTYPES:
-        raise OptionError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
+        raise SettingError("dtype", dtype, f"expected one of {', '.join(DTYPES)}")
     if device_map is not None and device != "auto":
-        raise OptionError("--device has no effect with --device-map; give one of them")
+        raise ConflictError("device", "device_map")
     return _device(device)
 
 
@@ -126,18 +131,18 @@ def _device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise OptionError(f"--device {device}: expected auto, cpu, cuda, cuda:N or mps") from None
+        raise SettingError("device", device, _DEVICES) from None
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"--device {device}: this machine has {torch.cuda.device_count()} cuda device(s)")
+        raise SettingError("device", device, f"this machine has {torch.cuda.device_count()} cuda device(s)")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise OptionError("--device mps: not available on this machine; leave it out, or take cpu")
+        raise SettingError("device", device, "not available on this machine; leave it out, or take cpu")
     if chosen.type not in ("cpu", "cuda", "mps"):
-        raise OptionError(f"--device {device}: expected auto, cpu, cuda, cuda:N or mps")
+        raise SettingError("device", device, _DEVICES)
     return chosen
 
 
 def _check_folder(folder: Path, label: str) -> str | None:
-    """Find out in a second what from_pretrained would find out late or not at all. The weights hash, if any."""
+    """The weights hash, if any. Finds in a second what from_pretrained would find late or not at all."""
     if not (folder / "config.json").is_file():
         raise SourceError(f"{label} holds no config.json, so it is no model folder")
     shards = check_shards(folder)
@@ -149,12 +154,12 @@ def _check_folder(folder: Path, label: str) -> str | None:
 
 
 def _of_hub(name: str, revision: str | None) -> tuple[str | None, str | None]:
-    """Commit and weights hash of a model that the hub's cache holds by now; no hash without safetensors files."""
+    """Commit and weights hash of a model that is now in the hub's cache; no hash without safetensors files."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(name, "config.json", revision=revision)
     if not isinstance(config, str):
         return revision, None
-    snapshot = Path(config).parent  # the cache calls its folders by commit
+    snapshot = Path(config).parent  # the cache names its folders by commit
     shards = check_shards(snapshot)
     return snapshot.name, shards_hash(shards) if shards else None

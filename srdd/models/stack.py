@@ -1,17 +1,14 @@
 """The decoder layers of a model, run one by one inside the model's own forward pass.
 
-Not here: what is measured. Instead of rebuilding a model's masks and position embeddings, each layer's forward is
-replaced for one pass: the visitor gets a `LayerCall` with everything the model passed and may run the layer on any
-hidden state, several times, before it returns the clean output. `tail` runs what comes after the last layer (norm and
-head) on a hidden state of choice by letting every layer pass its input through.
-
-Worked number: one pass over SmolLM2 with a visitor that runs each layer on two states costs three forwards' layers.
+Not here: what is measured. A model's masks and position embeddings are not rebuilt. Instead each layer's forward is
+replaced for one pass: the visitor gets a `LayerCall` with everything the model passed, and may run the layer on any
+hidden state, as often as it likes, before it returns the clean output. `tail` runs what comes after the last layer
+(norm and head) on a given hidden state by letting every layer pass its input through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +17,7 @@ from torch import Tensor, nn
 
 from srdd.errors import SiteError
 from srdd.models.modules import decoder_layers
+from srdd.models.replaced_forward import Forward, ReplacedForward
 from srdd.models.running import run
 
 
@@ -35,13 +33,13 @@ class LayerCall:
     _kwargs: dict[str, Any]
 
     def output(self, hidden: Tensor) -> Any:
-        """What the layer returns for another hidden state, in the form that the model expects."""
+        """What the layer returns for this hidden state, in the form that the model expects."""
         if self._args:
             return self._forward(hidden, *self._args[1:], **self._kwargs)
         return self._forward(**{**self._kwargs, "hidden_states": hidden})
 
     def run(self, hidden: Tensor) -> Tensor:
-        """The hidden state that the layer makes of another."""
+        """The hidden state that the layer makes of this one."""
         return first(self.output(hidden))
 
 
@@ -61,13 +59,13 @@ class LayerStack:
     """The layers of one stack in order. Raises SiteError when the model has none, or has two (encoder and decoder)."""
 
     def __init__(self, model: nn.Module) -> None:
-        found = decoder_layers(model)
-        if not found:
+        index_of = decoder_layers(model)
+        if not index_of:
             raise SiteError(
                 f"{type(model).__name__}: no decoder layers found; looked for an nn.ModuleList of alike blocks that "
                 "hold Linears"
             )
-        parents = {name.rpartition(".")[0] for name in found}
+        parents = {name.rpartition(".")[0] for name in index_of}
         if len(parents) > 1:
             raise SiteError(
                 f"{type(model).__name__} has {len(parents)} stacks of layers ({', '.join(sorted(parents))}); impact "
@@ -75,17 +73,22 @@ class LayerStack:
             )
         modules = dict(model.named_modules())
         self.model = model
-        self.names = list(found)
+        self.names = list(index_of)
         self.layers = [modules[name] for name in self.names]
-        self._beside: dict[int, int | None] = {}  # how much a layer returns beside the state; None: a bare tensor
-        self._ran: set[int] = set()  # layers that the pass at hand has run
+        self._beside: dict[int, int | None] = {}  # values a layer returns beside the state; None: a bare tensor
 
     def __len__(self) -> int:
         return len(self.layers)
 
     def visit(self, token_ids: Tensor, visitor: Visitor) -> Any:
-        """One forward pass in which `visitor` stands for every layer; returns what the model returns."""
-        with self._replaced(visitor):
+        """One forward pass in which `visitor` replaces every layer; returns what the model returns."""
+        index_of = {name: index for index, name in enumerate(self.names)}
+        ran: set[int] = set()  # layers that this pass has run
+
+        def visited(name: str, forward: Forward) -> Forward:
+            return self._visited(index_of[name], forward, visitor, ran)
+
+        with ReplacedForward(dict(zip(self.names, self.layers, strict=True)), visited):
             return run(self.model, token_ids)
 
     def tail(self, token_ids: Tensor, hidden: Tensor) -> Any:
@@ -98,34 +101,19 @@ class LayerStack:
 
         return self.visit(token_ids, visitor)
 
-    @contextmanager
-    def _replaced(self, visitor: Visitor) -> Iterator[None]:
-        before = [layer.__dict__.get("forward") for layer in self.layers]
-        self._ran.clear()
-        try:
-            for index, layer in enumerate(self.layers):
-                layer.forward = self._stand_in(index, layer.forward, visitor)
-            yield
-        finally:
-            for layer, forward in zip(self.layers, before, strict=True):
-                if forward is None:
-                    del layer.__dict__["forward"]
-                else:
-                    layer.__dict__["forward"] = forward
-
-    def _stand_in(self, index: int, forward: Callable[..., Any], visitor: Visitor) -> Callable[..., Any]:
-        def stand_in(*args: Any, **kwargs: Any) -> Any:
-            if index in self._ran:
+    def _visited(self, index: int, forward: Forward, visitor: Visitor, ran: set[int]) -> Forward:
+        def visit_instead(*args: Any, **kwargs: Any) -> Any:
+            if index in ran:
                 raise SiteError(
                     f"{self.names[index]} runs more than once in a pass; impact needs layers that each run once"
                 )
-            self._ran.add(index)
+            ran.add(index)
             hidden = args[0] if args else kwargs["hidden_states"]
             output = visitor(LayerCall(index, self.names[index], hidden, forward, args, kwargs))
             self._beside[index] = len(output) - 1 if isinstance(output, tuple) else None
             return output
 
-        return stand_in
+        return visit_instead
 
 
 def logits_of(output: Any) -> Tensor | None:

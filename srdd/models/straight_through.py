@@ -1,4 +1,4 @@
-"""Gradients through rounding, and how to tell that a tensor is no longer what was rounded.
+"""Passes gradients through rounding, and tells when a tensor is no longer what was rounded.
 
 Not here: rounding. Worked number: w = 0.9 rounded to 1.0 and used as y = 2 w gives y = 2 and dy/dw = 2.
 """
@@ -32,21 +32,21 @@ def straight_through(x: Tensor, q: Tensor) -> Tensor:
 
 
 def version_of(x: Tensor) -> int | None:
-    """How often `x` was changed in place; None under torch.inference_mode, whose tensors do not count."""
+    """How often `x` was changed in place; None for tensors of torch.inference_mode, which do not count it."""
     return None if x.is_inference() else x._version
 
 
 def content_of(w: Tensor) -> tuple[int | None, torch.dtype, int]:
-    """A mark that differs when `w` holds something else.
+    """A fingerprint that changes when the content of `w` does.
 
-    The version alone does not: writes through `.data` and kernels given a bare pointer, as 8-bit optimizers are, leave
-    it as it is. So all bits are added up as integers, which costs a hundredth of quantizing them.
+    The version alone is not enough: writes through `.data`, and kernels that get a bare pointer (8-bit optimizers),
+    leave it unchanged. So all bits are added up as integers, which costs a hundredth of quantizing them.
     """
     return version_of(w), w.dtype, _bits(w)
 
 
 def _bits(w: Tensor) -> int:
-    if w.is_meta or type(w) not in (Tensor, nn.Parameter):  # in pieces or packed: the version must do
+    if w.is_meta or type(w) not in (Tensor, nn.Parameter):  # sharded or packed: the version must do
         return 0
     flat = w.detach().reshape(-1)
     size = flat.element_size()

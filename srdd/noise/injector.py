@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from srdd.documents.rin import RinConfig
 from srdd.errors import NoiseError, OptionError
-from srdd.kernels.precision import home, to_float64
+from srdd.kernels.precision import float64_device, to_float64
 from srdd.noise.plan import NoisePlan
 from srdd.noise.targets import Target
 
@@ -218,7 +218,7 @@ def _parameter(target: Target) -> Tensor:
 
 
 def _sum(weight: Tensor) -> Tensor:
-    return weight.detach().to(home(weight.device)).sum(dtype=torch.float64)
+    return weight.detach().to(float64_device(weight.device)).sum(dtype=torch.float64)
 
 
 def _on_host(facts: list[Tensor]) -> list[Any]:

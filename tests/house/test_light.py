@@ -24,6 +24,7 @@ from srdd.cli.app import COMMANDS
         "import srdd.documents.schedule, srdd.noise.schedule",
         "from srdd.cli.app import main; main(['schedule', 'no-such.yaml', '--steps', '9'])",
         "import srdd.noise, srdd.noise.verl",
+        "import srdd.models; dir(srdd.models)",
         "import srdd.analysis.zones, srdd.analysis.strategies, srdd.analysis.multipliers, srdd.analysis.advice",
         "import srdd.exporters.rin.hydra",
         "from srdd.cli.app import main; main(['zones', 'no-such-report.json'])",

@@ -22,10 +22,10 @@ def _no_fallback_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 def failing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor.exc import CppCompileError
 
-    def fail(self: fused.Engine, name: str, *args: object) -> object:
+    def fail(self: fused.Engine, expression: fused.Expression, *args: object) -> object:
         if self.compiled:
             raise CppCompileError(["g++", "x.cpp"], "cannot execute cc1plus")
-        return eager_call(self, name, *args)
+        return eager_call(self, expression, *args)
 
     eager_call = fused.Engine.call
     monkeypatch.setattr(fused.Engine, "call", fail)

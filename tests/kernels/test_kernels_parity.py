@@ -11,7 +11,8 @@ from kernel_cases import CASES, EXACT, SPECS, check_tally, check_values
 from srdd import kernels
 from srdd.core.formats import FORMATS, BlockFormat, parse
 from srdd.core.tally import FIELDS
-from srdd.kernels.fused import Engine
+from srdd.kernels import expression
+from srdd.kernels.fused import Engine, Expression
 
 FUSED_SPECS = ("mxfp4", "mxfp8", "nvfp4")
 
@@ -62,9 +63,9 @@ def test_blocks_of_16_and_32_share_one_reading(monkeypatch: pytest.MonkeyPatch) 
     fmts, readings = ["nvfp4", "mxfp4", "mxfp8", "nvfp4:min_normal", "mxfp4_2d"], []
     call = Engine.call
 
-    def counted(self: Engine, name: str, chosen: tuple[BlockFormat, ...], *args: Any) -> Any:
-        readings.extend([[fmt.name for fmt in chosen]] if name == "tallies" else [])
-        return call(self, name, chosen, *args)
+    def counted(self: Engine, run: Expression, chosen: tuple[BlockFormat, ...], *args: Any) -> Any:
+        readings.extend([[fmt.name for fmt in chosen]] if run is expression.tallies else [])
+        return call(self, run, chosen, *args)
 
     monkeypatch.setattr(Engine, "call", counted)
     x = torch.randn(64, 96, generator=torch.Generator().manual_seed(5))

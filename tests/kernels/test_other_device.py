@@ -17,7 +17,7 @@ from srdd import kernels
 from srdd.core.formats import FORMATS
 from srdd.documents.rin import Schedule
 from srdd.errors import BackendError
-from srdd.kernels import precision as float64
+from srdd.kernels import precision
 from srdd.noise import Injector
 from srdd.runs.experiments.aqn import run_aqn
 from srdd.runs.experiments.probe import measure_probe
@@ -39,7 +39,7 @@ def llama(tiny_llama: Path) -> LlamaForCausalLM:
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
-    monkeypatch.setattr(float64, "LACKING", frozenset({NAME}))
+    monkeypatch.setattr(precision, "LACKING", frozenset({NAME}))
     with OtherDevice() as device:
         yield device
 
@@ -73,7 +73,7 @@ def test_kernels_stay_on_the_device(case: str, device: torch.device) -> None:
 
 
 def test_the_reference_says_that_it_needs_float64(device: torch.device) -> None:
-    with pytest.raises(BackendError, match="float64, which elsewhere has not; take --backend eager"):
+    with pytest.raises(BackendError, match="float64, which elsewhere has not; take backend=eager"):
         kernels.measure(torch.ones(32, device=device), "mxfp4", backend="reference")
 
 

@@ -149,7 +149,7 @@ def oracle(x, spec):
 
 
 def oracle_tally(x, q, limit):
-    """The sums of DESIGN section 3 in float64, from x, q and each block's largest value."""
+    """The sums of `srdd.core.tally` in float64, from x, q and each block's largest value."""
     bad = np.isnan(q)
     x64, q, limit = x.astype(np.float64)[~bad], q[~bad], limit[~bad]
     e = q - x64
@@ -287,7 +287,7 @@ def shared_exponent(fmt, rule, amax):
 
 
 THRESHOLDS = [
-    # fmt, rule, the smallest significand that takes one exponent more (worked by hand from DESIGN section 3)
+    # fmt, rule, the smallest significand that takes one exponent more (worked by hand from the rules)
     ("mxfp4", "floor", None),
     ("mxfp4", "rceil", above(1.5)),  # 6 / 4
     ("mxfp4", "ceil", above(1.0)),
@@ -795,7 +795,7 @@ def test_saturation_is_zero_exactly_where_the_format_says_so(name, rule):
     assert (tally(x, row.spec).clipped == 0) == never
 
 
-# --- the reference points of DESIGN section 3 -------------------------------------------------------------------
+# --- reference points: what the formats give on known distributions -----------------------------------------------
 
 # The document's table was measured on 65,536 values, here it is 2^20, so the difference is the table's own sampling
 # error. Its standard errors, from 24 replicas of 65,536 values (larger than for independent values, because the 32 of
@@ -870,7 +870,7 @@ def expected_sr_sqnr(x, rule):
 @pytest.mark.parametrize(
     ("rule", "sqnr"),
     [
-        # DESIGN gives 15.95 for mxfp4_sr under rceil. That is the number of floor and even; rceil, whose scale is the
+        # 15.95 was once given for mxfp4_sr under rceil. That is the number of floor and even; rceil, whose scale is the
         # larger wherever amax's significand lies between 1.5 and 1.75, gives 15.67. The simulation above agrees.
         ("rceil", 15.67),
         ("floor", 15.99),

@@ -63,9 +63,9 @@ def test_the_eager_kernel_of_this_machine_is_right(dtype: torch.dtype) -> None:
 
 
 def test_wrong_ties_are_found(ties_go_up: None) -> None:
-    with pytest.raises(BackendError, match=r"backend eager on cpu .* mxfp4:even \w+ .* instead of .* --device cpu"):
+    with pytest.raises(BackendError, match=r"backend eager on cpu .* mxfp4:even \w+ .* instead of .* device=cpu"):
         selfcheck.checked(EAGER, THREE, CPU, torch.float32)
-    with pytest.raises(BackendError, match=r"mxfp4:even makes -?\d\S* of -?\d\S* instead of .* --device cpu"):
+    with pytest.raises(BackendError, match=r"mxfp4:even makes -?\d\S* of -?\d\S* instead of .* device=cpu"):
         selfcheck.checked(EAGER, THREE, CPU, torch.float32, selfcheck.values_differ)
 
 
@@ -96,7 +96,7 @@ def test_auto_falls_back_to_eager_and_says_why() -> None:
     taken = selfcheck.checked(Backend("fused", "pays", strict=False), THREE, CPU, torch.float32, fused_is_wrong)
     assert (taken.name, taken.strict) == ("eager", False)
     assert "n 1 instead of 2" in taken.reason
-    with pytest.raises(BackendError, match="n 1 instead of 2; take --backend eager"):
+    with pytest.raises(BackendError, match="n 1 instead of 2; take backend=eager"):
         selfcheck.checked(Backend("fused", "asked for by name"), THREE, CPU, torch.float32, fused_is_wrong)
 
 
@@ -126,8 +126,8 @@ def test_the_check_compiles_nothing_that_the_scan_does_not(monkeypatch: pytest.M
     engine = fused.Engine(compiled=True)
     monkeypatch.setattr(fused, "FUSED", engine)
     selfcheck.checked(chosen, THREE, CPU, torch.float32)
-    before = set(engine._functions)
+    before = set(engine._bound)
     x = torch.randn(4, 64, 96)
     kernels.measure_each(x, THREE, backend=chosen)
     kernels.measure_many(x[0], THREE, backend=chosen, global_amax=x.abs().amax())
-    assert set(engine._functions) == before
+    assert set(engine._bound) == before

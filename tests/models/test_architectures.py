@@ -141,7 +141,7 @@ def test_names_in_files_that_mislead(tmp_path: Path) -> None:
     ids=["pictures", "decoder"],
 )
 def test_a_model_that_wants_more_than_token_ids_is_refused(model: nn.Module) -> None:
-    with pytest.raises(SiteError, match=r"fails on token ids, also without srdd .ValueError: .*--sites weight"):
+    with pytest.raises(SiteError, match=r"fails on token ids, also without srdd .ValueError: .*sites=weight"):
         srdd.scan(model, IDS)
     assert all(not m._forward_pre_hooks for m in model.modules())
 
@@ -186,7 +186,7 @@ def test_weights_that_are_computed(norm: object) -> None:
 def test_a_model_without_a_list_of_layers_says_what_to_leave_out() -> None:
     block = nn.Sequential(nn.Linear(32, 32), nn.GELU())
     model = nn.Sequential(nn.Embedding(64, 32), nn.Sequential(block, block))
-    with pytest.raises(SiteError, match=r"as output: .* nn\.ModuleList .*; leave it out: --sites weight,input"):
+    with pytest.raises(SiteError, match=r"as output: .* nn\.ModuleList .*; leave it out: sites=weight,input"):
         srdd.scan(model, IDS)
 
 

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 import srdd
 from srdd.core.tally import FIELDS
-from srdd.documents.schema import weights_hash
 from srdd.errors import SourceError
 from srdd.models.checkpoint_sites import checkpoint_sites
+from srdd.models.files import weights_hash
 from srdd.models.files.checkpoint import open_checkpoint
 
 WEIGHT = "model.layers.{}.mlp.up_proj.weight"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 import srdd
-from srdd.errors import FormatError, OptionError, SiteError
+from srdd.errors import BusyError, FormatError, SettingError, SiteError
 from srdd.models.fake import Quantizer, fake_quantize
 
 IDS = torch.randint(0, 50, (2, 16), generator=torch.Generator().manual_seed(0))
@@ -157,18 +157,18 @@ def test_training_inside_the_block_learns(llama: LlamaForCausalLM) -> None:
     [
         ({"modules": "*q_porj"}, SiteError, "matches none of the 22 Linears of LlamaForCausalLM"),
         ({"modules": "lm_head"}, SiteError, "left out by exclude: lm_head"),
-        ({"mode": "w4a4"}, OptionError, "expected one of weight, input, both"),
-        ({"quant": "mxfp5"}, FormatError, "mxfp5"),
+        ({"mode": "w4a4"}, SettingError, "expected one of weight, input, both"),
+        ({"spec": "mxfp5"}, FormatError, "mxfp5"),
     ],
 )
 def test_mistakes(llama: LlamaForCausalLM, arguments: dict[str, str], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        fake_quantize(llama, **{"quant": "mxfp4", **arguments})  # type: ignore[arg-type]
+        fake_quantize(llama, **{"spec": "mxfp4", **arguments})  # type: ignore[arg-type]
 
 
 def test_not_entered_twice(llama: LlamaForCausalLM) -> None:
     handle = fake_quantize(llama, "mxfp4")
-    with handle, pytest.raises(OptionError, match="already active"):
+    with handle, pytest.raises(BusyError, match="already active"):
         handle.__enter__()
     assert not any("forward" in m.__dict__ for m in llama.modules())
 
@@ -198,11 +198,11 @@ def test_weights_written_past_the_version_counter_are_quantized_anew(shape: tupl
 
 def test_an_inner_block_must_end_first(llama: LlamaForCausalLM) -> None:
     outer, inner = fake_quantize(llama, "mxfp8", "input"), fake_quantize(llama, "mxfp4", "weight")
-    with pytest.raises(OptionError, match="not active"):
+    with pytest.raises(BusyError, match="not active"):
         outer.__exit__(None, None, None)
     outer.__enter__()
     inner.__enter__()
-    with pytest.raises(OptionError, match="leave the inner block first"):
+    with pytest.raises(BusyError, match="leave the inner block first"):
         outer.__exit__(None, None, None)
     inner.__exit__(None, None, None)
     outer.__exit__(None, None, None)
@@ -210,7 +210,7 @@ def test_an_inner_block_must_end_first(llama: LlamaForCausalLM) -> None:
 
 
 def test_a_copy_inside_the_block_is_refused(llama: LlamaForCausalLM) -> None:
-    with fake_quantize(llama, "mxfp4"), pytest.raises(OptionError, match="copy it outside the block"):
+    with fake_quantize(llama, "mxfp4"), pytest.raises(BusyError, match="copy it outside the block"):
         copy.deepcopy(llama)
 
 
@@ -218,5 +218,5 @@ def test_exclude_is_a_pattern_or_several_and_must_match(llama: LlamaForCausalLM)
     assert fake_quantize(llama, "mxfp4", exclude="*down_proj").left_out == tuple(
         f"model.layers.{i}.mlp.down_proj" for i in range(3)
     )
-    with pytest.raises(SiteError, match=r"exclude '\*dwon_proj' matches none"):
+    with pytest.raises(SiteError, match=r"exclude='\*dwon_proj' matches none"):
         fake_quantize(llama, "mxfp4", exclude="*dwon_proj")

@@ -19,7 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 from srdd.documents.experiment import Comparison, Experiment
 from srdd.documents.report import load
 from srdd.documents.rin import Schedule
-from srdd.errors import CalibrationError, NoiseError, OptionError, SourceError
+from srdd.errors import CalibrationError, NoiseError, NonfiniteError, OptionError
 from srdd.models.fake import fake_quantize
 from srdd.models.placement import refuse_nonfinite
 from srdd.noise import Injector
@@ -290,11 +290,11 @@ def test_a_broken_model_has_no_costs(tiny_llama: Path) -> None:
     broken = LlamaForCausalLM.from_pretrained(tiny_llama)
     torch.nn.init.constant_(broken.model.layers[1].mlp.down_proj.weight, math.nan)
     named = r"model\.layers\.1\.mlp\.down_proj\.weight holds NaN"
-    with pytest.raises(SourceError, match=named):
+    with pytest.raises(NonfiniteError, match=named):
         run(broken)
-    with pytest.raises(SourceError, match=named):
+    with pytest.raises(NonfiniteError, match=named):
         measure_probe(broken, IDS, "mxfp4")
-    with pytest.raises(SourceError, match=named):
+    with pytest.raises(NonfiniteError, match=named):
         measure_impact(broken, IDS, "mxfp4")
 
 
@@ -303,7 +303,7 @@ def test_weights_in_8_bits_are_looked_at_too() -> None:
     layer.weight = torch.nn.Parameter(torch.ones(4, 4).to(torch.float8_e4m3fn), requires_grad=False)
     refuse_nonfinite(layer)
     layer.weight.data[2, 1] = math.nan
-    with pytest.raises(SourceError, match="weight holds NaN"):
+    with pytest.raises(NonfiniteError, match="weight holds NaN"):
         refuse_nonfinite(layer)
 
 

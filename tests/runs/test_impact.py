@@ -341,7 +341,7 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> Non
         (["--quant", "mxfp4", "--label-samples", "0"], "--label-samples 0: expected at least 1"),
         (["--quant", "mxfp4", "--attribute", "swap", "--label-samples", "3"], "--label-samples 3 has no effect"),
         (["--quant", "mxfp4", "--seq-len", "1"], ""),
-        (["--quant", "mxfp4", "--exclude", "*"], "left out by exclude"),
+        (["--quant", "mxfp4", "--exclude", "*"], "left out by --exclude"),
     ],
 )
 def test_bad_options_are_found_before_the_model_is_opened(

@@ -1,8 +1,8 @@
-"""Weights of a safetensors checkpoint, read piece by piece with no model built.
+"""Weights of a safetensors checkpoint, read piece by piece without building a model.
 
-Not here: single files (safetensors_files.py) and which tensors matter (checkpoint_sites.py). Each chunk is a memory map
-of its own, gone with the chunk: the pages of one map of the file would count as this process's memory until the whole
-file is there, and a buffer to read into costs more to allocate than to fill.
+Not here: single files (safetensors.py) and which tensors matter (srdd.models.checkpoint_sites). Each chunk is a memory
+map of its own, freed with the chunk: the pages of one map of the whole file would all come to count as this process's
+memory, and a buffer to read into costs more to allocate than to fill.
 
 Worked number: a chunk is at most 64 MiB, so a [8192, 4096] bfloat16 tensor (64 MiB) is one map, a [128256, 4096] one
 is 16.
@@ -20,8 +20,9 @@ from typing import Any
 from torch import Tensor
 
 from srdd.core.packaged_models import packaged
-from srdd.documents.schema import Model, weights_hash
-from srdd.errors import SourceError
+from srdd.documents.schema import Model
+from srdd.errors import SourceError, setting
+from srdd.models.files import weights_hash
 from srdd.models.files.safetensors import StoredTensor, check_shards, header_of, mapped, opened
 
 CHUNK_BYTES = 64 * 2**20
@@ -29,7 +30,7 @@ CHUNK_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint: headers only, no tensor is read yet."""
+    """An opened checkpoint: only headers have been read, no tensor yet."""
 
     identity: Model
     config: dict[str, Any]
@@ -37,9 +38,9 @@ class Checkpoint:
     notes: tuple[str, ...] = field(default=())
 
     def row_chunks(self, name: str, *, expert: int | None = None, max_bytes: int | None = None) -> Iterator[Tensor]:
-        """A matrix in runs of rows, each a multiple of 32 rows but the last; `expert` picks one of a 3-D tensor.
+        """A matrix in runs of rows, each a multiple of 32 rows except the last; `expert` picks one of a 3-D tensor.
 
-        Memory is held for as long as a chunk is; writing to one does not change the file.
+        Memory is held only as long as its chunk; writing to a chunk does not change the file.
         """
         tensor = self.tensors[name]
         dtype = tensor.torch_dtype
@@ -61,7 +62,7 @@ class Checkpoint:
 def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     """Open a folder with model.safetensors or its index, a single .safetensors file, a hub id or `minilm`.
 
-    Raises SourceError, in one line: nothing there, a shard missing, a file cut short.
+    Raises SourceError when nothing is there, a shard is missing or a file is cut short.
     """
     folder, files, label, revision = _files(name, revision)
     tensors: dict[str, StoredTensor] = {}
@@ -110,7 +111,9 @@ def _files(name: str, revision: str | None) -> tuple[Path, list[Path], str, str 
         revision = path.name  # the commit, as the hub's cache calls its folders
     files = check_shards(path)
     if not files:
-        raise SourceError(f"{label} holds no safetensors file; convert it, or scan it without --sites weight")
+        raise SourceError(
+            f"{label} holds no safetensors file; convert it, or scan it without {setting('sites', 'weight')}"
+        )
     return path, files, label, revision
 
 
@@ -121,13 +124,13 @@ def _from_hub(name: str, revision: str | None) -> Path:
         raise SourceError(f"no such folder or file: {name}")
     try:
         # Subfolders hold the same weights in other layouts (original/, onnx/); patterns cross slashes.
-        found = snapshot_download(
+        snapshot = snapshot_download(
             name, revision=revision, allow_patterns=["*.safetensors", "*.json"], ignore_patterns=["*/*"]
         )
-    except Exception as problem:  # the hub client raises many types; all mean that the files are not to be had
+    except Exception as problem:  # the hub client raises many types; all mean that there are no files
         first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
         raise SourceError(f"{name} is no local folder or file, and the hub did not give it: {first}") from problem
-    return Path(found)
+    return Path(snapshot)
 
 
 def _config(folder: Path) -> dict[str, Any]:

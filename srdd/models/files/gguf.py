@@ -1,8 +1,9 @@
 """GGUF files: unpacked once into the user's cache folder, then opened like any other model.
 
-Not here: dequantization, which transformers and the gguf package do. Left alone they take 23 s for SmolLM2, of which
-2 s is dequantization: the file is parsed three times, 49 thousand token strings through numpy memory maps each time,
-and a table of tensor names is built anew for each of 397 modules. Shared, it is 10 s. The unpacked copy opens in 1 s.
+Not here: dequantization, which transformers and the gguf package do. Left alone, they take 23 s for SmolLM2, of which
+dequantization is 2 s: the file is parsed three times, each time reading 49 thousand token strings through numpy memory
+maps, and a table of tensor names is rebuilt for each of 397 modules. Sharing both makes it 10 s. The unpacked copy
+opens in 1 s.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from srdd.models.quiet import quiet
 
 log = logging.getLogger("srdd")
 
-_SAMPLES, _SAMPLE = 64, 4096  # places looked at in the values, so that fine-tunes of one model get copies of their own
-_LAYOUT = "2"  # of the cache folder; a new one makes old copies unused
+_SAMPLES, _SAMPLE = 64, 4096  # samples of the values, so that fine-tunes of one model get their own copies
+_LAYOUT = "2"  # of the cache folder; a new number leaves old copies unused
 _COMPLETE = "srdd-complete.json"  # file name -> size, written last
 
 
 def cache_folder(file: Path, dtype: str) -> Path:
-    """Where the unpacked copy of a file belongs, whether it is there or not.
+    """Where the unpacked copy of a file belongs, whether or not it is there.
 
-    Fine-tunes of one model agree in the first MiB, which is all tokens, and in size; so samples of the values and the
-    time of the last change are in the key too. A wrong copy here would be a scan of another model.
+    Fine-tunes of one model agree in size and in the first MiB, which is all tokens; so samples of the values and the
+    time of the last change are part of the key. A wrong copy would mean a scan of another model.
     """
     state = file.stat()
     digest = hashlib.sha256()
@@ -51,7 +52,7 @@ def cache_folder(file: Path, dtype: str) -> Path:
 
 
 def is_unpacked(file: Path, dtype: str) -> bool:
-    """True when a whole copy is in the cache."""
+    """True when a complete copy is in the cache."""
     return _whole(cache_folder(file, dtype))
 
 
@@ -59,7 +60,7 @@ def is_unpacked(file: Path, dtype: str) -> bool:
 def unpacked(file: Path, dtype: str) -> Iterator[Path]:
     """The folder of the unpacked copy, made now if it is not there yet. Raises SourceError and MissingExtraError.
 
-    Without a cache that can be written the copy lives in a temporary folder for as long as the context is open.
+    If the cache cannot be written, the copy lives in a temporary folder for as long as the context is open.
     """
     folder = cache_folder(file, dtype)
     if not _whole(folder):
@@ -114,7 +115,7 @@ def _temporary(file: Path, dtype: str) -> Iterator[Path]:
 
 
 def _whole(folder: Path) -> bool:
-    """True when every file of a copy is there in full; a cleaner of caches may have taken some."""
+    """True when every file of a copy is there in full; a cache cleaner may have removed some."""
     try:
         sizes = json.loads((folder / _COMPLETE).read_text(encoding="utf-8"))
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
@@ -153,7 +154,7 @@ def _unpack(file: Path, scratch: Path, dtype: str) -> None:
             tokenizer.save_pretrained(scratch)
         except OSError:
             raise
-        except Exception as problem:  # safetensors tells a full disk in an error type of its own
+        except Exception as problem:  # safetensors reports a full disk in an error type of its own
             raise OSError(" ".join(str(problem).split())) from problem
 
 
@@ -161,8 +162,8 @@ def _unpack(file: Path, scratch: Path, dtype: str) -> None:
 def _parsed_once() -> Iterator[None]:
     """Inside, the reader and the table of names are made once per file and architecture, and no bar is drawn.
 
-    transformers asks gguf for both anew at every step. They are only read, so one of each serves all steps; the
-    originals are back on leaving.
+    transformers asks gguf for new ones at every step. They are only read, so one of each serves all steps; the
+    originals are restored on leaving.
     """
     import gguf
     from transformers import modeling_gguf_pytorch_utils as loading

@@ -1,6 +1,6 @@
-"""The header of a GGUF file: what its weights are stored as, whether the file is whole, and a hash to know it by.
+"""The header of a GGUF file: the types of its weights, whether the file is complete, and a hash that identifies it.
 
-Not here: values (gguf.py). Reading it takes a hundredth of opening the file through transformers.
+Not here: values (gguf.py). Reading the header takes a hundredth of opening the file through transformers.
 
 Worked number: a Q4_1 tensor of 1024 values is 32 blocks of 20 bytes, so the file must go on for 640 bytes from its
 offset.
@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 from typing import BinaryIO
 
-from srdd.documents.schema import weights_hash
 from srdd.errors import SourceError
+from srdd.models.files import weights_hash
 
 _HEAD = 2**20  # the first MiB holds the metadata; with the size it identifies the file in a report
 # ggml type -> (name, values per block, bytes per block); gguf-py's GGML_QUANT_SIZES, held equal by a test
@@ -34,7 +34,7 @@ _STRING, _ARRAY, _UINT32 = 8, 9, 4
 
 
 def head_hash(file: Path) -> str:
-    """The weights hash of a GGUF file, from its first MiB and its size. Raises SourceError when it is none."""
+    """The weights hash of a GGUF file, from its first MiB and its size. Raises SourceError for another kind of file."""
     try:
         with file.open("rb") as stream:
             head = stream.read(_HEAD)
@@ -46,7 +46,7 @@ def head_hash(file: Path) -> str:
 
 
 def stored_types(file: Path) -> str:
-    """The types of the weights, most values first, e.g. "Q4_1, Q8_0, F32". Raises SourceError for a damaged file."""
+    """The types of the weights, most used first, e.g. "Q4_1, Q8_0, F32". Raises SourceError for a damaged file."""
     size = file.stat().st_size
     values: Counter[str] = Counter()
     end = 0
@@ -67,7 +67,7 @@ def stored_types(file: Path) -> str:
 
 def _tensors(stream: BinaryIO) -> tuple[list[tuple[int, int, int]], int]:
     """(ggml type, values, offset) of every tensor and the alignment of the data; the stream ends after the header."""
-    _, layout, tensor_count, pair_count = _take(stream, "<IIQQ")  # the first is the magic, seen by head_hash
+    _, layout, tensor_count, pair_count = _take(stream, "<IIQQ")  # the first is the magic, which head_hash has checked
     if layout not in (2, 3):
         raise ValueError(f"version {layout}; expected 2 or 3")
     alignment = 32

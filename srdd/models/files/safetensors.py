@@ -1,7 +1,7 @@
-"""Safetensors files: where their tensors lie, whether files are whole, and bytes of them as memory maps.
+"""Safetensors files: where their tensors lie, whether the files are complete, and their bytes as memory maps.
 
 Not here: checkpoints of several files (checkpoint.py). A file is an 8-byte length, a JSON header with the place of
-every tensor, and the bytes (safetensors' format description).
+every tensor, and the tensors' bytes (safetensors' format description).
 
 Worked number: a bfloat16 tensor [2, 3] takes 12 bytes; a header that gives it 10 is refused.
 """
@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from srdd.documents.schema import weights_hash
 from srdd.errors import SourceError
+from srdd.models.files import weights_hash
 
 _MAX_HEADER = 100 * 2**20  # safetensors' own limit
 _DTYPES = {
@@ -64,7 +64,7 @@ class StoredTensor:
 
 
 def check_shards(folder: Path) -> list[Path]:
-    """The weight files of a folder in order of name, each complete. Raises SourceError; [] without safetensors."""
+    """The weight files of a folder by name, all complete; [] if it has no safetensors. Raises SourceError."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -92,7 +92,7 @@ def shards_hash(files: list[Path]) -> str:
 
 
 def header_of(file: Path) -> tuple[bytes, dict[str, StoredTensor]]:
-    """The header of one file and the tensors it names. Raises SourceError where they do not fit the file's size."""
+    """The header of a file and the tensors it names. Raises SourceError when they do not fit the file's size."""
     with opened(file) as stream:
         size = file.stat().st_size
         length = int.from_bytes(stream.read(8), "little")
@@ -100,20 +100,20 @@ def header_of(file: Path) -> tuple[bytes, dict[str, StoredTensor]]:
             raise SourceError(f"{file.name} is no complete safetensors file ({size} bytes); get it again")
         raw = stream.read(length)
     try:
-        rows = {name: row for name, row in json.loads(raw).items() if name != "__metadata__"}
+        entries = {name: entry for name, entry in json.loads(raw).items() if name != "__metadata__"}
         tensors = {
-            name: StoredTensor(name, tuple(row["shape"]), row["dtype"], file, 8 + length + row["data_offsets"][0])
-            for name, row in rows.items()
+            name: StoredTensor(name, tuple(entry["shape"]), entry["dtype"], file, 8 + length + entry["data_offsets"][0])
+            for name, entry in entries.items()
         }
-        end = max((row["data_offsets"][1] for row in rows.values()), default=0)
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise SourceError(f"{file.name} has no readable safetensors header ({problem}); get it again") from problem
-    for row in tensors.values():
-        start, stop = rows[row.name]["data_offsets"]
-        if row.dtype in _DTYPES and stop - start != row.numel * row.torch_dtype.itemsize:
+    for tensor in tensors.values():
+        start, stop = entries[tensor.name]["data_offsets"]
+        if tensor.dtype in _DTYPES and stop - start != tensor.numel * tensor.torch_dtype.itemsize:
             raise SourceError(
-                f"{file.name} is damaged: {row.name} {list(row.shape)} in {row.dtype} needs "
-                f"{row.numel * row.torch_dtype.itemsize} bytes, its header gives {stop - start}; get it again"
+                f"{file.name} is damaged: {tensor.name} {list(tensor.shape)} in {tensor.dtype} needs "
+                f"{tensor.numel * tensor.torch_dtype.itemsize} bytes, its header gives {stop - start}; get it again"
             )
     if 8 + length + end != size:
         raise SourceError(
@@ -125,7 +125,7 @@ def header_of(file: Path) -> tuple[bytes, dict[str, StoredTensor]]:
 
 @contextmanager
 def opened(file: Path) -> Iterator[FileIO]:
-    """A weight file, unbuffered. What the system says of it while it is open becomes a SourceError."""
+    """A weight file, unbuffered. An OSError while it is open becomes a SourceError."""
     try:
         with file.open("rb", buffering=0) as stream:
             yield stream

@@ -18,9 +18,9 @@ Worked number: p = (1/2, 1/2), dz = (0.2, 0): 1/2 (0.25 * 0.04) = 0.005; the exa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from srdd.errors import SiteError
 from srdd.kernels.precision import to_float64
 from srdd.models.fake import Quantizer
+from srdd.models.replaced_forward import Forward, ReplacedForward
 from srdd.models.stack import LayerCall, LayerStack, first, logits_of
 from srdd.runs.impact.linears import by_sequence
 from srdd.runs.impact.sweep import Changes
@@ -77,7 +78,8 @@ class Fisher:
         Raises SiteError for a model without a language-model head.
         """
         self._changes, self._shape = changes, token_ids.shape
-        with _frozen(self._stack.model), self._scored(), torch.enable_grad():
+        scored = ReplacedForward(self._modules, self._scored)
+        with _frozen(self._stack.model), scored, torch.enable_grad():
             logits = logits_of(self._stack.visit(token_ids, self._visitor))
             if logits is None:
                 raise SiteError(f"{type(self._stack.model).__name__} has no language-model head to predict a KL at")
@@ -103,7 +105,7 @@ class Fisher:
         if call.index == 0:
             # backward starts here: nothing below the first layer is wanted
             hidden = call.hidden.detach().requires_grad_()
-            call = LayerCall(call.index, call.name, hidden, call._forward, call._args, call._kwargs)
+            call = replace(call, hidden=hidden)
         output = call.output(call.hidden)
         clean = first(output)
         if clean.requires_grad:
@@ -134,32 +136,19 @@ class Fisher:
                 self._products[quantizer.name, point, name] = to_float64(product)
         return gx.reshape(given.shape)
 
-    @contextmanager
-    def _scored(self) -> Iterator[None]:
-        """Linears that keep their products in backward; in passes without gradients they are themselves."""
-        before = {name: module.__dict__.get("forward") for name, module in self._modules.items()}
-        try:
-            for name, module in self._modules.items():
-                module.forward = self._stand_in(name, module, module.forward)
-            yield
-        finally:
-            for name, module in self._modules.items():
-                if before[name] is None:
-                    del module.__dict__["forward"]
-                else:
-                    module.__dict__["forward"] = before[name]
+    def _scored(self, name: str, forward: Forward) -> Forward:
+        """A Linear that keeps its products in backward; in passes without gradients it is itself."""
+        module = self._modules[name]
 
-    def _stand_in(self, name: str, module: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def stand_in(x: Tensor) -> Tensor:
+        def scored(x: Tensor) -> Any:
             if not torch.is_grad_enabled():
                 return forward(x)
             if by_sequence(name, x, self._shape) is None:
                 self.skipped.add(name)
                 return forward(x)
-            result: Tensor = _Scored.apply(x, self, name, module, forward)  # type: ignore[no-untyped-call]
-            return result
+            return _Scored.apply(x, self, name, module, forward)  # type: ignore[no-untyped-call]
 
-        return stand_in
+        return scored
 
     def _draw(self, p: Tensor) -> Tensor:
         """Labels sampled from the model's probabilities, [sequences, length - 1]."""

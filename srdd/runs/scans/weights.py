@@ -16,16 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from srdd import kernels
-from srdd.core.formats import BlockFormat, Rule, Scale
+from srdd.core.formats import BlockFormat
 from srdd.kernels.backend import Backend
 from srdd.kernels.seeds import generator_for
 from srdd.models.modules import weight_of
 from srdd.models.sites import Site
-
-
-def needs_tensor_amax(formats: Sequence[BlockFormat]) -> bool:
-    """True when a format scales by the largest value of the whole tensor, which a chunk does not show."""
-    return any(f.scale is Scale.E4M3_FP32 and f.rule is not Rule.SINGLE_LEVEL for f in formats)
 
 
 def measure_matrices(
@@ -35,7 +30,7 @@ def measure_matrices(
     merged: Tensor | None = None
     generator: torch.Generator | None = None
     for chunks in matrices:
-        amax = _finite_amax(chunks) if needs_tensor_amax(formats) else None
+        amax = _finite_amax(chunks) if any(fmt.has_tensor_scale for fmt in formats) else None
         for chunk in chunks:
             if generator is None:
                 generator = generator_for(formats, chunk.device, seed, name)
