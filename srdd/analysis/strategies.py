@@ -2,7 +2,7 @@
 
 Not here: the document (rin.py), zones (zones.py) and any promise. Multipliers say where, not how much: a sigma that a
 model with 16-bit activations bears can break one with 4-bit activations, and published gains of guided over uniform
-noise rest on single runs. `srdd.analysis.strategies.RinConfig` is the document they go into.
+noise rest on single runs.
 
 Worked number: errors 0.2 and 0.4 have mean 0.3: `variable` gives 0.667 and 1.333; `inverse` 0.3 / 0.2 = 1.5 and 0.75,
 brought to mean 1: 1.333 and 0.667; `ceiling` 0.5 and 1.
@@ -19,11 +19,11 @@ from srdd.analysis.series import Series
 from srdd.analysis.zones import find
 from srdd.core.layers import span
 from srdd.core.verdicts import violates
-from srdd.documents.rin import Phase, RinConfig
+from srdd.documents.rin import Phase
 from srdd.documents.zones import Zone
 from srdd.errors import OptionError
 
-__all__ = ["STRATEGIES", "Choices", "Plan", "RinConfig", "plan"]
+__all__ = ["STRATEGIES", "Choices", "Plan", "plan"]
 
 LABELS = ("high", "medium", "low")
 

@@ -14,14 +14,14 @@ from known_layers import KNOWN, MEAN, weights
 from omegaconf import OmegaConf
 
 from srdd.analysis.multipliers import guide
-from srdd.analysis.strategies import STRATEGIES, Choices, RinConfig, plan
+from srdd.analysis.strategies import STRATEGIES, Choices, plan
 from srdd.core.roles import norm_of
 from srdd.documents import rin
 from srdd.documents import saving as structured
 from srdd.documents.report import Report, in_order
-from srdd.documents.rin import Phase, Schedule
+from srdd.documents.rin import Phase, RinConfig, Schedule
 from srdd.documents.schema import Site, measurement
-from srdd.errors import OptionError
+from srdd.errors import OptionError, ReportError
 from srdd.exporters.rin import hydra, verl_fork
 
 Run = Callable[..., tuple[int, str, str]]
@@ -249,11 +249,11 @@ def test_the_fork_file() -> None:
     assert tree["layer_multipliers"]["27"] == 1.0
     assert tree["zone_schedule"]["middle_layers"] == list(range(6, 23))
     assert (tree["zone_schedule"]["phase_boundary_ratio"], tree["zone_schedule"]["late_middle_mult"]) == (0.5, 0.5)
-    with pytest.raises(OptionError, match="no keys for learning rates"):
+    with pytest.raises(ReportError, match="no keys for learning rates"):
         verl_fork.render(made([0.1] * 6 + [0.9] * 6, "lr"))
     two = made([0.3] * 28, "phased")
     two.phases.append(Phase(from_share=0.75, layer_factors=dict.fromkeys(range(28), 0.1)))
-    with pytest.raises(OptionError, match="one phase boundary"):
+    with pytest.raises(ReportError, match="one phase boundary"):
         hydra.render(two)
 
 

@@ -23,7 +23,7 @@ from srdd.core.gaussian import gaussian
 from srdd.core.metrics import RANKED, Metric, choose_metric
 from srdd.documents.schema import Kind, Layer, Measurement, Site
 from srdd.documents.summary import merge_measurements
-from srdd.errors import MissingExtraError, OptionError, ReportError
+from srdd.errors import MissingExtraError, NoEffectError, ReportError, SettingError, setting
 
 REPORT_SUFFIXES = (".png", ".svg", ".pdf")
 USES = frozenset({"figure", "title", "metric", "site", "quant", "zones", "baseline"})
@@ -43,15 +43,15 @@ _SETTINGS = {
 
 
 def render(bundle: Bundle, choices: Choices) -> bytes:
-    """The picture. Raises OptionError, ReportError where there is nothing to draw, MissingExtraError."""
+    """The picture. Raises SettingError, NoEffectError, MissingExtraError, and ReportError with nothing to draw."""
     name = choices.figure or "profile"
     draw, needs = FIGURES.get(name, (None, frozenset()))
     if draw is None:
-        raise OptionError(f"--figure {name}: expected one of {', '.join(FIGURES)}")
+        raise SettingError("figure", name, f"expected one of {', '.join(FIGURES)}")
     for option, given in (("zones", bundle.zones), ("baseline", bundle.baseline), ("metric", choices.metric)):
         if given is not None and option not in needs:
             users = ", ".join(other for other, (_, uses) in FIGURES.items() if option in uses)
-            raise OptionError(f"--{option} has no effect on --figure {name} (only on {users}); leave it out")
+            raise NoEffectError(option, f"on {setting('figure', name)} (only on {users})")
     try:
         import matplotlib
         from matplotlib.backends import backend_agg, backend_pdf, backend_svg
@@ -89,7 +89,9 @@ class _Subject:
         self.layers = [layer for layer in bundle.report.layers if layer.kind == self.kind]
         self.specs = [spec for spec in self.specs if any(spec in layer.formats for layer in self.layers)]
         if not self.specs:
-            raise ReportError(f"the report has no layer with {self.kind} sites; scan with --sites {self.kind}")
+            raise ReportError(
+                f"the report has no layer with {self.kind} sites; scan with {setting('sites', self.kind)}"
+            )
         held = [layer for layer in self.layers if self.specs[0] in layer.formats]
         self.metric: Metric = choose_metric(choices.metric or main_metric(held, self.specs[0]))
         self.title = choices.title
