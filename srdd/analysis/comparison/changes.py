@@ -27,7 +27,6 @@ from srdd.documents.report import Report
 from srdd.documents.schema import KINDS, Kind
 from srdd.errors import OptionError
 
-_ROUNDING = 1e-9  # smaller numbers are left over from float64 sums and shown as 0
 _Row = TypeVar("_Row", Difference, Drift)
 
 
