@@ -9,7 +9,6 @@ import typer
 
 from srdd.cli.options import _schedule
 from srdd.exporters.rin import rin_exporters
-from srdd.exporters.terminal.rin import show
 
 if TYPE_CHECKING:
     from srdd.documents.rin import RinConfig
@@ -117,9 +116,11 @@ def multipliers(
     if as_json or (out is None and chosen):
         console.machine(_render(config, "json") if as_json else text)
         return
+    from srdd.exporters.terminal.rin import show
+
     people = console.people()
     outputs.about(people, document, series)
-    show(people, series, config)
+    show(people, config, series)
     if out is not None:
         people.print(f"{form}: {out}")
 
