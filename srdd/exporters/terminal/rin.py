@@ -66,6 +66,6 @@ def _course(config: RinConfig) -> str:
         "linear": f"sigma {schedule.sigma_start:g} to {schedule.sigma_end:g} in a straight line",
         "constant": f"sigma {schedule.sigma_start:g} throughout",
     }[schedule.kind]
-    silent = f", the first {schedule.warmup_share:.0%} silent" if schedule.warmup_share else ""
-    silent = " (the first silent)" if schedule.num_stages and schedule.warmup_share is None else silent
-    return course + silent
+    if schedule.warmup_share:
+        return f"{course}, the first {schedule.warmup_share:.0%} silent"
+    return f"{course} (the first silent)" if schedule.num_stages and schedule.warmup_share is None else course

@@ -23,7 +23,7 @@ _WIDTH, _HEIGHT = 64, 12  # of the curve, in characters
 
 
 def show(out: Console, config: RinConfig, values: list[float], layer: int | None) -> None:
-    """`values` is sigma at every step; of one layer, where `layer` says so."""
+    """`values` holds sigma at every step: that of `layer`, or with None that of the schedule itself."""
     what = "sigma" if layer is None else f"sigma of layer {layer}"
     out.print(f"[bold]{what} over {len(values)} steps, {escape(config.provenance.model)}[/bold]")
     table = Table()
