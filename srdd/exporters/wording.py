@@ -45,7 +45,7 @@ def unit_of(settings: ProbeSettings) -> str:
 
 def equal_damage(document: Probe) -> list[str]:
     """Guided and global noise at the sigma where each breaks: who bears more noise for the same damage?"""
-    said = []
+    sentences = []
     for row in document.breaks:
         if row.profile != "guided" or row.noise_rms is None:
             continue
@@ -56,16 +56,16 @@ def equal_damage(document: Probe) -> list[str]:
         ratio = row.noise_rms / other.noise_rms
         pairs = zip(row.by_seed, other.by_seed, strict=False)
         logs = [math.log(a / b) for a, b in pairs if a is not None and b is not None]
-        found = over_seeds([value - sum(logs) / len(logs) for value in logs])
+        spread = over_seeds([value - sum(logs) / len(logs) for value in logs])
         what = f"{row.mode}, {row.target}: at equal damage guided noise is {ratio:.3f} times as large as global noise"
-        error = found[1] if found is not None else math.nan
+        error = spread[1] if spread is not None else math.nan
         if math.isnan(error):
-            said.append(f"{what}; more seeds are needed to tell whether that is chance")
+            sentences.append(f"{what}; more seeds are needed to tell whether that is chance")
             continue
         clear = abs(math.log(ratio)) > _CLEAR * error
         verdict = "different" if clear else "no difference beyond twice the error over seeds"
-        said.append(f"{what} (± {ratio * error:.3f}, paired by seed): {verdict}")
-    return said
+        sentences.append(f"{what} (± {ratio * error:.3f}, paired by seed): {verdict}")
+    return sentences
 
 
 def dips(document: Probe) -> list[str]:
