@@ -1,14 +1,17 @@
 """A new exporter is one file: the family finds it, and the command that uses the family offers it."""
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from types import ModuleType
 
 import pytest
 from builders import make_report, tally
 
-from srdd.exporters import report, rin
+from srdd.exporters import check, report, rin, terminal
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -61,3 +64,16 @@ def test_a_module_that_declares_nothing_is_none(add: Callable[[ModuleType, str],
     before = rin.rin_exporters()
     add(rin, "def render(config):\n    return ''")
     assert rin.rin_exporters() == before
+
+
+@pytest.mark.parametrize("name", [m.name for m in iter_modules(terminal.__path__) if m.name != "fitted"])
+def test_every_document_is_shown_alike_in_a_terminal(name: str) -> None:
+    out, document, *_ = inspect.signature(import_module(f"{terminal.__name__}.{name}").show).parameters.values()
+    assert (out.name, out.annotation) == ("out", "Console")
+    assert document.annotation not in ("int", "str", "bool"), "what is shown comes before how much of it"
+
+
+@pytest.mark.parametrize("name", [m.name for m in iter_modules(check.__path__) if m.name != "text"])
+def test_every_document_of_a_verdict_is_rendered_alike(name: str) -> None:
+    (verdict,) = inspect.signature(import_module(f"{check.__name__}.{name}").render).parameters.values()
+    assert verdict.annotation == "Verdict"
