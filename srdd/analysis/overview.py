@@ -209,7 +209,7 @@ def _cuts(found: FoundZones | None) -> list[str]:
     lines = [f"Zones: {', '.join(texts)}; {found.source}."]
     grades: dict[str, list[str]] = {}
     for cut in found.cuts:
-        firm = "weak, do not build on it" if cut.firmness == "weak" else cut.firmness
+        firm = "firm" if cut.stability >= 0.9 else "fair" if cut.stability >= 0.5 else "weak, do not build on it"
         grades.setdefault(firm, []).append(f"{cut.before_layer} (found in {cut.stability:.0%})")
     if grades:
         said = "; ".join(f"{firm}: before layer {', '.join(places)}" for firm, places in grades.items())

@@ -45,11 +45,6 @@ class Cut(Part):
     stability: float
     method: str
 
-    @property
-    def firmness(self) -> Literal["firm", "fair", "weak"]:
-        """What the cut is worth in a word."""
-        return "firm" if self.stability >= 0.9 else "fair" if self.stability >= 0.5 else "weak"
-
 
 class ZoneProvenance(Part):
     """What the zones were made from."""

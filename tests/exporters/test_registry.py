@@ -75,5 +75,5 @@ def test_every_document_is_shown_alike_in_a_terminal(name: str) -> None:
 
 @pytest.mark.parametrize("name", [m.name for m in iter_modules(check.__path__) if m.name != "text"])
 def test_every_document_of_a_verdict_is_rendered_alike(name: str) -> None:
-    (verdict,) = inspect.signature(import_module(f"{check.__name__}.{name}").render).parameters.values()
-    assert verdict.annotation == "Verdict"
+    signature = inspect.signature(import_module(f"{check.__name__}.{name}").render)
+    assert (list(signature.parameters), signature.return_annotation) == (["verdict"], "str")

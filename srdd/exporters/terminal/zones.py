@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
 _BAR_WIDTH = 40
-_ADVICE = {"firm": "firm", "fair": "fair", "weak": "weak: do not build on it"}
 
 
 def show(out: Console, chart: ZoneMap, series: Series) -> None:
@@ -48,8 +47,8 @@ def show(out: Console, chart: ZoneMap, series: Series) -> None:
     if chart.provenance.scheme == "auto" and len(chart.zones) == 1:
         out.print("One zone: the layers differ no more than noise would.")
     for cut in chart.cuts:
-        found = f"found in {cut.stability:.0%} ({cut.method})"
-        out.print(f"cut before layer {cut.before_layer}: {found}, {_ADVICE[cut.firmness]}")
+        firm = "firm" if cut.stability >= 0.9 else "fair" if cut.stability >= 0.5 else "weak: do not build on it"
+        out.print(f"cut before layer {cut.before_layer}: found in {cut.stability:.0%} ({cut.method}), {firm}")
     _bars(out, chart, series)
 
 
