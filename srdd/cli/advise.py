@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from srdd.exporters.terminal.advice import show
-
-if TYPE_CHECKING:
-    pass
 
 
 def advise(
@@ -38,4 +33,6 @@ def advise(
     if as_json:
         console.machine(advice.model_dump_json(indent=1))
         return
+    from srdd.exporters.terminal.advice import show
+
     show(console.people(), advice, top)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srdd.exporters.terminal.check import show
-
 if TYPE_CHECKING:
     from srdd.analysis.comparison.policy import Policy
 
@@ -84,6 +82,8 @@ def check(
     if as_json:
         console.machine(verdict.model_dump_json(indent=1))
     else:
+        from srdd.exporters.terminal.check import show
+
         show(console.people(), verdict)
     if not verdict.passed:
         raise typer.Exit(1)

@@ -89,16 +89,12 @@ def compare(
     if as_json:
         console.machine(document.model_dump_json(indent=1))
         return
-    from srdd.exporters.terminal import comparison as change_tables
+    from srdd.exporters.terminal.comparison import show
 
     out = console.people()
-    change_tables.header(out, document)
-    if series:
-        change_tables.drift(out, document.drift[0], document.reports, top)
-    else:
-        if len(kinds) * len(specs) > 1 or metric != "sqnr_db":
-            change_tables.overview(out, [(base, new, kind, a, b) for kind in kinds for a, b in specs])
-        change_tables.details(out, document.comparisons[0], top)
+    with_overview = not series and (len(kinds) * len(specs) > 1 or metric != "sqnr_db")
+    sides = [(kind, *pair) for kind in kinds for pair in specs] if with_overview else []
+    show(out, document, top, [comparing.compare_main(base, new, *side) for side in sides])
     out.print("More: --site, --quant, --metric NAME, --zones 0-3,4-9, --top N, --json.")
 
 

@@ -16,7 +16,7 @@ def formats(
     Example: srdd formats
     """
     from srdd.cli import console
-    from srdd.core.formats import ELEMENTS, FORMATS, SYNONYMS
+    from srdd.core.formats import FORMATS, SYNONYMS
     from srdd.core.gaussian import gaussian
 
     if as_json:
@@ -38,52 +38,6 @@ def formats(
         console.machine(json.dumps({"formats": rows, "synonyms": SYNONYMS}, indent=1))
         return
 
-    from rich.table import Table
+    from srdd.exporters.terminal.formats import show
 
-    out = console.people()
-    table = Table(title="Formats (write NAME or NAME:RULE, e.g. mxfp4:floor; the default rule stands first)")
-    for column in (
-        "format",
-        "element",
-        "block",
-        "bits",
-        "scale",
-        "rule",
-        "SQNR dB",
-        "rel. error %",
-        "zeroed %",
-        "clipped %",
-    ):
-        numeric = column.endswith(("%", "dB")) or column == "bits"
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
-    for row in FORMATS.values():
-        rules = sorted(row.rules, key=lambda rule: rule is not row.rule)
-        for index, rule in enumerate(rules):
-            numbers = gaussian(f"{row.name}:{rule.value}") or {}
-            facts = (
-                row.name,
-                row.element.name,
-                f"{row.block[0]}x{row.block[1]}",
-                f"{row.bits_per_value:g}",
-                row.scale.value,
-            )
-            table.add_row(
-                *(facts if index == 0 else ("",) * len(facts)),
-                rule.value,
-                f"{numbers.get('sqnr_db', float('nan')):.2f}",
-                *(
-                    f"{100 * numbers.get(m, float('nan')):.2f}"
-                    for m in ("relative_error", "deadzone_ratio", "saturation_ratio")
-                ),
-                end_section=index == len(rules) - 1,
-            )
-    out.print(table)
-    out.print("Baselines: standard normal data. `ocp` is a synonym of floor; mxfp8 of mxfp8_e4m3.\n")
-    values = Table(title="Element values (magnitudes)")
-    for column in ("element", "bits", "max", "values"):
-        values.add_column(column)
-    for element in ELEMENTS:
-        grid = [f"{value:g}" for value in element.magnitudes]
-        shown = " ".join(grid) if len(grid) <= 8 else f"{' '.join(grid[:6])} ... {' '.join(grid[-3:])}  ({len(grid)})"
-        values.add_row(element.name, str(element.bits), f"{element.max:g}", shown)
-    out.print(values)
+    show(console.people(), FORMATS.values())

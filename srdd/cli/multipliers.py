@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srdd.cli.options import _schedule
-from srdd.exporters.terminal.rin import show
+from srdd.exporters.rin import rin_exporters
 
 if TYPE_CHECKING:
     from srdd.documents.rin import RinConfig
 
-FORMS = ("yaml", "json", "hydra", "verl-fork")
+
+def forms() -> list[str]:
+    """What --format takes: the document's own forms, then those of trainers."""
+    return ["yaml", "json", *rin_exporters()]
+
+
+def _format_help() -> str:
+    *others, last = forms()
+    return f"{', '.join(others)} or {last} (default: by --out's suffix)."
 
 
 def multipliers(
@@ -63,9 +71,7 @@ def multipliers(
         bool, typer.Option("--relative", help="sigma counts in units of each weight's own root mean square.")
     ] = False,
     target: Annotated[str, typer.Option("--target", help="What gets noise: rmsnorm, linear or both.")] = "rmsnorm",
-    chosen: Annotated[
-        str | None, typer.Option("--format", help="yaml, json, hydra or verl-fork (default: by --out's suffix).")
-    ] = None,
+    chosen: Annotated[str | None, typer.Option("--format", help=_format_help())] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace --out when it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The document for machines, on stdout.")] = False,
 ) -> None:
@@ -105,39 +111,37 @@ def multipliers(
     text = _render(config, form)
     if out is not None:
         outputs.write(out, text)
-    if form == "hydra":
-        from srdd.exporters.rin.hydra import WARNING
-
-        console.problem(f"warning: {WARNING}")
+    if warning := getattr(rin_exporters().get(form), "WARNING", None):
+        console.problem(f"warning: {warning}")
     if as_json or (out is None and chosen):
         console.machine(_render(config, "json") if as_json else text)
         return
+    from srdd.exporters.terminal.rin import show
+
     people = console.people()
     outputs.about(people, document, series)
-    show(people, series, config)
+    show(people, config, series)
     if out is not None:
         people.print(f"{form}: {out}")
 
 
 def _render(config: RinConfig, form: str) -> str:
-    from srdd.documents import saving as structured
-    from srdd.exporters.rin import hydra, verl_fork
+    from srdd.documents import saving
 
-    if form == "hydra":
-        return hydra.render(config)
-    return verl_fork.render(config) if form == "verl-fork" else structured.render(config, form)
+    exporter = rin_exporters().get(form)
+    return exporter.render(config) if exporter is not None else saving.render(config, form)
 
 
 def _form(form: str | None, out: Path | None, as_json: bool) -> str:
     from srdd.documents.saving import form_of
-    from srdd.errors import OptionError
+    from srdd.errors import OptionError, SettingError
 
     if form is None:
         return form_of(out.suffix) if out else "yaml"
     if as_json and out is None:
         raise OptionError("--json and --format both write to stdout; give one, or --out for the file")
-    if form not in FORMS:
-        raise OptionError(f"--format {form}: expected one of {', '.join(FORMS)}")
+    if form not in forms():
+        raise SettingError("form", form, f"expected one of {', '.join(forms())}")
     return form
 
 

@@ -49,7 +49,7 @@ def report(
     from srdd.errors import NoEffectError, SettingError
     from srdd.exporters.report import report_exporter, report_exporters
 
-    exporter = report_exporter(out.suffix)
+    exporter = report_exporter(out)
     given = {
         "figure": figure,
         "impact": impact,

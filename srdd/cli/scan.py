@@ -117,9 +117,9 @@ def scan(
     if as_json:
         console.machine(summary_json(report))
     else:
-        from srdd.exporters.terminal import report as tables
+        from srdd.exporters.terminal.report import show_scanned
 
-        tables.scanned(people, report)
+        show_scanned(people, report)
     people.print(f"Report: {target}. Look inside with `srdd show {target}`, or `--layer N` for the modules of a layer.")
     if strict and report.has_errors:
         console.problem("failed: a site holds NaN or infinite values (--strict)")

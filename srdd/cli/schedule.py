@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from srdd.exporters.terminal.schedule import show
-
-if TYPE_CHECKING:
-    pass
 
 
 def schedule(
@@ -42,4 +37,6 @@ def schedule(
         rows = {"total_steps": steps, "layer": layer, "sigma": values}
         console.machine(json.dumps(rows, indent=1) + "\n")
         return
+    from srdd.exporters.terminal.schedule import show
+
     show(console.people(), config, values, layer)

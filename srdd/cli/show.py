@@ -58,18 +58,15 @@ def show(
     from srdd.exporters.terminal import report as tables
 
     out = console.people()
-    tables.header(out, document)
     if layer is not None:
+        tables.header(out, document)
         for spec in specs:
-            if not tables.modules(out, document, None if layer == -1 else layer, kinds, spec):
+            if not tables.show_layer(out, document, kinds, spec, None if layer == -1 else layer):
                 known = sorted({s.layer for s in document.sites if s.layer is not None})
                 span = f"layers {known[0]}-{known[-1]}" if known else "no layers"
                 raise OptionError(f"--layer {layer}: the report has {span} of kind {', '.join(kinds)}")
         return
-    tables.summary(out, document, kinds, specs)
-    best = tables.main_kind(kinds)
-    tables.worst_layers(out, document, best, specs[0], top or _TOP)
-    tables.bars(out, document, best, specs[0])
+    tables.show(out, document, kinds, specs, top or _TOP)
     out.print("More: --site, --quant, --top N, --layer N for the modules inside a layer.")
 
 
@@ -80,15 +77,9 @@ def _show_other(
     from srdd.documents.impact import Impact
     from srdd.documents.probe import Probe
     from srdd.errors import OptionError
-    from srdd.exporters.terminal import (
-        experiment as experiment_tables,
-    )
-    from srdd.exporters.terminal import (
-        impact as impact_tables,
-    )
-    from srdd.exporters.terminal import (
-        probe as probe_tables,
-    )
+    from srdd.exporters.terminal import experiment as experiment_tables
+    from srdd.exporters.terminal import impact as impact_tables
+    from srdd.exporters.terminal import probe as probe_tables
 
     if not isinstance(document, Impact):
         unused["--top"] = top

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from srdd.exporters.terminal.validation import show
-
-if TYPE_CHECKING:
-    pass
 
 
 def validate(
@@ -34,6 +29,8 @@ def validate(
     if as_json:
         console.machine(json.dumps({"model": document.model.id, "tables": [t.model_dump() for t in tables]}, indent=1))
         return
+    from srdd.exporters.terminal.validation import show
+
     out = console.people()
     for table in tables:
-        show(out, document.model.id, table)
+        show(out, table, document.model.id)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from srdd.exporters.terminal.zones import show
-
-if TYPE_CHECKING:
-    pass
 
 
 def zones(
@@ -53,8 +48,10 @@ def zones(
     if as_json:
         console.machine(structured.render(chart, "json"))
         return
+    from srdd.exporters.terminal.zones import show
+
     people = console.people()
     outputs.about(people, document, series)
-    show(people, series, chart)
+    show(people, chart, series)
     if out is not None:
         people.print(f"Zone map: {out}")

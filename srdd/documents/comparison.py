@@ -51,6 +51,12 @@ class Comparison(Fact):
         """Layers and sites outside them that have a number in both reports."""
         return [row for row in (*self.layers, *self.outside) if not math.isnan(row.change)]
 
+    @property
+    def mean_change(self) -> float:
+        """The mean over the layers whose change is finite; nan where there is none."""
+        changes = [row.change for row in self.layers if math.isfinite(row.change)]
+        return math.fsum(changes) / len(changes) if changes else math.nan
+
 
 class Drift(Fact):
     """One layer or zone over a series of reports. `change` is last minus first, `slope` the least-squares line."""

@@ -1,7 +1,9 @@
-"""What probe and experiment documents say in words, the same on a terminal, on the page and in Markdown.
+"""What is said the same way on a terminal, on the page and in Markdown: probes, experiments, values and changes.
 
-Not here: tables (cli/probe_tables.py, cli/experiment_tables.py) and figures (page_noise.py). ± is the standard error
-over seeds; a dip of the loss has one over text too: seeds alone do not tell whether other text shows the same.
+± is the standard error over seeds. A dip of the loss has an error over text too, because seeds alone do not tell
+whether other text would show it.
+
+Not here: tables (terminal/probe.py, terminal/experiment.py) and figures (page/noise.py).
 
 Worked number: guided noise breaks at rms 0.030, global at 0.020, each with the same ratio for every seed: "1.500 times
 as large (± 0.000, paired by seed): different".
@@ -12,7 +14,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from srdd.analysis.comparison.changes import _ROUNDING
 from srdd.core.metrics import Metric
 from srdd.documents.probe import Probe, ProbeSettings, Profile, over_seeds
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from srdd.documents.experiment import ArmResult, ExperimentSettings
 
 _CLEAR = 2.0  # standard errors
+_ROUNDING = 1e-9  # smaller changes are left over from float64 sums and shown as 0
 
 
 def profiles(document: Probe, target: str) -> list[Profile]:
@@ -43,7 +45,7 @@ def unit_of(settings: ProbeSettings) -> str:
 
 def equal_damage(document: Probe) -> list[str]:
     """Guided and global noise at the sigma where each breaks: who bears more noise for the same damage?"""
-    said = []
+    sentences = []
     for row in document.breaks:
         if row.profile != "guided" or row.noise_rms is None:
             continue
@@ -54,16 +56,16 @@ def equal_damage(document: Probe) -> list[str]:
         ratio = row.noise_rms / other.noise_rms
         pairs = zip(row.by_seed, other.by_seed, strict=False)
         logs = [math.log(a / b) for a, b in pairs if a is not None and b is not None]
-        found = over_seeds([value - sum(logs) / len(logs) for value in logs])
+        spread = over_seeds([value - sum(logs) / len(logs) for value in logs])
         what = f"{row.mode}, {row.target}: at equal damage guided noise is {ratio:.3f} times as large as global noise"
-        error = found[1] if found is not None else math.nan
+        error = spread[1] if spread is not None else math.nan
         if math.isnan(error):
-            said.append(f"{what}; more seeds are needed to tell whether that is chance")
+            sentences.append(f"{what}; more seeds are needed to tell whether that is chance")
             continue
         clear = abs(math.log(ratio)) > _CLEAR * error
         verdict = "different" if clear else "no difference beyond twice the error over seeds"
-        said.append(f"{what} (± {ratio * error:.3f}, paired by seed): {verdict}")
-    return said
+        sentences.append(f"{what} (± {ratio * error:.3f}, paired by seed): {verdict}")
+    return sentences
 
 
 def dips(document: Probe) -> list[str]:

@@ -1,9 +1,14 @@
-"""Noise on weights as `rin.yaml` says: schedule, targets, injector, weight streams and the trainers that use them.
+"""Noise on weights, as rin.yaml says: in a live model, in copies on their way to a rollout engine, in trainers.
 
 injector = Injector(model, "rin.yaml", seed=7)
 with injector.applied(step, total_steps) as injection:
-    loss = model(batch).loss          # weights are w + N(0, (sigma * multiplier)^2)
-# here they are what they were, bit for bit
+    loss = model(batch).loss          # the weights are w + N(0, (sigma * multiplier)^2)
+# and here they are what they were, bit for bit
+
+A new trainer is a new file: it tells an Injector (live weights) or a NoisyStream (copies) which step it is, and asks a
+Record at the end whether the noise arrived. Noise that would reach nothing is an error, never a line in a log.
+
+Not here: how the multipliers are found (srdd.analysis.multipliers), and rin.yaml and its schedule (srdd.documents).
 """
 
 from __future__ import annotations

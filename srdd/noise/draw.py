@@ -1,7 +1,9 @@
 """The random numbers: the same for a (seed, step, parameter), whatever the rank, device, wrapper or order.
 
-Not here: how large the noise is. Numbers are drawn on the CPU in float32 and then moved, so that a GPU and a CPU, or
-two GPUs of different kinds, agree; QeRL draws from the device's global generator, so that its replicas differ.
+Numbers are drawn on the CPU in float32 and then moved, so that a GPU and a CPU, or two kinds of GPU, agree. QeRL draws
+from the device's global generator, so its replicas differ.
+
+Not here: how large the noise is (plan.py).
 
 Worked number: `normal(7, 3, "model.norm.weight", (4,))` is one fixed vector; with step 4 it is another.
 """
@@ -21,8 +23,7 @@ _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 
 def canonical(name: str) -> str:
     """A parameter's name as the bare model has it, so that every wrapper of it draws the same."""
-    name = name.removeprefix("base_model.model.") if name.startswith("base_model.model.") else name
-    name = re.sub(r"\.(original_module|modules_to_save\.[^.]+)\.", ".", name)
+    name = re.sub(r"\.(original_module|modules_to_save\.[^.]+)\.", ".", name.removeprefix("base_model.model."))
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 

@@ -1,11 +1,13 @@
 """`RinCallback`: the noise of rin.yaml in a Hugging Face `Trainer`, on in every forward and backward pass of training.
 
-Not here: rollouts (trl.py) and learning rates (learning_rates.py). Noise goes on when an optimizer step begins, stays
-for all its micro-batches, and comes off right before the optimizer steps, so that clean weights are updated with the
-gradients of noisy ones. Step and total are the trainer's own, so a resumed training continues the schedule.
+Noise goes on when an optimizer step begins, stays for all its micro-batches, and comes off right before the optimizer
+steps, so that clean weights are updated with the gradients of noisy ones. Step and total are the trainer's own, so a
+resumed training continues the schedule.
 
 While noise is on, a state_dict() or a forward pass in evaluation mode takes it off first: what is saved or evaluated
-after an interrupt is clean. Should that happen inside a training step, the next event of the step is an error.
+after an interrupt is clean. If that happens inside a training step, the next event of the step is an error.
+
+Not here: rollouts (trl.py) and learning rates (learning_rates.py).
 
 Worked number: 29 steps, 10 stages, 4 micro-batches a step: events of steps 0-2 touch nothing, step 3 applies
 sigma 0.05 once, its 4 forward passes see the same noise, and 26 of the 29 steps have noise.
@@ -31,16 +33,16 @@ from srdd.noise.record import Record, require_noise_ahead
 
 log = logging.getLogger(__name__)
 
-# accelerate's names of what keeps weights in pieces, or steps the optimizer inside backward
+# accelerate's names for what keeps weights in pieces, or steps the optimizer inside backward
 _SHARDED = {"FSDP", "DEEPSPEED", "MEGATRON_LM"}
 
 
 class RinCallback(TrainerCallback):  # type: ignore[misc]
     """`Trainer(..., callbacks=[RinCallback("rin.yaml")])`. Errors stop the training with a NoiseError.
 
-    A trainer that calls no event at all cannot be noticed from inside: use it as a context
-    (`with RinCallback("rin.yaml") as noise: ...`) or call `verify()` afterwards. Leaving the context also takes noise
-    off after an exception. `record` tells what was done.
+    A trainer that calls no event at all cannot be noticed from inside: use the callback as a context
+    (`with RinCallback("rin.yaml") as noise: ...`) or call `verify()` afterwards. Leaving the context also takes the
+    noise off after an exception. `record` tells what was done.
     """
 
     def __init__(self, config: RinConfig | str | Path, *, seed: int = 0) -> None:

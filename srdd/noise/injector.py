@@ -1,7 +1,9 @@
 """Noise in a live model: apply, use, restore bit for bit.
 
-Not here: which step it is (trainers say so) and copies for other engines (stream.py). While noise is on, the weights
-must not change: an optimizer that steps on noisy weights would make the noise permanent, so that is an error.
+While noise is on, the weights must not change: an optimizer that stepped on noisy weights would make the noise
+permanent, so that is an error.
+
+Not here: which step it is (trainers say so) and copies for other engines (stream.py).
 
 Worked number: two weights of 576 values with sigma 0.05 and multipliers 1 and 1.2: measured standard deviations 0.05
 and 0.06 within 3 % (one standard error of a standard deviation is 1 / sqrt(2 * 576)).
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from srdd.documents.rin import RinConfig
-from srdd.errors import NoiseError, OptionError
+from srdd.errors import NoiseError, SettingError
 from srdd.kernels.precision import float64_device, to_float64
 from srdd.noise.plan import NoisePlan
 from srdd.noise.targets import Target
@@ -81,7 +83,7 @@ class Injector:
 
     Numbers depend on (seed, step, parameter name) alone. `evaluation="refuse"` makes noise on a model in evaluation
     mode an error; "allow" is for rollouts and probes. `rounding="refuse"` makes noise that the weights' type rounds
-    away an error or a warning; "allow" leaves it to `Injection.changed_share`. Raises NoiseError when anything of the
+    away an error or a warning; "allow" leaves it to `Injection.changed_share`. Raises NoiseError when any part of the
     document would be lost.
     """
 
@@ -96,7 +98,7 @@ class Injector:
     ) -> None:
         for name, value in (("evaluation", evaluation), ("rounding", rounding)):
             if value not in ("refuse", "allow"):
-                raise OptionError(f"{name} {value!r}: expected refuse or allow")
+                raise SettingError(name, repr(value), "expected refuse or allow")
         self.model = model
         self.plan = NoisePlan(model, config, seed)
         self._evaluation = evaluation

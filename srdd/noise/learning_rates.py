@@ -1,8 +1,8 @@
 """Learning rates per layer, from `lr_multipliers` of rin.yaml: parameter groups whose ratios schedulers keep.
 
-Not here: noise. A group is split into one group for every distinct multiplier; options such as weight decay stay as
-they were. Parameters outside the layers (embeddings, final norm, head) have ratio 1. Schedulers that multiply (LambdaLR
-and so all of transformers') keep the ratios; one that sets rates itself (OneCycleLR with one max_lr) does not, and
+A group is split into one group for every distinct multiplier; options such as weight decay stay as they were.
+Parameters outside the layers (embeddings, final norm, head) have ratio 1. Schedulers that multiply (LambdaLR, and so
+all of transformers') keep the ratios; one that sets rates itself (OneCycleLR with one max_lr) does not, and
 `check_rates` says so.
 
 Worked number: lr 1e-4 and multiplier 1.2 for layers 10-19 of 30: rates 1.2e-4 there and 1e-4 elsewhere; after half of a
@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 
 from srdd.documents import rin
 from srdd.documents.rin import RinConfig
-from srdd.errors import NoiseError, OptionError
+from srdd.errors import NoiseError, setting
 from srdd.models.modules import decoder_layers, layer_of
 from srdd.noise.targets import check_layers
 
@@ -55,8 +55,8 @@ def split_groups(
 ) -> list[dict[str, Any]]:
     """The groups split by multiplier, with the rates multiplied.
 
-    Raises OptionError when the document has no learning rates, NoiseError when its layers are not the model's or a
-    parameter is not one of the model.
+    Raises NoiseError when the document has no learning rates, its layers are not the model's, a parameter is not the
+    model's, or the groups cannot be split: already split, without lr, under a scheduler.
     """
     config = config if isinstance(config, RinConfig) else rin.load(config)
     ratios = _ratios(model, config)
@@ -67,15 +67,15 @@ def split_groups(
                 "the parameter groups are already split by layer; learning rates would be multiplied twice"
             )
         if not isinstance(group.get("lr"), float | int | Tensor):
-            raise OptionError("a parameter group has no lr, which a multiplier could act on; give the optimizer one")
+            raise NoiseError("a parameter group has no lr that a multiplier could act on; give the optimizer one")
         if "initial_lr" in group:
-            raise OptionError("a scheduler already stands on these parameter groups; split them before it is made")
+            raise NoiseError("a scheduler already stands on these parameter groups; split them before it is made")
         by_ratio: dict[float, list[Tensor]] = {}
         for parameter in group["params"]:
             if id(parameter) not in ratios:
                 raise NoiseError(
-                    f"a parameter of shape {tuple(parameter.shape)} in the groups is none of {type(model).__name__}, "
-                    "so its layer is not known; pass the model that the optimizer steps"
+                    f"a parameter of shape {tuple(parameter.shape)} in the groups is not one of "
+                    f"{type(model).__name__}, so its layer is not known; pass the model that the optimizer steps"
                 )
             by_ratio.setdefault(ratios[id(parameter)], []).append(parameter)
         for ratio, parameters in sorted(by_ratio.items()):
@@ -164,9 +164,9 @@ def _has_rates(config: RinConfig) -> bool:
 def _ratios(model: nn.Module, config: RinConfig) -> dict[int, float]:
     """The multiplier of every parameter, by id; 1 outside the layers."""
     if not _has_rates(config):
-        raise OptionError(
+        raise NoiseError(
             "rin.yaml has no lr_multipliers other than 1, so no learning rate would change; make it with "
-            "`srdd multipliers --strategy lr`"
+            f"`srdd multipliers` and {setting('strategy', 'lr')}"
         )
     stacks = decoder_layers(model)
     check_layers(model, config, len(stacks))

@@ -1,8 +1,10 @@
 """What noise each target gets at a step: the one place where schedule, multipliers, seed and weights meet.
 
-Not here: where the noisy weight goes; injector.py writes it into a live model, stream.py into copies on their way to
-another engine. noisy = w + s * z in float32, rounded to the weight's own type; s = sigma * multiplier, times the root
-mean square of the weight when `relative` (of 1 + w for norms that multiply by it).
+noisy = w + s * z in float32, rounded to the weight's own type; s = sigma * multiplier, times the root mean square of
+the weight when `relative` (of 1 + w for norms that multiply by 1 + w).
+
+Not here: where the noisy weight goes. injector.py writes it into a live model, stream.py into copies on their way to
+another engine.
 
 Worked number: sigma 0.05, multiplier 1.2, relative, a weight with root mean square 0.2: s = 0.05 * 1.2 * 0.2 = 0.012.
 """
@@ -29,7 +31,7 @@ _FEW = 0.01  # share of moved weights below which noise has in effect ended
 
 
 class NoisePlan:
-    """A model's targets with their noise. Raises NoiseError as find_targets does, OptionError for a bad document."""
+    """A model's targets with their noise. Raises NoiseError as find_targets does, ReportError for a bad document."""
 
     def __init__(self, model: nn.Module, config: RinConfig | str | Path, seed: int) -> None:
         require_module(model)
@@ -56,7 +58,7 @@ class NoisePlan:
         return noisy
 
     def added(self, target: Target, weight: Tensor, size: float, step: int) -> Tensor:
-        """The same for a known size, without a look at the result: looking waits for the device."""
+        """The same for a known size, without looking at the result: looking waits for the device."""
         if not weight.is_floating_point():
             raise NoiseError(f"{target.name} is {weight.dtype}: noise needs floating-point weights, not packed codes")
         if weight.is_inference():  # such a tensor cannot tell whether an optimizer stepped on the noise

@@ -1,7 +1,9 @@
 """What a training really got: how many steps with noise, and how large it was against what was asked for.
 
-Not here: applying noise. Every trainer's adapter keeps a record and asks it at the end whether the noise arrived; a
-training that should have had noise and had none is an error there and not a line in a log.
+Every trainer's adapter keeps a record and asks it at the end whether the noise arrived. A training that should have had
+noise and had none is an error, not a line in a log.
+
+Not here: applying noise.
 
 Worked number: 29 steps of QeRL's schedule on SmolLM2: 26 with noise on 61 weights, 3 silent, measured std / asked 1.00.
 """

@@ -1,6 +1,6 @@
-"""sigma and the layers' multipliers at a step, for trainers; the code stands beside the document it reads.
+"""sigma and the layers' multipliers at a step, under the path that trainers import.
 
-Not here: the schedule itself (srdd.documents.schedule).
+The code stands beside the document that it reads, in srdd.documents.schedule.
 """
 
 from srdd.documents.schedule import Stretch, levels, multiplier, sigma, stretches, warmup

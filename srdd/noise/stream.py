@@ -1,11 +1,12 @@
 """Noise on weights that leave the trainer: copies on their way to a rollout engine (vLLM, SGLang).
 
-Not here: the engine. The trainer's own weights stay clean, so nothing has to be restored and nothing can add up; the
-engine is pushed a fresh copy at every synchronisation. Targets come from the trainer's model, whose names the stream
-carries.
+The trainer's own weights stay clean, so nothing has to be restored and nothing can add up; the engine is pushed a fresh
+copy at every synchronisation. Targets come from the trainer's model, whose names the stream carries.
 
-The engine may hold weights in a coarser type than the trainer (bfloat16 and float32). `arrives_as` names it: noise is
-measured as it arrives there, and the first push tells from which sigma on rounding will remove it.
+The engine may hold weights in a coarser type than the trainer, bfloat16 against float32. `arrives_as` names that type:
+noise is measured as it arrives there, and the first push tells from which sigma on rounding will remove it.
+
+Not here: the engine (trl_push.py, verl_push.py).
 
 Worked number: a push of 272 tensors to a rollout of SmolLM2 changes 61 (its norms) and passes 211 on as they are.
 """

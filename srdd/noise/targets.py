@@ -1,8 +1,10 @@
 """Which weights of a model get noise, by the class of their module, checked against the layers of rin.yaml.
 
-Not here: numbers. A target is the weight of a module whose class matches `target_classes` and whose name matches no
-`exclude`. Anything that would lose a multiplier without a word is an error: a layer in rin.yaml that the model has
-not, a layer of the model without a multiplier, a multiplier whose layer holds no target, a pattern without a match.
+A target is the weight of a module whose class matches `target_classes` and whose name matches no `exclude`. Anything
+that would lose a multiplier without a word is an error: a layer in rin.yaml that the model lacks, a layer of the model
+without a multiplier, a multiplier whose layer holds no target, a pattern without a match.
+
+Not here: how much noise a target gets (plan.py).
 
 Worked number: SmolLM2 has 61 RMSNorms: two in each of 30 layers, and the final norm outside them.
 """
@@ -37,11 +39,11 @@ class Target:
 
 
 def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
-    """All targets in module order. Raises NoiseError, see above; a weight that two modules share counts once."""
+    """All targets in module order; a weight that two modules share counts once. Raises NoiseError, as said above."""
     stacks = decoder_layers(model)
     check_layers(model, config, len(stacks))
     _check_excludes(model, config)
-    found: dict[str, Target] = {}
+    targets: dict[str, Target] = {}
     seen: set[int] = set()
     for path, module in model.named_modules():
         kind = type(module).__name__
@@ -52,15 +54,14 @@ def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
         for attribute in _weights_of(module, path):
             weight = getattr(module, attribute, None)
             name = canonical(f"{path}.{attribute}")
-            if name in found or id(weight) in seen:
+            if name in targets or id(weight) in seen:
                 continue
             if weight is not None:
                 seen.add(id(weight))
             layer = layer_of(path, stacks)
-            found[name] = Target(name, f"{path}.{attribute}", module, attribute, layer, _norm(model, path, kind))
-    targets = tuple(found.values())
-    _check_matches(model, config, targets)
-    return targets
+            targets[name] = Target(name, f"{path}.{attribute}", module, attribute, layer, _norm(model, path, kind))
+    _check_matches(model, config, tuple(targets.values()))
+    return tuple(targets.values())
 
 
 def unit_offset(module: nn.Module) -> float:
@@ -128,7 +129,7 @@ def _norm(model: nn.Module, path: str, kind: str) -> Norm | None:
 
 
 def check_layers(model: nn.Module, config: RinConfig, count: int) -> None:
-    """Raise NoiseError when the document's layers are not exactly 0 .. count - 1."""
+    """Raise NoiseError unless the document's layers are exactly 0 .. count - 1."""
     wanted = config.layer_multipliers.keys()
     kind = type(model).__name__
     made = f"rin.yaml was made for {config.provenance.model} with {len(wanted)} layers"

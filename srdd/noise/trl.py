@@ -1,14 +1,16 @@
 """Noise in TRL's `GRPOTrainer`: in rollouts, in training, or in both, chosen when it is attached.
 
-Not here: the noise of the training passes itself (hf.py). With transformers generation the live weights carry noise
-exactly while completions are generated; with vLLM a noisy copy is pushed and the trainer's weights stay clean.
-Completions for evaluation come from clean weights: vLLM is pushed clean ones before, and noisy ones after.
+With transformers generation the live weights carry noise exactly while completions are generated; with vLLM a noisy
+copy is pushed and the trainer's weights stay clean. Completions for evaluation come from clean weights: vLLM is pushed
+clean ones before, and noisy ones after.
 
 With `where="rollout"` the policy that generates is not the one that is trained: log-probabilities are computed with
 clean weights. TRL's correction for vLLM (`vllm_importance_sampling_correction`, on by default) then takes part of the
 noise's effect back; decide which you want. With "both", rollouts, old log-probabilities and training passes of one step
 share the same noise (and so does a PEFT reference, which is the same model with its adapter off). With "training",
 rollouts and all scores are clean.
+
+Not here: the noise of the training passes (hf.py), which `attach` adds as a callback, and the pushes (trl_push.py).
 
 Worked number: GRPO over 10 steps, 10 stages, one generation a step: rollout 0 is clean, rollouts 1 to 9 have noise.
 """
@@ -27,7 +29,7 @@ from transformers import TrainerCallback
 
 from srdd.documents import rin, schedule
 from srdd.documents.rin import RinConfig
-from srdd.errors import NoiseError, OptionError
+from srdd.errors import NoiseError, SettingError
 from srdd.noise.hf import RinCallback, refuse_sharding
 from srdd.noise.injector import Injector
 from srdd.noise.learning_rates import require_rates
@@ -52,10 +54,10 @@ def attach(
     """Put the noise of `config` into a `GRPOTrainer` before train(); the result's records tell what was done.
 
     `arrives_as` is the type of vLLM's weights, in which the noise is measured. Raises NoiseError when the document is
-    not for this model or this TRL has not the methods that are wrapped.
+    for another model, or this TRL lacks the methods that are wrapped.
     """
     if where not in get_args(Where):
-        raise OptionError(f"where={where!r}: expected rollout, training or both")
+        raise SettingError("where", repr(where), "expected rollout, training or both")
     config = config if isinstance(config, RinConfig) else rin.load(config)
     for method in ("_generate", "_generate_and_score_completions", "add_callback"):
         if not callable(getattr(trainer, method, None)):

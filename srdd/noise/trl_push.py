@@ -1,8 +1,10 @@
 """Noise on the copy of the weights that TRL pushes to vLLM, in one process with the trainer or on a server.
 
-Not here: when noise is wanted (trl.py). TRL pushes once per optimizer step, and again after vLLM slept. Wrapped are
-`sync_weights` and what it takes the tensors from: `_iter_named_params` (TRL 1.16) or `_push_param_to_vllm` (1.8). Both
-see whole, merged tensors, so FSDP, ZeRO-3 and LoRA need nothing of their own here.
+TRL pushes once per optimizer step, and again after vLLM slept. What is wrapped is `sync_weights`, and where it takes
+the tensors from: `_iter_named_params` (TRL 1.16) or `_push_param_to_vllm` (1.8). Both see whole, merged tensors, so
+FSDP, ZeRO-3 and LoRA need nothing of their own here.
+
+Not here: when noise is wanted (trl.py).
 
 Worked number: step 3 trains and evaluates: vLLM is pushed noisy weights for the rollout of step 3, clean ones for the
 evaluation after it, and noisy ones for step 4; three pushes, where TRL alone makes two.
@@ -57,7 +59,7 @@ class VllmPush:
         one = getattr(vllm, "_push_param_to_vllm", None)
         if sync is None or (pairs is None and one is None):
             raise NoiseError(
-                f"{type(vllm).__name__} has not sync_weights and one of _iter_named_params and _push_param_to_vllm, on "
+                f"{type(vllm).__name__} lacks sync_weights, or both _iter_named_params and _push_param_to_vllm, on "
                 "which noise is put; srdd knows TRL 1.8 to 1.16"
             )
 

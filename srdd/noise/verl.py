@@ -1,9 +1,11 @@
 """verl plugin: noise on the weights that verl's trainer sends to its rollout engine; the trainer's own stay clean.
 
-Not here: what is done to a stream (verl_push.py). verl loads this module in every process, through the entry point in
-group `verl.plugins` or through VERL_USE_EXTERNAL_MODULES=srdd.noise.verl. Loading only arranges for three classes to be
-wrapped when verl imports them; without `actor_rollout_ref.srdd` in the configuration all wrappers pass through. verl
-swallows what a plugin raises while it is loaded, so nothing here can fail then: errors come at the first use.
+verl loads this module in every process, through the entry point in group `verl.plugins` or through
+VERL_USE_EXTERNAL_MODULES=srdd.noise.verl. Loading only arranges for three classes to be wrapped when verl imports them;
+without `actor_rollout_ref.srdd` in the configuration all wrappers pass through. verl swallows what a plugin raises
+while it is loaded, so nothing here fails then: errors come at the first use.
+
+Not here: what is done to a stream (verl_push.py).
 
 Worked number: a training of 29 steps sends weights 30 times (after loading, and after each step); with a validation
 every 10 steps and one before the first, it sends clean ones 3 times more, and noisy ones again after each.
@@ -35,14 +37,14 @@ _DONE = "_srdd_wrapped"
 def wrap(module: ModuleType) -> None:
     """Wrap the methods of one of verl's modules, once.
 
-    When verl has changed and they are not there, raises NoiseError where noise is wanted, as VERL_USE_EXTERNAL_MODULES
-    tells, and warns elsewhere: srdd may be installed beside verl for other reasons.
+    When verl has changed and they are gone, raises NoiseError where VERL_USE_EXTERNAL_MODULES says that noise is
+    wanted, and warns elsewhere: srdd may be installed beside verl for other reasons.
     """
     from srdd.noise import verl_push
 
     kind, methods = WRAPPED[module.__name__]
-    found = getattr(module, kind, None)
-    missing = [method for method in methods if not callable(getattr(found, method, None))]
+    owner = getattr(module, kind, None)
+    missing = [method for method in methods if not callable(getattr(owner, method, None))]
     if missing:
         what = (
             f"{module.__name__}.{kind} has no {' and no '.join(missing)}(), on which srdd puts noise; it knows verl 0.9"
@@ -52,11 +54,11 @@ def wrap(module: ModuleType) -> None:
         log.warning("srdd: %s", what)
         return
     for method in methods:
-        original: Callable[..., Any] = getattr(found, method)
+        original: Callable[..., Any] = getattr(owner, method)
         if not hasattr(original, _DONE):
             wrapped = verl_push.WRAPPERS[method](original)
             setattr(wrapped, _DONE, True)
-            setattr(found, method, wrapped)
+            setattr(owner, method, wrapped)
     log.info("srdd: wrapped %s.%s", kind, ", ".join(methods))
 
 

@@ -1,10 +1,12 @@
 """What the verl plugin does: noisy weights for rollouts, clean ones for validation, and no way to lose either.
 
-Not here: finding verl's classes (verl.py). The configuration node `actor_rollout_ref.srdd` (rin, seed, total_steps)
-reaches every worker, because verl hands them `actor_rollout_ref`. A worker's `update_weights(global_steps)` takes its
-tensors from the engine's get_per_tensor_param; that stream gets the noise of step `global_steps`, which is the number
-of steps done and so the index of the step whose rollouts follow. For validation the trainer sends clean weights, and
-tells workers so by a negative number, -1 - step, which the wrapped worker turns back.
+The configuration node `actor_rollout_ref.srdd` (rin, seed, total_steps) reaches every worker, because verl hands them
+`actor_rollout_ref`. A worker's `update_weights(global_steps)` takes its tensors from the engine's get_per_tensor_param;
+that stream gets the noise of step `global_steps`, which is the number of steps done and so the index of the step whose
+rollouts follow. For validation the trainer sends clean weights, and tells workers so by a negative number, -1 - step,
+which the wrapped worker turns back.
+
+Not here: finding verl's classes (verl.py).
 
 Worked number: after step 10, weights with the noise of index 10 are sent; the validation that follows sends -11, clean.
 """
@@ -49,7 +51,7 @@ def required() -> bool:
 
 
 def settings(actor_rollout_ref: Any) -> Settings | None:
-    """The settings; None without the node. Raises NoiseError and OptionError when they are wrong."""
+    """The settings; None without the node. Raises NoiseError and ReportError when they are wrong."""
     node = actor_rollout_ref.get("srdd", None)
     if node is None:
         return None

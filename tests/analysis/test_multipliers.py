@@ -257,11 +257,11 @@ def test_the_fork_file() -> None:
     assert tree["layer_multipliers"]["27"] == 1.0
     assert tree["zone_schedule"]["middle_layers"] == list(range(6, 23))
     assert (tree["zone_schedule"]["phase_boundary_ratio"], tree["zone_schedule"]["late_middle_mult"]) == (0.5, 0.5)
-    with pytest.raises(OptionError, match="no keys for learning rates"):
+    with pytest.raises(ReportError, match="no keys for learning rates"):
         verl_fork.render(made([0.1] * 6 + [0.9] * 6, "lr"))
     two = made([0.3] * 28, "phased")
     two.phases.append(Phase(from_share=0.75, layer_factors=dict.fromkeys(range(28), 0.1)))
-    with pytest.raises(OptionError, match="one phase boundary"):
+    with pytest.raises(ReportError, match="one phase boundary"):
         hydra.render(two)
 
 

@@ -20,7 +20,7 @@ from tiny_training import Observer, norms, same, tiny_llama
 from trl.generation.vllm_generation import VLLMGeneration
 
 from srdd.documents import schedule
-from srdd.errors import NoiseError, NoiseWarning, OptionError
+from srdd.errors import NoiseError, NoiseWarning, SettingError
 from srdd.noise import attach
 
 # TRL 1.16 calls what transformers 5.23 has renamed.
@@ -210,7 +210,7 @@ def test_a_trainer_that_pushes_some_other_way(tmp_path: Path) -> None:
         trainer.train()
     trainer, engine = with_engine(tmp_path)
     trainer.vllm_generation = SimpleNamespace(generate=engine.generate)
-    with pytest.raises(NoiseError, match="has not sync_weights and one of"):
+    with pytest.raises(NoiseError, match="lacks sync_weights, or both"):
         attach(trainer, CONFIG)
 
 
@@ -240,7 +240,7 @@ def test_rollouts_in_silent_steps_only_are_an_error(tmp_path: Path) -> None:
 
 def test_what_cannot_be_attached(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, Observer())
-    with pytest.raises(OptionError, match="expected rollout, training or both"):
+    with pytest.raises(SettingError, match="where='rollouts': expected rollout, training or both"):
         attach(trainer, CONFIG, where="rollouts")  # type: ignore[arg-type]
     with pytest.raises(NoiseError, match=r"multipliers of layer\(s\) \[2\] would be lost"):
         attach(trainer, make_rin({0: 1.0, 1: 1.0, 2: 1.0}))

@@ -20,14 +20,13 @@ from typing import TypeVar
 from srdd.analysis.comparison.pairing import Pair, pairs, within_noise
 from srdd.analysis.series import choose_kinds, choose_spec
 from srdd.core.layers import span, thirds
-from srdd.core.metrics import RANKED, Metric
+from srdd.core.metrics import MAIN, RANKED, Metric
 from srdd.core.uncertainty import jackknife
 from srdd.documents.comparison import Comparison, Difference, Drift, DriftTable
 from srdd.documents.report import Report
 from srdd.documents.schema import KINDS, Kind
 from srdd.errors import ReportError, SettingError
 
-_ROUNDING = 1e-9  # smaller numbers are left over from float64 sums and shown as 0
 _Row = TypeVar("_Row", Difference, Drift)
 
 
@@ -91,6 +90,12 @@ def compare_pairs(
         outside=_sorted([_difference(group, metric) for group in outside]),
         zones=_sorted([_difference(group, metric) for group in groups]),
     )
+
+
+def compare_main(base: Report, new: Report, kind: Kind, spec: str, new_spec: str) -> list[Comparison]:
+    """The main metrics of one kind and format, each as `compare` gives it."""
+    found = pairs(base, new, kind, spec, new_spec)
+    return [compare_pairs(found, RANKED[name]) for name in MAIN]
 
 
 def drift(

@@ -1,7 +1,6 @@
 """A verdict as JUnit XML: one test case per limit, kind of site and format; CI systems draw tables from it.
 
-Not here: verdicts. Characters that XML 1.0 cannot hold are replaced: names come from strangers' checkpoints.
-Worked number: two limits over outputs in one format, one of them failed: tests="2" failures="1".
+Characters that XML 1.0 cannot hold are replaced, because names come from strangers' checkpoints.
 """
 
 from __future__ import annotations

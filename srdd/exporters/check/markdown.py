@@ -1,7 +1,4 @@
-"""A verdict as Markdown, for a pull request or a job's summary page.
-
-Not here: verdicts. Worked number: a failed check starts with a heading that says so and lists its regressions first.
-"""
+"""A verdict as Markdown, for a pull request or a job's summary page: regressions first, then every case."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""The sentences of a verdict: which layer, which metric, base, new, limit. JUnit, Markdown and the terminal share them.
+"""The sentences of a verdict, for JUnit, Markdown and the terminal: which layer and metric, the values, the limit.
 
-Not here: verdicts. Worked number: "output mxfp4:even layer 7: sqnr_db 16.00 dB, baseline 19.00 dB, bound 18.50 dB".
+One reads "output mxfp4:even layer 7: sqnr_db 16.00 dB, baseline 19.00 dB, bound 18.50 dB (sqnr_db -0.5)".
+
+Not here: the verdict itself (srdd.analysis.comparison.gate).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ def worst_text(case: Case) -> str:
 
 
 def implausible_text(case: Case, finding: Finding) -> str:
-    """Why a gain is looked at twice."""
+    """A gain so large that the file may be the wrong one."""
     return f"implausible gain, is this the right file? {sentence(case, finding)}"
 
 
@@ -46,20 +48,15 @@ def failures(cases: Sequence[Case], most: int) -> list[str]:
             if math.isnan(finding.new):
                 unmeasured.setdefault(f"{case.kind} {case.format} {finding.name}", []).append(case.metric)
     lines = [f"{layer}: not measured, so no limit holds: {', '.join(names)}" for layer, names in unmeasured.items()]
-    said = _some(lines, most, "not measured")
+    sentences = _some(lines, most, "not measured")
     for case in cases:
         measured = [sentence(case, finding) for finding in case.failures if not math.isnan(finding.new)]
-        said += _some(measured, most, f"under {case.limit}")
-    return said
-
-
-def _some(lines: list[str], most: int, what: str) -> list[str]:
-    more = len(lines) - most
-    return lines[:most] + [f"and {more} more {what}"] * (more > 0)
+        sentences += _some(measured, most, f"under {case.limit}")
+    return sentences
 
 
 def limit_text(case: Case) -> str:
-    """The limit as it was given; values are shown in percent where a limit may be a ratio, so that is said."""
+    """The limit as it was given; where values are shown in percent and the limit is a ratio, it says so."""
     as_ratio = case.unit == "%" and "%" not in case.limit
     return f"{case.limit} as ratio" if as_ratio else case.limit
 
@@ -67,6 +64,11 @@ def limit_text(case: Case) -> str:
 def closest_text(case: Case) -> str:
     """ "layer 0: 19.00 dB, bound 18.50 dB", for tables."""
     return f"{case.worst.name}: {_value(case, case.worst.new)}, bound {_value(case, case.worst.bound)}"
+
+
+def _some(lines: list[str], most: int, what: str) -> list[str]:
+    more = len(lines) - most
+    return lines[:most] + [f"and {more} more {what}"] * (more > 0)
 
 
 def _value(case: Case, value: float) -> str:

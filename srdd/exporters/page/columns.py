@@ -1,19 +1,39 @@
-"""Measurements as the columns of the page's data, one entry per row.
+"""Measurements as the columns of the page's data, one entry per row; a column without any number is left out.
 
-Not here: which rows (page_sites.py). None: no number; "exact": infinite, which JSON has no number for.
+None stands for no number, "exact" for an infinite one, which JSON cannot write.
 
-Worked number: 3.0 is written 3, nan is None, infinity is "exact".
+Not here: which rows (sites.py, and the layers in data.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from srdd.core.metrics import MAIN, RANKED
 from srdd.documents.schema import Measurement
 
 Number = float | int | str | None
+Columns = dict[str, list[Number]]
+
+
+def value_columns(rows: Sequence[Measurement | None], names: Iterable[str]) -> Columns:
+    """The named metrics of every row."""
+    return _filled({name: [None if row is None else number(row.value(name)) for row in rows] for name in names})
+
+
+def error_columns(rows: Sequence[Measurement | None], names: Iterable[str]) -> Columns:
+    """Their standard errors, where there are sequences to tell them from."""
+    return _filled(
+        {
+            name: [None if row is None or not row.sequences else number(row.error(name)) for row in rows]
+            for name in names
+        }
+    )
+
+
+def tallies(rows: Sequence[Measurement | None]) -> list[list[Number] | None]:
+    """The sums of every row, in the order of FIELDS."""
+    return [None if row is None or row.tally is None else [number(value) for value in row.tally] for row in rows]
 
 
 def number(value: float) -> Number:
@@ -25,24 +45,5 @@ def number(value: float) -> Number:
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
-def columns(measured: Sequence[dict[str, Measurement]], spec: str) -> dict[str, list[Number]]:
-    columns = {name: [value_of(formats.get(spec), name) for formats in measured] for name in RANKED}
+def _filled(columns: Columns) -> Columns:
     return {name: column for name, column in columns.items() if any(value is not None for value in column)}
-
-
-def error_columns(measured: Sequence[dict[str, Measurement]], spec: str) -> dict[str, list[Number]]:
-    columns = {name: [error_of(formats.get(spec), name) for formats in measured] for name in MAIN}
-    return {name: column for name, column in columns.items() if any(value is not None for value in column)}
-
-
-def tallies(measured: Sequence[dict[str, Measurement]], spec: str) -> list[list[Number] | None]:
-    rows = [m.tally if (m := formats.get(spec)) is not None else None for formats in measured]
-    return [[number(value) for value in row] if row is not None else None for row in rows]
-
-
-def value_of(measured: Measurement | None, name: str) -> Number:
-    return None if measured is None else number(measured.value(name))
-
-
-def error_of(measured: Measurement | None, name: str) -> Number:
-    return None if measured is None or not measured.sequences else number(measured.error(name))

@@ -1,7 +1,7 @@
 """What an impact document adds to the page: the whole model, layers, and the costliest Linears and fusion groups.
 
-Not here: markup. Linears are cut to the costliest of each format, because a large model has tens of thousands; the page
-says of how many. Worked number: 210 Linears under one format give 30 rows and "of": 210.
+Only the costliest Linears of each format are listed, because a large model has tens of thousands; the page says of how
+many: 210 Linears under one format give 30 rows and "of": 210.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""What the page holds: every number of a report in columns, ready to be shown and never computed again in the browser.
+"""What the page holds: every number of a report in columns, ready to show; the browser computes none again.
 
-Not here: markup and figures (exporters/). A column has one entry per row; rows are the sites in the report's order,
-then, for places in the heatmap that hold several sites (experts), their merged sums. None: no number; "exact":
-infinite. Provenance is left out, so that two scans of the same thing make the same page.
+A column has one entry per row. Rows are the sites in the report's order, then one for each place in the heatmap that
+holds several sites (experts), with their merged sums. Provenance is left out, so that two scans of the same thing make
+the same page.
+
+Not here: markup (srdd.exporters.report.html) and figures (*.js).
 
 Worked number: a report with 362 sites of which none share a place has 362 rows; values["mxfp4:even"]["sqnr_db"][7] is
 the metric of site 7, to the last bit.
@@ -11,7 +13,7 @@ the metric of site 7, to the last bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from srdd.analysis.bundle import Bundle, View
@@ -31,27 +33,30 @@ from srdd.core.gaussian import gaussian
 from srdd.core.metrics import BY_NAME, MAIN, RANKED, choose_metric
 from srdd.core.tally import FIELDS
 from srdd.documents.report import Report
-from srdd.documents.schema import Kind, Layer
+from srdd.documents.schema import Kind, Measurement
 from srdd.errors import OptionError, ReportError
 from srdd.exporters.next_steps import next_steps
-from srdd.exporters.page.columns import columns, error_columns, error_of, number, tallies, value_of
+from srdd.exporters.page.columns import error_columns, number, tallies, value_columns
 from srdd.exporters.page.costs import costs
 from srdd.exporters.page.noise import experiment_data, probe_data
 from srdd.exporters.page.sites import heatmap_cells, outliers, site_columns
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What the page shows first: the reader's view with every default filled in."""
+
+    kind: Kind
+    spec: str
+    metric: str
+    zones: FoundZones | None
+
+
 def build(bundle: Bundle, view: View, srdd_version: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The page's data, and the sums behind it, which a page needs only when somebody asks for them."""
-    report = bundle.report
-    kind, spec = choose_kind(report, view.kind), choose_spec(report, view.formats)
+    report, start = bundle.report, _start(bundle, view)
     kinds = choose_kinds(report, None)
-    metric = choose_metric(view.metric).name if view.metric else None
-    rows = {k: [layer for layer in report.layers if layer.kind == k] for k in kinds}
-    metric = metric or main_metric([x for x in rows[kind] if spec in x.formats], spec)
-    zones = zones_of(bundle, kind, spec, metric)
-    cells, merged = heatmap_cells(report.sites)
-    measured = [site.formats for site in report.sites] + merged
-    formats = report.settings.formats
+    sites, sums = _sites(report, kinds)
     data = {
         "document": "srdd-page",
         "schema_version": 1,
@@ -60,34 +65,62 @@ def build(bundle: Bundle, view: View, srdd_version: str) -> tuple[dict[str, Any]
         "model": report.model.model_dump(),
         "facts": facts(report),
         "warnings": warnings(bundle, kinds),
-        "start": {"kind": kind, "format": spec, "metric": metric},
-        "kinds": [{"name": k, "title": KIND_TITLES[k]} for k in kinds],
-        "formats": [
-            {"spec": s, "bits": bits_per_value(s), "gaussian": {n: number(v) for n, v in (gaussian(s) or {}).items()}}
-            for s in formats
-        ],
-        "metrics": [
-            {"name": m.name, "unit": m.unit, "better": m.better, "meaning": m.meaning, "main": m.name in MAIN}
-            for m in RANKED.values()
-        ],
-        "overview": {k: {s: _overview(bundle, k, s, zones if k == kind and s == spec else None) for s in formats}
-                     for k in kinds},
+        "start": {"kind": start.kind, "format": start.spec, "metric": start.metric},
+        "kinds": [{"name": kind, "title": KIND_TITLES[kind]} for kind in kinds],
+        "formats": _formats(report),
+        "metrics": _metrics(),
+        "overview": _overviews(bundle, start, kinds),
         "summary": [row.model_dump() for row in report.summary],
-        "layers": {k: _layers(rows[k], formats) for k in kinds},
-        "baseline": _baseline(bundle.baseline, kinds, formats),
-        "zones": _zones(zones),
-        "multipliers": _multipliers(bundle, kind, spec, metric),
+        "layers": {kind: _layers(report, kind, report.settings.formats) for kind in kinds},
+        "baseline": _baseline(bundle, kinds),
+        "zones": _zones(start.zones),
+        "multipliers": _multipliers(bundle, start),
         "impact": costs(bundle.impact),
         "probe": probe_data(bundle.probe, report),
         "experiment": experiment_data(bundle.experiment, report),
-        "sites": site_columns(report.sites),
-        "cells": cells,
-        "outliers": {k: {s: outliers(cells, measured, k, s) for s in formats} for k in kinds},
-        "values": {s: columns(measured, s) for s in formats},
-        "errors": {s: error_columns(measured, s) for s in formats},
-    }  # fmt: skip
-    sums = {"fields": list(FIELDS), "tallies": {s: tallies(measured, s) for s in formats}}
+        **sites,
+    }
     return data, sums
+
+
+def _start(bundle: Bundle, view: View) -> _Start:
+    report = bundle.report
+    kind, spec = choose_kind(report, view.kind), choose_spec(report, view.formats)
+    if view.metric:
+        metric = choose_metric(view.metric).name
+    else:
+        metric = main_metric([layer for layer in report.layers if layer.kind == kind and spec in layer.formats], spec)
+    return _Start(kind, spec, metric, zones_of(bundle, kind, spec, metric))
+
+
+def _formats(report: Report) -> list[dict[str, Any]]:
+    return [
+        {
+            "spec": spec,
+            "bits": bits_per_value(spec),
+            "gaussian": {name: number(value) for name, value in (gaussian(spec) or {}).items()},
+        }
+        for spec in report.settings.formats
+    ]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    return [
+        {"name": m.name, "unit": m.unit, "better": m.better, "meaning": m.meaning, "main": m.name in MAIN}
+        for m in RANKED.values()
+    ]
+
+
+def _overviews(bundle: Bundle, start: _Start, kinds: Sequence[Kind]) -> dict[Kind, dict[str, Any]]:
+    """The four answers for every kind and format; the zones that are shown belong to one of them."""
+    shown = (start.kind, start.spec)
+    return {
+        kind: {
+            spec: _overview(bundle, kind, spec, start.zones if (kind, spec) == shown else None)
+            for spec in bundle.report.settings.formats
+        }
+        for kind in kinds
+    }
 
 
 def _overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None) -> dict[str, Any] | None:
@@ -119,28 +152,30 @@ def _overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None) -
     }
 
 
-def _layers(rows: Sequence[Layer], formats: Sequence[str]) -> dict[str, Any]:
+def _layers(report: Report, kind: Kind, formats: Sequence[str]) -> dict[str, Any]:
     """Metrics with standard errors and the split of the noise, one entry per layer."""
-    values: dict[str, Any] = {}
-    errors: dict[str, Any] = {}
-    noise: dict[str, Any] = {}
-    for spec in formats:
-        measured = [row.formats.get(spec) for row in rows]
-        values[spec] = {name: [value_of(m, name) for m in measured] for name in RANKED}
-        values[spec] = {name: column for name, column in values[spec].items() if any(v is not None for v in column)}
-        errors[spec] = {name: [error_of(m, name) for m in measured] for name in BY_NAME}
-        errors[spec] = {name: column for name, column in errors[spec].items() if any(v is not None for v in column)}
-        shares = [noise_shares(m) if m is not None and m.tally is not None else {} for m in measured]
-        noise[spec] = {part: [share.get(part) for share in shares] for part in ("clipping", "underflow", "rounding")}
-    return {"layers": [row.layer for row in rows], "values": values, "errors": errors, "noise": noise}
+    layers = [layer for layer in report.layers if layer.kind == kind]
+    rows = {spec: [layer.formats.get(spec) for layer in layers] for spec in formats}
+    return {
+        "layers": [layer.layer for layer in layers],
+        "values": {spec: value_columns(rows[spec], RANKED) for spec in formats},
+        "errors": {spec: error_columns(rows[spec], BY_NAME) for spec in formats},
+        "noise": {spec: _noise_columns(rows[spec]) for spec in formats},
+    }
 
 
-def _baseline(base: Report | None, kinds: Sequence[Kind], formats: Sequence[str]) -> dict[str, Any] | None:
+def _noise_columns(rows: Sequence[Measurement | None]) -> dict[str, list[float | None]]:
+    shares = [noise_shares(row) if row is not None and row.tally is not None else {} for row in rows]
+    return {part: [share.get(part) for share in shares] for part in ("clipping", "underflow", "rounding")}
+
+
+def _baseline(bundle: Bundle, kinds: Sequence[Kind]) -> dict[str, Any] | None:
+    base = bundle.baseline
     if base is None:
         return None
-    rows = {kind: [row for row in base.layers if row.kind == kind] for kind in kinds}
-    shared = [spec for spec in formats if spec in base.settings.formats]
-    return {"model": base.model.id, "layers": {k: _layers(rows[k], shared) for k in kinds if rows[k]}}
+    held = {layer.kind for layer in base.layers}
+    shared = [spec for spec in bundle.report.settings.formats if spec in base.settings.formats]
+    return {"model": base.model.id, "layers": {kind: _layers(base, kind, shared) for kind in kinds if kind in held}}
 
 
 def _zones(found: FoundZones | None) -> dict[str, Any] | None:
@@ -153,29 +188,39 @@ def _zones(found: FoundZones | None) -> dict[str, Any] | None:
     return {"source": found.source, "zones": zones, "cuts": [cut.model_dump() for cut in found.cuts]}
 
 
-def _multipliers(bundle: Bundle, kind: Kind, spec: str, metric: str) -> dict[str, Any] | None:
+def _multipliers(bundle: Bundle, start: _Start) -> dict[str, Any] | None:
     """Those given, else those of `srdd multipliers` without options."""
     given = bundle.multipliers
     if given is not None:
-        made = given.provenance
-        source = f"given: strategy {made.strategy}, {made.metric} of {made.site} sites under {made.quant}"
-        start, end = given.schedule.sigma_start, given.schedule.sigma_end
-        source += f"; sigma {start:g} to {end:g} in {given.schedule.num_stages} stages"
-        return {
-            "source": source,
-            "layers": list(given.layer_multipliers),
-            "values": list(given.layer_multipliers.values()),
-        }
-    sites = [site for site in bundle.report.sites if site.kind == kind]
-    try:
-        found = apply_strategy(
-            series_of(sites, bundle.report, kind, spec, RANKED[metric]), "variable", StrategyOptions()
+        made, schedule = given.provenance, given.schedule
+        source = (
+            f"given: strategy {made.strategy}, {made.metric} of {made.site} sites under {made.quant}; sigma "
+            f"{schedule.sigma_start:g} to {schedule.sigma_end:g} in {schedule.num_stages} stages"
         )
-    except (OptionError, ReportError):
-        return None
-    source = f"strategy variable: {metric} of {kind} sites under {spec}, each layer's over the mean"
-    return {
-        "source": source,
-        "layers": list(found.layer_multipliers),
-        "values": list(found.layer_multipliers.values()),
+        multipliers = given.layer_multipliers
+    else:
+        kind, spec, metric = start.kind, start.spec, start.metric
+        sites = [site for site in bundle.report.sites if site.kind == kind]
+        try:
+            series = series_of(sites, bundle.report, kind, spec, RANKED[metric])
+            multipliers = apply_strategy(series, "variable", StrategyOptions()).layer_multipliers
+        except (OptionError, ReportError):
+            return None
+        source = f"strategy variable: {metric} of {kind} sites under {spec}, each layer's over the mean"
+    return {"source": source, "layers": list(multipliers), "values": list(multipliers.values())}
+
+
+def _sites(report: Report, kinds: Sequence[Kind]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Every site and place of the heatmap with its numbers, and the sums they come from."""
+    formats = report.settings.formats
+    cells, merged = heatmap_cells(report.sites)
+    measured = [site.formats for site in report.sites] + merged
+    rows = {spec: [of.get(spec) for of in measured] for spec in formats}
+    data = {
+        "sites": site_columns(report.sites),
+        "cells": cells,
+        "outliers": {kind: {spec: outliers(cells, rows[spec], kind) for spec in formats} for kind in kinds},
+        "values": {spec: value_columns(rows[spec], RANKED) for spec in formats},
+        "errors": {spec: error_columns(rows[spec], MAIN) for spec in formats},
     }
+    return data, {"fields": list(FIELDS), "tallies": {spec: tallies(rows[spec]) for spec in formats}}

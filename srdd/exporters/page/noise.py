@@ -1,7 +1,8 @@
 """What probe and experiment documents add to the page: curves over sigma, breaks, arms, comparisons, sentences.
 
-Not here: figures (page/probe.js, page/experiment.js) and the sentences themselves (readings.py). A place on the axis is
-given for every sigma: the axis is logarithmic, and sigma 0 stands one step left of the smallest.
+Every sigma gets its place on the axis here: the axis is logarithmic, and sigma 0 stands one step left of the smallest.
+
+Not here: figures (probe.js, experiment.js) and the sentences themselves (srdd.exporters.wording).
 
 Worked number: sigmas 0.01 and 0.02 stand at their own values, sigma 0 at 0.01 * 0.01 / 0.02 = 0.005.
 """

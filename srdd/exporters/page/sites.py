@@ -1,6 +1,6 @@
 """Sites as the page lists them, and the places of its heatmap: layer x role, the experts of a place merged.
 
-Not here: their numbers as columns (page_numbers.py).
+Not here: their numbers (columns.py).
 
 Worked number: 53 experts of one layer and role are one place with 53 sites; its row is the first after the sites' own.
 """
@@ -20,6 +20,7 @@ _MOST_OUTLIERS = 8  # more names than these hide each other
 
 
 def site_columns(sites: Sequence[Site]) -> dict[str, list[Any]]:
+    """What is known of every site besides numbers."""
     return {
         "kind": [site.kind for site in sites],
         "layer": [site.layer for site in sites],
@@ -55,11 +56,9 @@ def _merge(sites: Sequence[Site]) -> dict[str, Measurement]:
     return {spec: merge_measurements([site.formats[spec] for site in sites]) for spec in with_sums}
 
 
-def outliers(
-    cells: dict[str, list[Any]], measured: Sequence[dict[str, Measurement]], kind: Kind, spec: str
-) -> list[int]:
+def outliers(cells: dict[str, list[Any]], measured: Sequence[Measurement | None], kind: Kind) -> list[int]:
     """Cells that get a name: far from the others by SQNR, relative error or crest, and the ends of each."""
-    rows = {i: m for i, row in enumerate(cells["row"]) if cells["kind"][i] == kind and (m := measured[row].get(spec))}
+    rows = {i: m for i, row in enumerate(cells["row"]) if cells["kind"][i] == kind and (m := measured[row])}
     farthest: dict[int, float] = {}
     ends: list[int] = []
     for name in ("sqnr_db", "relative_error", "crest"):

@@ -1,24 +1,26 @@
-"""One file per output: `render(document, ...) -> str | bytes`. No arithmetic, no disk.
+"""A scan report, with the documents beside it, as one file: a page, a picture, Markdown, a table.
 
-Exporters of scan reports are found by looking through this folder: a module that declares REPORT_SUFFIXES renders
-`(Bundle, View)` to a file with one of those suffixes, and USES names the options that mean something to it.
-Adding one is adding its file. Worked number: ".html" is found in report_html.py, ".pdf" in report_picture.py.
+A module that declares REPORT_SUFFIXES, USES and `render(bundle, view) -> str | bytes` is an exporter: it is found by
+the suffix of the file that is asked for, and USES names the options that mean something to it; the others are refused.
+A new output is a new file with these three, and nothing else changes.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Protocol
 
-from srdd.errors import OptionError
+from srdd.errors import SettingError
+from srdd.exporters.registry import declared
 
 if TYPE_CHECKING:
     from srdd.analysis.bundle import Bundle, View
 
+__all__ = ["ReportExporter", "report_exporter", "report_exporters"]
+
 
 class ReportExporter(Protocol):
-    """What a module of this folder offers to render reports."""
+    """What a module of this folder offers."""
 
     REPORT_SUFFIXES: tuple[str, ...]
     USES: frozenset[str]
@@ -28,18 +30,14 @@ class ReportExporter(Protocol):
 
 def report_exporters() -> dict[str, ReportExporter]:
     """Every exporter of reports by suffix."""
-    found: dict[str, ReportExporter] = {}
-    for module in pkgutil.iter_modules(__path__):
-        exporter = importlib.import_module(f"{__name__}.{module.name}")
-        for suffix in getattr(exporter, "REPORT_SUFFIXES", ()):
-            found[suffix] = exporter
-    return found
+    modules = declared(__name__, __path__, "REPORT_SUFFIXES")
+    return {suffix: exporter for suffixes, exporter in modules for suffix in suffixes}
 
 
-def report_exporter(suffix: str) -> ReportExporter:
-    """The exporter for a file name's suffix. Raises OptionError that lists the known ones."""
-    known = report_exporters()
+def report_exporter(out: str | PurePath) -> ReportExporter:
+    """The exporter for a file's name. Raises SettingError that lists the known suffixes."""
+    known, suffix = report_exporters(), PurePath(out).suffix
     if suffix.lower() not in known:
-        found = repr(suffix) if suffix else "a name without suffix"
-        raise OptionError(f"cannot tell the kind of output from {found}; use {', '.join(known)}")
+        shown = repr(suffix) if suffix else "a name without suffix"
+        raise SettingError("out", out, f"cannot tell the kind of output from {shown}; use {', '.join(known)}")
     return known[suffix.lower()]

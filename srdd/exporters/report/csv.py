@@ -1,8 +1,10 @@
 """A report as a tidy table: one row per site, format and metric.
 
-Not here: sums (they are in the report) and layers. Numbers are written so that they read back to the last bit; empty
-means none, "inf" an exact copy. A spreadsheet would run a name that begins like a formula, and names come from
-strangers' checkpoints: such text gets an apostrophe in front.
+Numbers are written so that they read back to the last bit; empty means none, "inf" an exact copy. A spreadsheet would
+run a name that begins like a formula, and names come from strangers' checkpoints: such text gets an apostrophe in
+front.
+
+Not here: sums, which are in the report, and layers.
 
 Worked number: a site with sqnr_db 20 under mxfp4:even gives the line
 "weight,7,down_proj,model.layers.7.mlp.down_proj,mxfp4:even,sqnr_db,20.0,".
@@ -25,7 +27,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def render(bundle: Bundle, view: View) -> str:
-    """The table. Raises OptionError for a kind, format or metric that the report lacks."""
+    """The table. Raises SettingError for a kind, format or metric that the report lacks."""
     from srdd.analysis.comparison.changes import any_metric
 
     report = bundle.report
@@ -40,9 +42,9 @@ def render(bundle: Bundle, view: View) -> str:
         who = (site.kind, "" if site.layer is None else site.layer, _text(site.role), _text(site.name))
         for spec in specs:
             measured = site.formats.get(spec)
-            names = wanted if measured is not None else []
-            for name in names:
-                assert measured is not None
+            if measured is None:
+                continue
+            for name in wanted:
                 error = measured.error(name) if measured.sequences else math.nan
                 writer.writerow((*who, _text(spec), name, _number(measured.value(name)), _number(error)))
     return out.getvalue()

@@ -1,11 +1,11 @@
 """A report as one HTML page that needs nothing but itself.
 
-Not here: numbers (page_data.py), the report's own file (page_source.py) and how it looks (page/*.js, page.css). Names
-come from strangers' checkpoints, so three walls stand: data is JSON in which <, > and & are written as \\uXXXX and
-cannot end its element; the scripts put text into text nodes only; and a content security policy allows the scripts of
-this file by their hashes, nothing else, and no request at all.
+Names come from strangers' checkpoints, so three walls stand. Data is JSON that no name can end, because <, > and & are
+written as \\uXXXX: a layer called "</script><b>" becomes "\\u003c/script\\u003e\\u003cb\\u003e". The scripts put text
+into text nodes only. And a content security policy allows the scripts of this file by their hashes, nothing else, and
+no request at all.
 
-Worked number: a layer called "</script><b>" is embedded as "\\u003c/script\\u003e\\u003cb\\u003e".
+Not here: numbers and how they look (srdd.exporters.page).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ SCRIPTS = (
     "table.js",
     "main.js",
 )
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}  # U+2028, U+2029 and all beyond ASCII: json does it
+_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}  # json does U+2028, U+2029 and all beyond ASCII
+MOST_BYTES = 600_000  # of the report's own file inside the page, gzip and base64
 
 
 def render(bundle: Bundle, view: View) -> str:
@@ -75,6 +76,25 @@ def embedded(document: Any) -> str:
     return re.sub("[<>&]", lambda match: _ESCAPES[match[0]], text)
 
 
+@dataclass(frozen=True)
+class Packed:
+    """The report's own file inside the page, gzip in base64; or nothing, and the reason."""
+
+    text: str
+    why_not: str = ""
+
+
+def packed(source: bytes | None) -> Packed:
+    """The file's bytes for the page; without a time in them, so that the same report makes the same page."""
+    if source is None:
+        return Packed("", "the page was made from a report in memory")
+    text = base64.b64encode(gzip.compress(source, 9, mtime=0)).decode()
+    if len(text) > MOST_BYTES:
+        size, most = len(text) / 1e6, MOST_BYTES / 1e6
+        return Packed("", f"packed it has {size:.1f} MB, the page takes up to {most:.1f} MB; ask for the file itself")
+    return Packed(text)
+
+
 def _policy(scripts: list[str]) -> str:
     """Only these scripts; styles inline, because Plotly sets them; pictures made in the page; everything else not."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
@@ -97,25 +117,3 @@ def _plotly() -> str:
     script: str = get_plotlyjs()
     # a browser hashes the text after turning line ends into \n
     return script.replace("\r\n", "\n").replace("\r", "\n")
-
-
-MOST_BYTES = 600_000  # gzip and base64
-
-
-@dataclass(frozen=True)
-class Packed:
-    """gzip in base64, or nothing and the reason."""
-
-    text: str
-    why_not: str = ""
-
-
-def packed(source: bytes | None) -> Packed:
-    """mtime=0, so that the same report makes the same page."""
-    if source is None:
-        return Packed("", "the page was made from a report in memory")
-    text = base64.b64encode(gzip.compress(source, 9, mtime=0)).decode()
-    if len(text) > MOST_BYTES:
-        size, most = len(text) / 1e6, MOST_BYTES / 1e6
-        return Packed("", f"packed it has {size:.1f} MB, the page takes up to {most:.1f} MB; ask for the file itself")
-    return Packed(text)

@@ -1,7 +1,9 @@
 """A report as Markdown for a pull request or a meeting: verdict and worst ten first, details folded.
 
-Not here: judgements (overview.py). Names come from strangers' checkpoints: nothing in them may become a link, a
-mention, a heading, a cell or a tag. Worked number: "a|b <i>" is written "a\\|b &lt;i\\>".
+Names come from strangers' checkpoints: nothing in them may become a link, a mention, a heading, a cell or a tag.
+"a|b <i>" is written "a\\|b &lt;i\\>".
+
+Not here: judgements (srdd.analysis.overview).
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ _TITLES = {"sqnr_db": "SQNR dB", "relative_error": "rel. error %"} | {
 
 
 def render(bundle: Bundle, view: View) -> str:
-    """The document. Raises OptionError for a kind, format or metric that the report lacks."""
+    """The document. Raises SettingError for a kind, format or metric that the report lacks."""
     report = bundle.report
     kind, specs = choose_kind(report, view.kind), choose_specs(report, view.formats)
     layers = [layer for layer in report.layers if layer.kind == kind and specs[0] in layer.formats]

@@ -1,11 +1,12 @@
 """A report as one still picture for a paper: PNG, SVG or PDF, one figure each.
 
-Not here: numbers, and the page (report_html.py), which shows more. Formats differ in colour, dash and marker, so that
-a picture is readable in grey; colours are those of Okabe and Ito, and cividis. No date is written: same input, same
+Formats differ in colour, dash and marker, so that a picture can be read in grey; colours are those of Okabe and Ito,
+and cividis. The title says what is drawn: metric, kind of site, format, model. No date is written: same input, same
 bytes.
-What is drawn stands in the title: metric, kind of site, format, model.
 
-Worked number: a relative error of 0.4174 is drawn at 41.74 on an axis in percent.
+A new figure is a function and its row in FIGURES.
+
+Not here: numbers, and the page (html.py), which shows more.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from srdd.core.gaussian import gaussian
 from srdd.core.metrics import RANKED, Metric, choose_metric
 from srdd.documents.schema import Kind, Layer, Measurement, Site
 from srdd.documents.summary import merge_measurements
-from srdd.errors import MissingExtraError, OptionError, ReportError
+from srdd.errors import MissingExtraError, NoEffectError, ReportError, SettingError, setting
 
 REPORT_SUFFIXES = (".png", ".svg", ".pdf")
 USES = frozenset({"figure", "title", "metric", "kind", "formats", "zones", "baseline"})
@@ -43,15 +44,15 @@ _SETTINGS = {
 
 
 def render(bundle: Bundle, view: View) -> bytes:
-    """The picture. Raises OptionError, ReportError where there is nothing to draw, MissingExtraError."""
+    """The picture. Raises SettingError, NoEffectError, MissingExtraError, and ReportError with nothing to draw."""
     name = view.figure or "profile"
     draw, needs = FIGURES.get(name, (None, frozenset()))
     if draw is None:
-        raise OptionError(f"--figure {name}: expected one of {', '.join(FIGURES)}")
+        raise SettingError("figure", name, f"expected one of {', '.join(FIGURES)}")
     for option, given in (("zones", bundle.zones), ("baseline", bundle.baseline), ("metric", view.metric)):
         if given is not None and option not in needs:
             users = ", ".join(other for other, (_, uses) in FIGURES.items() if option in uses)
-            raise OptionError(f"--{option} has no effect on --figure {name} (only on {users}); leave it out")
+            raise NoEffectError(option, f"on {setting('figure', name)} (only on {users})")
     try:
         import matplotlib
         from matplotlib.backends import backend_agg, backend_pdf, backend_svg
@@ -89,7 +90,9 @@ class _Subject:
         self.layers = [layer for layer in bundle.report.layers if layer.kind == self.kind]
         self.specs = [spec for spec in self.specs if any(spec in layer.formats for layer in self.layers)]
         if not self.specs:
-            raise ReportError(f"the report has no layer with {self.kind} sites; scan with --sites {self.kind}")
+            raise ReportError(
+                f"the report has no layer with {self.kind} sites; scan with {setting('sites', self.kind)}"
+            )
         held = [layer for layer in self.layers if self.specs[0] in layer.formats]
         self.metric: Metric = choose_metric(view.metric or main_metric(held, self.specs[0]))
         self.title = view.title

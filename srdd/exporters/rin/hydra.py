@@ -1,7 +1,9 @@
 """rin.yaml as Hydra overrides for verl-style trainers that carry `trainer.noise_injection`.
 
-Not here: checks. Two families of keys are in use for the multipliers; both are written, so that either reader finds
-its own. `++` adds or replaces. A warning stands first: in the published fork neither reaches the injector.
+Two families of keys are in use for the multipliers; both are written, so that either reader finds its own. `++` adds or
+replaces. A warning stands first: in the published fork, neither family reaches the injector.
+
+Not here: what the fork cannot express, which verl_fork.py refuses.
 
 Worked number: {0: 0.83, 1: 0.89} becomes ++trainer.noise_injection.layer_multipliers={0:0.83,1:0.89}.
 """
@@ -9,11 +11,14 @@ Worked number: {0: 0.83, 1: 0.89} becomes ++trainer.noise_injection.layer_multip
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from srdd.documents.rin import RinConfig
 from srdd.exporters.rin.verl_fork import layer_sigma
 
+if TYPE_CHECKING:
+    from srdd.documents.rin import RinConfig
+
+FORM = "hydra"
 WARNING = (
     "the published fork documents these keys but its trainer never copies per-layer multipliers to the rollout: "
     "check in its log that the noise differs by layer"
@@ -22,9 +27,9 @@ _LAYER_TYPES = {"rmsnorm": "[rmsnorm]", "linear": "[linear]", "both": "[rmsnorm,
 
 
 def render(config: RinConfig) -> str:
-    """One override a line; the first line is a shell comment with the warning."""
+    """One override a line; the first line is a shell comment with the warning. Raises as `layer_sigma`."""
     root = "++trainer.noise_injection"
-    schedule, tree = config.schedule, layer_sigma(config)  # refuses what the fork has no key for
+    schedule, tree = config.schedule, layer_sigma(config)
     lines = [
         f"# {WARNING}",
         f"{root}.enabled=true",

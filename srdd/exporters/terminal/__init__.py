@@ -1,6 +1,9 @@
-"""Tables and texts for people in a terminal: one file per document.
+"""Tables and texts for people in a terminal: one file per document, each with `show(out, document, ...)`.
 
-Not here: which stream they go to (srdd.cli.console) and what they say (srdd.analysis).
+`out` is a rich console; what comes after the document is how much of it to show. A new document's tables are a new file
+here, and its command calls `show`.
+
+Not here: which stream they go to (srdd.cli.console) and the numbers (srdd.analysis).
 """
 
 

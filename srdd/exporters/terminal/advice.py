@@ -1,4 +1,4 @@
-"""Advice as terminal tables.
+"""Advice as tables: the verdict and its rule, the flagged layers, the formats beside each other.
 
 Not here: the rules (srdd.analysis.advice).
 """
@@ -6,6 +6,11 @@ Not here: the rules (srdd.analysis.advice).
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from srdd.core.metrics import BY_NAME
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,11 +20,6 @@ if TYPE_CHECKING:
 
 def show(out: Console, advice: Advice, top: int) -> None:
     """Verdict and rule first, then its inputs, the flagged layers, the formats beside each other."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from srdd.core.metrics import BY_NAME
-
     out.print(f"[bold]{escape(advice.model)}[/bold]  {advice.site} sites, {advice.quant}")
     for note in advice.notes:
         out.print(f"[yellow]warning:[/yellow] {escape(note)}")

@@ -1,28 +1,27 @@
-"""The gate's verdict in a terminal.
+"""The gate's verdict: every limit with what came closest, then each regression in a sentence.
 
-Not here: the verdict itself (srdd.analysis.comparison.gate) and `--format text` (srdd.exporters.check.text).
+Not here: the verdict itself (srdd.analysis.comparison.gate) and its sentences (srdd.exporters.check.text).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+from rich.table import Table
+
+from srdd.exporters.check.text import closest_text, failures, implausible_text, limit_text
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from srdd.documents.check import CheckResult
-
 
 _SHOWN = 10  # failures a case; all of them are in --json and --junit
 
 
 def show(out: Console, verdict: CheckResult) -> None:
     """Every limit with what came closest, then each regression in a sentence."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from srdd.exporters.check.text import closest_text, failures, implausible_text, limit_text
-
     against = f" against {verdict.baseline}" if verdict.baseline else ""
     out.print(f"[bold]{escape(verdict.new)}[/bold]{escape(against)}{'  (built-in limits)' if verdict.defaults else ''}")
     for note in verdict.notes:

@@ -1,4 +1,4 @@
-"""Tables of what changed, for people.
+"""What changed between two reports, or drifts over several.
 
 Not here: numbers. Every figure is read from a Comparison or a DriftTable; this file chooses, aligns and colours.
 """
@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from srdd.analysis.comparison.changes import compare_pairs
-from srdd.analysis.comparison.pairing import pairs
 from srdd.core.metrics import MAIN, RANKED, Metric
 from srdd.documents.comparison import (
     Comparison,
@@ -27,14 +25,21 @@ from srdd.exporters.wording import change_text, value_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from srdd.documents.report import Report
-    from srdd.documents.schema import Kind
-
-
 _MOST_VALUES = 6  # of a series: more columns than this would not fit, the first and the last stay
 
 
-def header(out: Console, document: ComparisonDocument) -> None:
+def show(out: Console, document: ComparisonDocument, top: int, main: Sequence[Sequence[Comparison]] = ()) -> None:
+    """The drift, or the first comparison in detail; before it `main`, the main metrics of every kind and format."""
+    _header(out, document)
+    if document.drift:
+        _drift(out, document.drift[0], document.reports, top)
+        return
+    if main:
+        _overview(out, main)
+    _details(out, document.comparisons[0], top)
+
+
+def _header(out: Console, document: ComparisonDocument) -> None:
     """Which reports, which models, and what differs without harm."""
     for place, (name, model) in enumerate(zip(document.reports, document.models, strict=True)):
         role = f"report {place + 1}" if document.drift else "new" if place else "base"
@@ -43,17 +48,16 @@ def header(out: Console, document: ComparisonDocument) -> None:
         out.print(f"[yellow]note:[/yellow] {escape(note)}")
 
 
-def overview(out: Console, sides: Sequence[tuple[Report, Report, Kind, str, str]]) -> None:
+def _overview(out: Console, main: Sequence[Sequence[Comparison]]) -> None:
     """Every kind and format: the mean change over layers and the largest change, for the main metrics."""
     table = Table(title="Mean change over layers, and the largest", title_justify="left")
     table.add_column("sites", no_wrap=True)
     table.add_column("format:rule", no_wrap=True)
     for name in MAIN:
         table.add_column(f"{name.removesuffix('_db').replace('_', ' ')}\n{_unit(RANKED[name])}", justify="right")
-    for base, new, kind, a, b in sides:
-        found = pairs(base, new, kind, a, b)
-        cells = [_overview_cell(compare_pairs(found, RANKED[name])) for name in MAIN]
-        table.add_row(kind, a if a == b else f"{a}\nto {b}", *cells)
+    for row in main:
+        kind, base, new = row[0].kind, row[0].base_format, row[0].new_format
+        table.add_row(kind, base if base == new else f"{base}\nto {new}", *map(_overview_cell, row))
     out.print(table)
 
 
@@ -64,12 +68,10 @@ def _overview_cell(comparison: Comparison) -> str:
     metric, largest = RANKED[comparison.metric], max(rows, key=lambda row: abs(row.change))
     if largest.change == 0:
         return "same"
-    finite = [row.change for row in rows if row.layers and math.isfinite(row.change)]
-    mean = change_text(metric, math.fsum(finite) / len(finite)) if finite else "-"
-    return f"{mean}\n{_coloured(metric, largest)} {largest.name}"
+    return f"{change_text(metric, comparison.mean_change)}\n{_coloured(metric, largest)} {largest.name}"
 
 
-def details(out: Console, comparison: Comparison, top: int) -> None:
+def _details(out: Console, comparison: Comparison, top: int) -> None:
     """Zones, then layers, largest change first, then sites outside the layers."""
     metric = RANKED[comparison.metric]
     spec = comparison.base_format
@@ -94,10 +96,6 @@ def details(out: Console, comparison: Comparison, top: int) -> None:
         out.print(f"No standard errors: {reason}.")
 
 
-def _of(rows: Sequence[Difference | Drift], top: int) -> str:
-    return f", the {top} largest changes of {len(rows)}" if len(rows) > top else ""
-
-
 def _table(out: Console, title: str, metric: Metric, rows: Sequence[Difference]) -> None:
     out.print(f"[italic]{title}[/italic]")  # as a title of the table it would be wrapped to the table's width
     table = Table()
@@ -111,7 +109,7 @@ def _table(out: Console, title: str, metric: Metric, rows: Sequence[Difference])
     out.print(table)
 
 
-def drift(out: Console, table: DriftTable, reports: Sequence[str], top: int) -> None:
+def _drift(out: Console, table: DriftTable, reports: Sequence[str], top: int) -> None:
     """Zones, then layers, largest drift first: the values, the change from first to last, the slope a report."""
     metric = RANKED[table.metric]
     places = list(range(len(reports)))
@@ -137,6 +135,10 @@ def drift(out: Console, table: DriftTable, reports: Sequence[str], top: int) -> 
             slope = change_text(metric, row.slope, row.slope_error)
             shown.add_row(escape(row.name), *values, _coloured(metric, row, error=True), slope, _verdict(row))
         out.print(shown)
+
+
+def _of(rows: Sequence[Difference | Drift], top: int) -> str:
+    return f", the {top} largest changes of {len(rows)}" if len(rows) > top else ""
 
 
 def _unit(metric: Metric) -> str:

@@ -1,4 +1,7 @@
-"""Tables of an experiment for people: arms, comparisons, one plain sentence."""
+"""An experiment: its arms, their differences, the verdict in one plain sentence.
+
+Not here: sentences (srdd.exporters.wording).
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 """A console that cuts no table: numbers keep their width, words wrap, and what still does not fit runs on.
 
-Not here: what tables hold. Rich would shorten any column with an ellipsis, numbers too. Where a table is wider than the
-terminal, headings wrap first, then words, then the space around cells and the outer frame go; a table that needs more
-than that is printed at the width it needs, and the terminal wraps its lines.
+Rich would shorten any column with an ellipsis, numbers too. Where a table is wider than the terminal, headings wrap
+first, then words; then the space around cells and the outer frame go. A table that needs still more is printed at the
+width it needs, and the terminal wraps its lines.
+
+Not here: what tables hold.
 
 Worked number: in 30 columns of a terminal, cells "18.74 ± 0.12" (a number, 12 wide) and "layers 0, 1, 2, 3" (words, at
 least 6 and at most 17 wide) with 7 for the frame leave 11 to the words: they wrap onto two lines.

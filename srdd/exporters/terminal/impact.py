@@ -1,6 +1,8 @@
-"""Tables of an impact document for people.
+"""What quantization costs: the whole model, its layers, the costliest Linears and fusion groups.
 
-Not here: numbers. KL is in nats per token; ± is the standard error over sequences.
+KL is in nats per token; ± is the standard error over sequences.
+
+Not here: numbers, and which Linears and groups are the costliest (srdd.analysis.costs).
 """
 
 from __future__ import annotations

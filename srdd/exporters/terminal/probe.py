@@ -1,7 +1,9 @@
-"""Tables and a plot of a probe document for people.
+"""How much noise a model bears: a table and a plot for every target and profile, where each mode breaks.
 
-Not here: measuring, and the sentences below the tables (readings.py). ± is the standard error over seeds; the error
-over sequences stands beside the change of loss, because seeds alone do not tell whether other text would show the same.
+± is the standard error over seeds. The change of loss has the error over sequences beside it, because seeds alone do
+not tell whether other text would show the same.
+
+Not here: measuring, and the sentences below the tables (srdd.exporters.wording).
 """
 
 from __future__ import annotations
@@ -20,8 +22,7 @@ from srdd.exporters.wording import dips, equal_damage, limit_of, profiles, unit_
 if TYPE_CHECKING:
     from rich.console import Console
 
-
-_HEIGHT, _COLUMN = 12, 9
+_HEIGHT, _COLUMN = 12, 9  # of the plot: lines, and characters a sigma
 
 
 def show(out: Console, document: Probe) -> None:

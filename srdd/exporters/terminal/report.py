@@ -1,6 +1,6 @@
-"""Tables for people, from a report and nothing else.
+"""A scan report: who was measured, every format's summary, the worst layers, bars, the modules of one layer.
 
-Not here: numbers. Every figure shown is read from the report; this file chooses and aligns.
+Not here: numbers. Every figure is read from the report; this file chooses and aligns.
 """
 
 from __future__ import annotations
@@ -21,9 +21,54 @@ if TYPE_CHECKING:
 
     from srdd.documents.report import Report
 
-
 _KIND_TITLES = {"weight": "Weights", "input": "Linear inputs", "output": "Decoder-layer outputs"}
 _BAR_WIDTH = 40
+_MODULE_METRICS = {
+    "sqnr_db": "SQNR dB",
+    "relative_error": "rel.err %",
+    "deadzone_ratio": "zeroed %",
+    "saturation_ratio": "clipped %",
+    "kurtosis": "kurtosis",
+    "crest": "crest",
+    "noise_deadzone": "noise by 0 %",
+    "noise_clipped": "by clip %",
+}
+
+
+def show(out: Console, report: Report, kinds: Sequence[Kind], specs: Sequence[str], top: int) -> None:
+    """The report's head and summaries; the `top` worst layers and bars of one kind under the first format."""
+    header(out, report)
+    summary(out, report, kinds, specs)
+    worst_layers(out, report, _main_kind(kinds), specs[0], top)
+    _bars(out, report, _main_kind(kinds), specs[0])
+
+
+def show_scanned(out: Console, report: Report) -> None:
+    """What a scan ends with: warnings, the summary of every kind and the worst layers under the first format."""
+    settings = report.settings
+    _coverage(out, report)
+    summary(out, report, settings.kinds, settings.formats)
+    worst_layers(out, report, _main_kind(settings.kinds), settings.formats[0], 10)
+
+
+def show_layer(out: Console, report: Report, kinds: Sequence[Kind], spec: str, layer: int | None) -> bool:
+    """Every site of one layer (None: those outside the layers) under one format; False when there is none."""
+    sites = [s for s in report.sites if s.layer == layer and s.kind in kinds and spec in s.formats]
+    if not sites:
+        return False
+    title = f"Layer {layer}, {spec}" if layer is not None else f"Outside the layers, {spec}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("kind", no_wrap=True)
+    table.add_column("module", no_wrap=True, overflow="fold")
+    for heading in _MODULE_METRICS.values():
+        table.add_column(heading, justify="right")
+    for site in sites:
+        also = f" (+ {', '.join(m.rpartition('.')[2] for m in site.members[1:])})" if site.members else ""
+        measured = site.formats[spec]
+        cells = (BY_NAME[name].text(measured.value(name)) for name in _MODULE_METRICS)
+        table.add_row(site.kind, escape(_short_name(site.name, layer) + also), *cells)
+    out.print(table)
+    return True
 
 
 def header(out: Console, report: Report) -> None:
@@ -38,10 +83,10 @@ def header(out: Console, report: Report) -> None:
         out.print(f"tokens: {c.tokens} ({count} sequences of {c.seq_len}) from {escape(c.source)}")
     if settings.selection:
         out.print(f"selected: {escape(settings.selection)}")
-    measured(out, report)
+    _coverage(out, report)
 
 
-def measured(out: Console, report: Report) -> None:
+def _coverage(out: Console, report: Report) -> None:
     """What ran, what the weights cover, and the warnings."""
     settings, coverage = report.settings, report.coverage
     out.print(
@@ -61,15 +106,7 @@ def _reasons(report: Report) -> str:
     return ", ".join(f"{count} x {reason}" for reason, count in counts.items()) or "nothing"
 
 
-def scanned(out: Console, report: Report) -> None:
-    """What a scan ends with: warnings, the summary of every kind and the worst layers under the first format."""
-    settings = report.settings
-    measured(out, report)
-    summary(out, report, settings.kinds, settings.formats)
-    worst_layers(out, report, main_kind(settings.kinds), settings.formats[0], 10)
-
-
-def main_kind(kinds: Sequence[Kind]) -> Kind:
+def _main_kind(kinds: Sequence[Kind]) -> Kind:
     """The kind whose layers are ranked first: outputs say what a layer passes on."""
     return "output" if "output" in kinds else kinds[0]
 
@@ -81,7 +118,7 @@ def summary(out: Console, report: Report, kinds: Sequence[Kind], specs: Sequence
         if not rows:
             continue
         layers = [layer for layer in report.layers if layer.kind == kind]
-        counts = [_measured(layers, row) for row in rows]
+        counts = [_count_measured(layers, row) for row in rows]
         title = f"{_KIND_TITLES[kind]}, {_over(max(counts), len(layers))}"
         table = Table(title=title, title_justify="left")
         table.add_column("format:rule", no_wrap=True)
@@ -96,20 +133,10 @@ def summary(out: Console, report: Report, kinds: Sequence[Kind], specs: Sequence
         out.print(table)
 
 
-def _measured(layers: Sequence[Layer], row: SummaryRow) -> int:
+def _count_measured(layers: Sequence[Layer], row: SummaryRow) -> int:
     """How many layers hold a number, exact copies among them."""
     found = (layer.formats[row.format].value(row.metric) for layer in layers if row.format in layer.formats)
     return sum(not math.isnan(value) for value in found)
-
-
-def _over(measured: int, layers: int) -> str:
-    if measured == layers:
-        return f"over {layers} layers"
-    return f"over {measured} of {layers} layers ({_without_numbers(layers - measured)})"
-
-
-def _without_numbers(count: int) -> str:
-    return f"{count} {'holds' if count == 1 else 'hold'} no numbers"
 
 
 def _summary_cells(row: SummaryRow, count: int, *, first: bool) -> tuple[str, ...]:
@@ -185,7 +212,17 @@ def _with_error(measured: Measurement, name: str) -> str:
     return text if math.isnan(error) else f"{text} ± {metric.text(error)}"
 
 
-def bars(out: Console, report: Report, kind: Kind, spec: str, metric_name: str = "relative_error") -> None:
+def _over(measured: int, layers: int) -> str:
+    if measured == layers:
+        return f"over {layers} layers"
+    return f"over {measured} of {layers} layers ({_without_numbers(layers - measured)})"
+
+
+def _without_numbers(count: int) -> str:
+    return f"{count} {'holds' if count == 1 else 'hold'} no numbers"
+
+
+def _bars(out: Console, report: Report, kind: Kind, spec: str, metric_name: str = "relative_error") -> None:
     """One bar per layer, from zero to the largest value, the Gaussian baseline named beside the title."""
     metric = BY_NAME[metric_name]
     rows = [(layer.layer, layer.formats[spec].value(metric_name)) for layer in report.layers if layer.kind == kind]
@@ -200,29 +237,6 @@ def bars(out: Console, report: Report, kind: Kind, spec: str, metric_name: str =
         filled = "█" * max(round(_BAR_WIDTH * abs(value) / largest), 0)
         colour, mark = ("red", "  unusual") if layer in unusual else ("cyan", "")
         out.print(f"{layer:4d} [{colour}]{filled:<{_BAR_WIDTH}}[/{colour}] {metric.text(value):>7}{mark}")
-
-
-def modules(out: Console, report: Report, layer: int | None, kinds: Sequence[Kind], spec: str) -> bool:
-    """Every site of one layer (None: those outside the layers) under one format; False when there is none."""
-    sites = [s for s in report.sites if s.layer == layer and s.kind in kinds and spec in s.formats]
-    if not sites:
-        return False
-    title = f"Layer {layer}, {spec}" if layer is not None else f"Outside the layers, {spec}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("kind", no_wrap=True)
-    table.add_column("module", no_wrap=True, overflow="fold")
-    titles = {"relative_error": "rel.err %", "sqnr_db": "SQNR dB", "deadzone_ratio": "zeroed %"}
-    titles |= {"saturation_ratio": "clipped %", "noise_deadzone": "noise by 0 %", "noise_clipped": "by clip %"}
-    names = (*MAIN, "kurtosis", "crest", "noise_deadzone", "noise_clipped")
-    for name in names:
-        table.add_column(titles.get(name, name), justify="right")
-    for site in sites:
-        also = f" (+ {', '.join(m.rpartition('.')[2] for m in site.members[1:])})" if site.members else ""
-        measured = site.formats[spec]
-        cells = (BY_NAME[name].text(measured.value(name)) for name in names)
-        table.add_row(site.kind, escape(_short_name(site.name, layer) + also), *cells)
-    out.print(table)
-    return True
 
 
 def _short_name(name: str, layer: int | None) -> str:

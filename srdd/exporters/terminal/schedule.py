@@ -1,6 +1,6 @@
-"""The noise of a training, step by step, as a table and a curve.
+"""The noise over a training: a table of stretches of equal sigma, and a curve.
 
-Not here: sigma at a step (srdd.runs.text_files.schedule).
+Not here: sigma at a step (srdd.documents.schedule).
 """
 
 from __future__ import annotations
@@ -8,30 +8,28 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+from rich.table import Table
+
+from srdd.documents.schedule import Stretch
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from srdd.documents.rin import RinConfig
-    from srdd.documents.schedule import Stretch
 
-
-_ROWS = 40  # a table of more stretches is thinned
-
-
-_WIDTH, _HEIGHT = 64, 12
+_ROWS = 40  # a longer table shows its first and last stretches
+_WIDTH, _HEIGHT = 64, 12  # of the curve, in characters
 
 
 def show(out: Console, config: RinConfig, values: list[float], layer: int | None) -> None:
-    """A table of stretches of equal sigma and a curve."""
-    from rich.markup import escape
-    from rich.table import Table
-
+    """`values` holds sigma at every step: that of `layer`, or with None that of the schedule itself."""
     what = "sigma" if layer is None else f"sigma of layer {layer}"
     out.print(f"[bold]{what} over {len(values)} steps, {escape(config.provenance.model)}[/bold]")
     table = Table()
     for name in ("steps", what):
         table.add_column(name, justify="right")
-    rows = list(_stretches(values))
+    rows = _stretches(values)
     shown = rows if len(rows) <= _ROWS else [*rows[: _ROWS // 2], None, *rows[-_ROWS // 2 :]]
     for row in shown:
         if row is None:
@@ -39,7 +37,7 @@ def show(out: Console, config: RinConfig, values: list[float], layer: int | None
         else:
             table.add_row(f"{row.first}-{row.last}" if row.last > row.first else str(row.first), _text(row.sigma))
     out.print(table)
-    for line in curve(values):
+    for line in _curve(values):
         out.print(line, highlight=False)
     silent = sum(value == 0 for value in values)
     mean = sum(values) / len(values)
@@ -51,7 +49,22 @@ def show(out: Console, config: RinConfig, values: list[float], layer: int | None
         out.print("relative: sigma counts in units of each weight's own root mean square")
 
 
-def curve(values: list[float]) -> list[str]:
+def _stretches(values: list[float]) -> list[Stretch]:
+    """Consecutive steps of one sigma."""
+    rows: list[Stretch] = []
+    for step, value in enumerate(values):
+        if rows and rows[-1].sigma == value:
+            rows[-1] = Stretch(rows[-1].first, step, value)
+        else:
+            rows.append(Stretch(step, step, value))
+    return rows
+
+
+def _text(sigma: float) -> str:
+    return "silent" if sigma == 0 else f"{sigma:.4g}"
+
+
+def _curve(values: list[float]) -> list[str]:
     """A plot in characters: columns are steps (the largest of each bin), rows are sigma from 0 up."""
     starts = [i * len(values) // _WIDTH for i in range(_WIDTH + 1)]
     bins = [max(values[a : max(b, a + 1)]) for a, b in pairwise(starts)]
@@ -64,19 +77,3 @@ def curve(values: list[float]) -> list[str]:
     lines.append(f"{'0':>8} └" + "─" * _WIDTH)
     lines.append(f"{'':10}0{f'{len(values) - 1}':>{_WIDTH - 1}}")
     return lines
-
-
-def _text(sigma: float) -> str:
-    return "silent" if sigma == 0 else f"{sigma:.4g}"
-
-
-def _stretches(values: list[float]) -> list[Stretch]:
-    from srdd.documents.schedule import Stretch
-
-    rows: list[Stretch] = []
-    for step, value in enumerate(values):
-        if rows and rows[-1].sigma == value:
-            rows[-1] = Stretch(rows[-1].first, step, value)
-        else:
-            rows.append(Stretch(step, step, value))
-    return rows

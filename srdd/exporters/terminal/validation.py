@@ -1,4 +1,4 @@
-"""How well each score predicts the measured cost, as a table.
+"""How well each score predicts the measured cost: one table for each format and mode.
 
 Not here: the correlations (srdd.analysis.validation).
 """
@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+from rich.table import Table
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from srdd.analysis.validation import Validation
 
-
 _CLASSIC = ("scan: output relative_error", "scan: output sqnr_db", "scan: input relative_error", "scan: input sqnr_db")
 
 
-def show(out: Console, model: str, table: Validation) -> None:
+def show(out: Console, table: Validation, model: str) -> None:
     """Scores best first, with what the classic ones are worth."""
-    from rich.markup import escape
-    from rich.table import Table
-
     point = {"weight": "W", "input": "A", "both": "W+A"}[table.point]
     rows = Table(
         title=f"{escape(model)}, {table.format} {point}: scores against the measured {table.measured} of "

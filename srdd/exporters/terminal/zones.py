@@ -1,4 +1,4 @@
-"""Zones in a terminal, with bars.
+"""A zone map: the table of zones, what the cuts are worth, and a bar for every layer.
 
 Not here: how they are found (srdd.analysis.zones).
 """
@@ -7,26 +7,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.table import Table
+
+from srdd.analysis.zones import stability_grade
+from srdd.core.metrics import MAIN, RANKED
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from srdd.analysis.series import Series
     from srdd.documents.zones import Zone, ZoneMap
 
-
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
-
-
 _BAR_WIDTH = 40
 
 
-def show(out: Console, series: Series, chart: ZoneMap) -> None:
-    """The table of zones, what the cuts are worth, and a bar per layer in its zone's colour."""
-    from rich.table import Table
-
-    from srdd.analysis.zones import stability_grade
-    from srdd.core.metrics import MAIN, RANKED
-
+def show(out: Console, chart: ZoneMap, series: Series) -> None:
+    """The zones, with the series that they were found in drawn in their colours."""
     others = [name for name in MAIN if name in chart.zones[0].metrics and name != series.metric.name]
     table = Table(title="Zones", title_justify="left")
     for heading in ("zone", "layers", "error"):
@@ -54,23 +51,19 @@ def show(out: Console, series: Series, chart: ZoneMap) -> None:
         grade = stability_grade(cut)
         advised = ": do not build on it" if grade == "weak" else ""
         out.print(f"cut before layer {cut.before_layer}: found in {cut.stability:.0%} ({cut.method}), {grade}{advised}")
-    _bars(out, series, chart)
+    _bars(out, chart, series)
 
 
 def _heading(name: str) -> str:
-    from srdd.core.metrics import RANKED
-
     return f"{name.removesuffix('_db').replace('_', ' ')} {RANKED[name].unit}".strip()
 
 
 def _spread(zone: Zone, name: str) -> str:
-    from srdd.core.metrics import RANKED
-
     spread, text = zone.metrics[name], RANKED[name].text
     return f"{text(spread.mean)} ({text(spread.min)} to {text(spread.max)})"
 
 
-def _bars(out: Console, series: Series, chart: ZoneMap) -> None:
+def _bars(out: Console, chart: ZoneMap, series: Series) -> None:
     metric = series.metric
     largest = max(map(abs, series.values)) or 1.0
     order = {zone.name: index for index, zone in enumerate(chart.zones)}
