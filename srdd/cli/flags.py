@@ -7,7 +7,11 @@ Those that are not stand in `OTHERWISE`.
 from __future__ import annotations
 
 # setting of the library -> how a shell says it
-OTHERWISE: dict[str, str] = {}
+OTHERWISE: dict[str, str] = {
+    "formats": "--quant",
+    "targets": "--target",
+    "tokens_per_sequence": "--rows",
+}
 
 
 def as_option(name: str, value: str | None) -> str:

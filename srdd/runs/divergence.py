@@ -20,7 +20,7 @@ _ROWS = 128  # tokens at once: 128 x 50k floats stay near the cache
 
 
 @dataclass
-class Reference:
+class ReferenceLogits:
     """The clean logits of one batch [sequences, length, vocabulary], and what every comparison needs of them."""
 
     logits: Tensor
@@ -34,7 +34,7 @@ class Reference:
         self.logsumexp = _logsumexp(self.logits)
 
     @classmethod
-    def of(cls, logits: Tensor, token_ids: Tensor) -> Reference:
+    def of(cls, logits: Tensor, token_ids: Tensor) -> ReferenceLogits:
         return cls(logits, token_ids[:, 1:].to(logits.device))
 
     def own(self) -> dict[str, Tensor]:
@@ -59,7 +59,7 @@ class Reference:
         """The KL alone, [sequences, length - 1]: what a swap of every layer asks for, again and again."""
         return self._kl(logits[:, :-1])
 
-    def kl_to(self, other: Reference) -> Tensor:
+    def kl_to(self, other: ReferenceLogits) -> Tensor:
         """KL(this || another) of the same tokens, [sequences, length - 1]."""
         return self._kl(other.logits)
 

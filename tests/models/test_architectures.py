@@ -77,7 +77,7 @@ def test_experts_stored_in_by_out_are_turned_though_nothing_says_so(tmp_path: Pa
         if parameter.dim() == 3:
             nn.init.normal_(parameter)
     experts = model.get_submodule("model.layers.0.feed_forward.experts")
-    report = srdd.scan(model, quant="mxfp4:even", sites="weight")
+    report = srdd.scan(model, formats="mxfp4:even", sites="weight")
     for name in ("gate_up_proj", "down_proj"):
         stored = getattr(experts, name).detach().transpose(1, 2).double()  # [experts, out, in]
         error = srdd.quant_dequant(stored.float(), "mxfp4:even", backend="reference").double() - stored
@@ -175,7 +175,7 @@ def test_weights_that_are_computed(norm: object) -> None:
     model = LlamaForCausalLM(LlamaConfig(**SMALL))
     name = "model.layers.1.mlp.up_proj"
     norm(model.get_submodule(name))  # type: ignore[operator]
-    report = srdd.scan(model, quant="mxfp4", sites="weight")
+    report = srdd.scan(model, formats="mxfp4", sites="weight")
     assert name in weights(report)
     parts = {s.reason for s in report.coverage.skipped if s.name.startswith(name)}
     assert parts == {"part of a weight that is computed when it is used (weight_norm and its kin)"}

@@ -127,7 +127,7 @@ def check(found: srdd.Report, kind: str, name: str, expected: dict[str, float]) 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gemma", "gpt2", "bert", "mixtral"])
 def test_equals_brute_force(name: str, backend: str) -> None:
     model, ids = build(name), tokens()
-    report = srdd.scan(model, ids, quant="mxfp4:floor", backend=backend, batch_size=3)
+    report = srdd.scan(model, ids, formats="mxfp4:floor", backend=backend, batch_size=3)
     expected = captured(model, ids)
     measured = {(s.kind, s.name) for s in report.sites}
     shared = {member for s in report.sites for member in s.members}
@@ -146,7 +146,7 @@ def test_equals_brute_force(name: str, backend: str) -> None:
 
 def test_fused_experts_are_measured_per_matrix_and_counted() -> None:
     model, ids = build("mixtral"), tokens()
-    report = srdd.scan(model, ids, quant="mxfp4:floor")
+    report = srdd.scan(model, ids, formats="mxfp4:floor")
     name = "model.layers.0.mlp.experts"
     weight = model.get_submodule(name).gate_up_proj
     check(report, "weight", f"{name}.gate_up_proj", brute_force(weight.detach().reshape(-1, weight.shape[-1])))
@@ -164,7 +164,7 @@ def test_expert_without_tokens_is_listed_not_averaged_in() -> None:
         return logits, weights, torch.where(index == 3, 0, index)
 
     handles = [layer.mlp.gate.register_forward_hook(never_third) for layer in model.model.layers]
-    report = srdd.scan(model, ids, quant="mxfp4")
+    report = srdd.scan(model, ids, formats="mxfp4")
     for handle in handles:
         handle.remove()
     assert "model.layers.1.mlp.experts.3" in report.coverage.uncovered
@@ -174,7 +174,7 @@ def test_expert_without_tokens_is_listed_not_averaged_in() -> None:
 def test_every_parameter_is_measured_or_listed_with_its_reason() -> None:
     for name in ("llama", "gpt2", "bert", "mixtral"):
         model = build(name)
-        report = srdd.scan(model, quant="mxfp4", sites="weight")
+        report = srdd.scan(model, formats="mxfp4", sites="weight")
         total = sum(p.numel() for p in model.parameters())
         assert report.coverage.parameters == total
         assert report.coverage.measured + sum(s.parameters for s in report.coverage.skipped) == total
@@ -182,7 +182,7 @@ def test_every_parameter_is_measured_or_listed_with_its_reason() -> None:
 
 
 def test_shared_inputs_are_measured_once() -> None:
-    report = srdd.scan(build("llama"), tokens(), quant="mxfp4", sites="input")
+    report = srdd.scan(build("llama"), tokens(), formats="mxfp4", sites="input")
     first = [s for s in report.sites if s.layer == 0]
     assert [m.rpartition(".")[2] for s in first for m in (s.members or [s.name])] == [
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
@@ -198,7 +198,7 @@ def test_hooks_are_gone_and_the_mode_is_restored_even_after_an_error() -> None:
 
     handle = model.model.layers[1].register_forward_pre_hook(fail)
     with pytest.raises(SiteError, match=r"fails on token ids, also without srdd .RuntimeError: stop here"):
-        srdd.scan(model, tokens(), quant="mxfp4")
+        srdd.scan(model, tokens(), formats="mxfp4")
     handle.remove()
     assert model.training
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
@@ -206,7 +206,7 @@ def test_hooks_are_gone_and_the_mode_is_restored_even_after_an_error() -> None:
 
 def test_batch_size_does_not_change_the_report() -> None:
     model, ids = build("llama"), tokens(5)
-    one, five = (srdd.scan(model, ids, quant="mxfp4,nvfp4", batch_size=b) for b in (1, 5))
+    one, five = (srdd.scan(model, ids, formats="mxfp4,nvfp4", batch_size=b) for b in (1, 5))
     for a, b in zip(one.sites, five.sites, strict=True):
         for spec in a.formats:
             # a batched matrix product may round its last bit another way, so activations agree closely, not exactly

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from srdd.errors import OptionError
+from srdd.errors import SettingError
 
 # Compared in this order; the first name is expected to have the lower loss if guided noise helps.
 PAIRS = (
@@ -44,12 +44,11 @@ class Arm:
 
 
 def make_arms(errors: Sequence[float], worst: int, *, fault: bool) -> list[Arm]:
-    """Arms for layers 0 .. len(errors) - 1 with those errors, larger is worse. Raises OptionError."""
+    """Arms for layers 0 .. len(errors) - 1 with those errors, larger is worse. Raises SettingError."""
     count = len(errors)
     if not 1 <= worst <= count // 2:
-        raise OptionError(
-            f"--worst {worst}: expected 1 to {count // 2} of {count} layers, so that targeted and healthy stay apart"
-        )
+        apart = f"expected 1 to {count // 2} of {count} layers, so that targeted and healthy stay apart"
+        raise SettingError("worst", worst, apart)
     ranked = sorted(range(count), key=lambda layer: (-errors[layer], layer))
     bad, good = sorted(ranked[:worst]), sorted(ranked[-worst:])
     arms = [
