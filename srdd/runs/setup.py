@@ -114,27 +114,6 @@ def open_loss_run(
     return _opened(model, sites, token_ids, calibration, kernel, identity, started)
 
 
-def _opened(
-    model: nn.Module,
-    sites: SiteMap,
-    token_ids: Tensor,
-    calibration: Calibration | None,
-    kernel: Backend,
-    identity: Model | None,
-    started: float,
-) -> Run:
-    return Run(
-        identity=identity or identify(model, sites),
-        sites=sites,
-        token_ids=token_ids,
-        calibration=calibration,
-        device=device_of(model),
-        dtype=_name(dtype_of(model)),
-        backend=kernel,
-        started=started,
-    )
-
-
 def kernel_for(
     backend: str,
     formats: Sequence[BlockFormat],
@@ -183,6 +162,27 @@ def versions() -> dict[str, str]:
 
 def silent(stage: str, done: int, total: int) -> None:
     """No progress is shown."""
+
+
+def _opened(
+    model: nn.Module,
+    sites: SiteMap,
+    token_ids: Tensor,
+    calibration: Calibration | None,
+    kernel: Backend,
+    identity: Model | None,
+    started: float,
+) -> Run:
+    return Run(
+        identity=identity or identify(model, sites),
+        sites=sites,
+        token_ids=token_ids,
+        calibration=calibration,
+        device=device_of(model),
+        dtype=_name(dtype_of(model)),
+        backend=kernel,
+        started=started,
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

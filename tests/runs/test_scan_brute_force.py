@@ -1,6 +1,7 @@
 """The scan of tiny models against a brute force written apart from it: own hooks, own numpy arithmetic in float64."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,10 @@ from transformers.pytorch_utils import Conv1D
 
 import srdd
 from srdd.errors import SiteError
+from srdd.models.checkpoint_sites import checkpoint_sites
+from srdd.models.files.checkpoint import open_checkpoint
+from srdd.models.selection import Selection
+from srdd.models.sites import find_sites
 
 SMALL = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
 
@@ -202,6 +207,29 @@ def test_hooks_are_gone_and_the_mode_is_restored_even_after_an_error() -> None:
     handle.remove()
     assert model.training
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
+
+
+def test_sites_that_are_found_already_give_the_same_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, selection = build("llama"), Selection.parse("weight,input:*down_proj", layers=[0, 2], exclude=["*o_proj"])
+    want = srdd.scan(model, tokens(), sites=selection)
+    assert (want.settings.kinds, want.settings.selection) == (["weight", "input"], selection.text)
+    sites = selection.apply(model)
+    monkeypatch.setattr("srdd.models.selection.find_sites", lambda *_: pytest.fail("sites were looked for again"))
+    assert srdd.scan(model, tokens(), sites=sites).model_copy(update={"provenance": want.provenance}) == want
+
+
+def test_found_sites_of_a_checkpoint_give_the_same_report(tmp_path: Path) -> None:
+    build("llama").save_pretrained(tmp_path / "model")
+    checkpoint, selection = open_checkpoint(str(tmp_path / "model")), Selection.parse("weight:*mlp*")
+    want = srdd.scan_checkpoint(checkpoint, "mxfp4", selection)
+    assert (want.settings.kinds, want.settings.selection) == (["weight"], "weight:*mlp*")
+    got = srdd.scan_checkpoint(checkpoint, "mxfp4", selection.filter(checkpoint_sites(checkpoint)))
+    assert got.model_copy(update={"provenance": want.provenance}) == want
+
+
+def test_sites_of_another_model_are_refused() -> None:
+    with pytest.raises(SiteError, match=r"site\(s\) are not in this model, e\.g\. transformer\.h\.0"):
+        srdd.scan(build("llama"), tokens(), sites=find_sites(build("gpt2")))
 
 
 def test_batch_size_does_not_change_the_report() -> None:

@@ -74,7 +74,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Training:
-    """How a fine-tuning runs."""
+    """How a fine-tuning runs; `batch_size` sequences a step."""
 
     steps: int
     learning_rate: float

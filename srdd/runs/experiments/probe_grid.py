@@ -59,6 +59,7 @@ class Probing:
 
     @contextmanager
     def noisy(self, cell: Cell, sigma: float, seed: int) -> Iterator[Injection]:
+        """The model quantized and with noise inside the block."""
         count = profiles.layer_count(self.model)
         if cell.profile == "guided":
             assert self.multipliers is not None

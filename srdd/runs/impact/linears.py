@@ -1,7 +1,7 @@
 """The error of every Linear's own output with its weight, its input, or both quantized, on clean inputs.
 
 Not here: what the error does further up (sweep.py). Hooks on one clean forward take evenly spaced tokens of each
-sequence (0: all) and form the products again on them. The interaction is how far the two errors add up:
+sequence (0: all) and compute the products again there. The interaction is how far the two errors add up:
 (|e_both|^2 - |e_weight|^2 - |e_input|^2) / |e_both|^2, 0 when they are uncorrelated.
 
 Worked number: |e_weight|^2 = 3, |e_input|^2 = 5, |e_both|^2 = 8 beside |y|^2 = 800: relative errors 6.1, 7.9 and 10 %,

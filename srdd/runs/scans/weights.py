@@ -24,7 +24,7 @@ from srdd.models.sites import Site
 
 
 def needs_tensor_amax(formats: Sequence[BlockFormat]) -> bool:
-    """True when a format scales by the largest value of the whole tensor, which a chunk does not show."""
+    """Whether a format scales by the largest value of the whole tensor, which a chunk does not show."""
     return any(f.scale is Scale.E4M3_FP32 and f.rule is not Rule.SINGLE_LEVEL for f in formats)
 
 
