@@ -14,9 +14,9 @@ from srdd.models.fake import Quantizer, fake_quantize
 from srdd.models.sites import find_sites
 from srdd.models.source import open_model
 from srdd.models.stack import LayerStack
-from srdd.runs import calibration
+from srdd.runs.calibration import load_sequences
 from srdd.runs.impact.fisher import Fisher
-from srdd.runs.impact.sweep import Mode, Sweep
+from srdd.runs.impact.sweep import Sweep, Variant
 
 LENGTH = 512
 
@@ -24,9 +24,9 @@ LENGTH = 512
 def main() -> None:
     opened = open_model("smollm2")
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    ids = calibration.load(None, opened.tokenizer, samples=count, seq_len=LENGTH).token_ids
+    ids = load_sequences(None, opened.tokenizer, samples=count, seq_len=LENGTH).token_ids
     stack, quantizer = LayerStack(opened.model), Quantizer(parse("mxfp4"), "fused", kept={})
-    mode = Mode(quantizer, "both")
+    variant = Variant(quantizer, "both")
     names = [s.module for s in find_sites(opened.model, ("input",)).sites if s.layer is not None]
 
     def beside_forward(run: Callable[[torch.Tensor], None]) -> float:
@@ -43,7 +43,7 @@ def main() -> None:
             plain(batch)
 
     def sweep(swap: bool) -> Callable[[torch.Tensor], None]:
-        made = Sweep(stack, [mode], swap=swap)
+        made = Sweep(stack, [variant], swap=swap)
 
         def run(batch: torch.Tensor) -> None:
             with torch.no_grad():
@@ -53,7 +53,7 @@ def main() -> None:
 
     fisher = Fisher(stack, names, [quantizer])
     with torch.no_grad():
-        swept = Sweep(stack, [mode], keep_changes=True).run(ids[:1])  # an impact run sweeps first
+        swept = Sweep(stack, [variant], keep_changes=True).run(ids[:1])  # an impact run sweeps first
 
     def gradient(batch: torch.Tensor) -> None:
         fisher.run(batch, swept.changes)

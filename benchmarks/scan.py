@@ -4,15 +4,15 @@ import torch
 from timing import median_ratio, median_seconds, verdict
 
 from srdd.models.source import open_model
-from srdd.runs import calibration
-from srdd.runs.scans import model as scanner
+from srdd.runs.calibration import load_sequences
+from srdd.runs.scans.model import scan as measure
 
 SAMPLES, LENGTH, BATCH = 4, 512, 4
 
 
 def main() -> None:
     opened = open_model("smollm2")
-    sequences = calibration.load(None, opened.tokenizer, samples=SAMPLES, seq_len=LENGTH)
+    sequences = load_sequences(None, opened.tokenizer, samples=SAMPLES, seq_len=LENGTH)
     ids = sequences.token_ids
 
     def plain() -> None:
@@ -20,14 +20,14 @@ def main() -> None:
             for start in range(0, SAMPLES, BATCH):
                 opened.model(ids[start : start + BATCH], use_cache=False)
 
-    def scan(quant: str) -> None:
-        scanner.scan(opened.model, sequences, quant, ("input", "output"), batch_size=BATCH, backend="fused")
+    def scan(formats: str) -> None:
+        measure(opened.model, sequences, formats, ("input", "output"), batch_size=BATCH, backend="fused")
 
     print(f"SmolLM2, {SAMPLES * LENGTH} tokens, {torch.get_num_threads()} threads, {opened.identity.dtype}")
     print(f"plain forward      {median_seconds(plain):.2f} s")
-    for quant, target in (("mxfp4", 1.15), ("mxfp4,nvfp4,mxfp8", 1.5)):
-        seconds, ratio = median_ratio(lambda quant=quant: scan(quant), plain)
-        print(f"scan {quant:<18} {seconds:.2f} s, ratio {verdict(ratio, target, at_most=True)}")
+    for formats, target in (("mxfp4", 1.15), ("mxfp4,nvfp4,mxfp8", 1.5)):
+        seconds, ratio = median_ratio(lambda formats=formats: scan(formats), plain)
+        print(f"scan {formats:<18} {seconds:.2f} s, ratio {verdict(ratio, target, at_most=True)}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def main() -> None:
         model.model.layers[2].mlp.up_proj.weight[:, 5] *= 100
 
     token_ids = torch.randint(0, 256, (4, 64), generator=torch.Generator().manual_seed(0))
-    report = srdd.scan(model, token_ids, quant="mxfp4,nvfp4")
+    report = srdd.scan(model, token_ids, formats="mxfp4,nvfp4")
 
     for layer in report.layers:
         if layer.kind == "weight":

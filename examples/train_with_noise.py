@@ -26,7 +26,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         report, document = Path(scratch, "report.json"), Path(scratch, "rin.yaml")
-        srdd.scan(model.eval(), tokens[:4], quant="mxfp4").save(report)
+        srdd.scan(model.eval(), tokens[:4], formats="mxfp4").save(report)
         if srdd_command(["multipliers", str(report), "--out", str(document)]):
             raise SystemExit("no rin.yaml was written")
 

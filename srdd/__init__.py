@@ -1,6 +1,6 @@
 """srdd shows where low-precision formats hurt a language model.
 
-`srdd.scan(model, token_ids, quant="mxfp4")` measures a model in memory; `srdd.Report.load(path)` reads a report.
+`srdd.scan(model, token_ids, formats="mxfp4")` measures a model in memory; `srdd.Report.load(path)` reads a report.
 Importing srdd imports neither torch nor transformers: names are resolved when they are first used (PEP 562). No module
 here is called like one of these functions, because importing it would hide the function.
 """
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from srdd.kernels import measure as measure
     from srdd.kernels import quant_dequant as quant_dequant
     from srdd.models.fake import fake_quantize as fake_quantize
-    from srdd.runs.experiments.aqn import run_aqn as run_aqn
-    from srdd.runs.experiments.probe import measure_probe as measure_probe
-    from srdd.runs.impact.run import measure_impact as measure_impact
-    from srdd.runs.scans.checkpoint import scan_checkpoint as scan_checkpoint
-    from srdd.runs.scans.model import scan as scan
+    from srdd.runs import measure_impact as measure_impact
+    from srdd.runs import measure_probe as measure_probe
+    from srdd.runs import run_aqn as run_aqn
+    from srdd.runs import scan as scan
+    from srdd.runs import scan_checkpoint as scan_checkpoint
 
     __version__: str
 
@@ -31,13 +31,13 @@ _HOME = {
     "Report": "srdd.documents.report",
     "SrddError": "srdd.errors",
     "measure": "srdd.kernels",
-    "measure_impact": "srdd.runs.impact.run",
-    "measure_probe": "srdd.runs.experiments.probe",
+    "measure_impact": "srdd.runs",
+    "measure_probe": "srdd.runs",
     "merge": "srdd.documents.merging",
     "quant_dequant": "srdd.kernels",
-    "run_aqn": "srdd.runs.experiments.aqn",
-    "scan": "srdd.runs.scans.model",
-    "scan_checkpoint": "srdd.runs.scans.checkpoint",
+    "run_aqn": "srdd.runs",
+    "scan": "srdd.runs",
+    "scan_checkpoint": "srdd.runs",
 }
 __all__ = [
     "Report",

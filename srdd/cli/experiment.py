@@ -111,7 +111,7 @@ def aqn(
     from srdd.runs.experiments.arm_trial import Training
     from srdd.runs.experiments.arms import make_arms
     from srdd.runs.experiments.fault import parse_fault
-    from srdd.runs.experiments.modes import parse_modes
+    from srdd.runs.experiments.modes import parse_mode
     from srdd.runs.experiments.profiles import check_target
     from srdd.runs.experiments.same_model import check_report
 
@@ -119,7 +119,7 @@ def aqn(
     if planted is not None and planted.layer >= series.depth:
         raise OptionError(f"--fault layer={planted.layer}: {report} has layers 0 to {series.depth - 1}")
     if mode is not None:
-        parse_modes(mode, fmt)
+        parse_mode(mode, fmt)
     check_target(target)
     if worst is not None:
         make_arms(series.errors, worst, fault=planted is not None)
@@ -143,7 +143,7 @@ def aqn(
         device=device,
         trust_remote_code=trust_remote_code,
     )
-    notes = check_report(document.model, opened.identity, f"--report {report}")
+    notes = check_report(document.model, opened.identity, report)
     people.print(
         f"AQN, {kind}: {fmt.spec}, noise on {target}, sigma {sigma_start:g}, {seeds} seeds, layers ranked by "
         f"{series.kind} {metric} under {series.spec}"

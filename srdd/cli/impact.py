@@ -98,7 +98,7 @@ def impact(
             formats,
             points,
             attribute=attributes,  # type: ignore[arg-type]  # _attributes refuses what is none
-            rows=rows,
+            tokens_per_sequence=rows,
             label_samples=label_samples,
             batch_size=batch_size,
             exclude=(*EXCLUDE, *(exclude or ())),

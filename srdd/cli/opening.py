@@ -51,7 +51,7 @@ def open_with_text(
     )
     out.print(f"Opening {escape(model)}")
     opened = open_model(model, **opening)
-    sequences = calibration.load(
+    sequences = calibration.load_sequences(
         data,
         opened.tokenizer,
         text_column=text_column,

@@ -63,11 +63,11 @@ def probe(
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import probe as probe_tables
     from srdd.models.fake import EXCLUDE
-    from srdd.runs.experiments.modes import parse_modes
+    from srdd.runs.experiments.modes import name_of, parse_modes
     from srdd.runs.experiments.probe import measure_probe, targets_of
 
     _check(criterion, limit, grid, range(seed, seed + seeds))
-    names, targets = [mode.name for mode in parse_modes(modes, fmt)], targets_of(target)
+    names, targets = [name_of(mode, fmt) for mode in parse_modes(modes, fmt)], targets_of(target)
     people = console.people()
     opened, sequences = open_with_text(
         people,
@@ -127,17 +127,13 @@ def _format(quant: str) -> BlockFormat:
 
 
 def _check(criterion: str, limit: float | None, sigmas: list[float] | None, seeds: range) -> None:
-    """What measure_probe would refuse once the model is open; its texts name a setting, these the option."""
-    from srdd.errors import OptionError
-    from srdd.runs.experiments import probe as experiment
+    """What measure_probe would refuse once the model is open."""
+    from srdd.errors import SettingError
+    from srdd.runs.experiments.probe import LIMITS, check_settings
 
-    known = experiment.LIMITS
-    if criterion not in known:
-        raise OptionError(f"--criterion {criterion}: expected {', '.join(known)}")
-    try:
-        experiment.check_settings(seeds, sigmas, criterion, known[criterion] if limit is None else limit)
-    except OptionError as problem:
-        raise OptionError(f"--{problem}") from None
+    if criterion not in LIMITS:
+        raise SettingError("criterion", criterion, f"expected {', '.join(LIMITS)}")
+    check_settings(seeds, sigmas, criterion, LIMITS[criterion] if limit is None else limit)
 
 
 def _numbers(text: str | None) -> list[float] | None:

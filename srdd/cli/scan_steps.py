@@ -111,7 +111,7 @@ def _run_checkpoint(request: Request, out: Console) -> tuple[SiteMap, Report | N
         report = checkpoint_scanner.scan_checkpoint(
             checkpoint,
             request.formats,
-            selection,
+            found,
             backend=request.backend,
             seed=request.number("seed"),
             thresholds=request.thresholds,
@@ -155,7 +155,7 @@ def _run_model(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
             opened.model,
             sequences,
             request.formats,
-            selection,
+            found,
             batch_size=request.number("batch_size"),
             backend=request.backend,
             seed=request.number("seed"),
@@ -168,7 +168,7 @@ def _run_model(request: Request, out: Console) -> tuple[SiteMap, Report | None]:
 
 
 def _sequences(request: Request, opened: OpenModel) -> Sequences:
-    return calibration.load(
+    return calibration.load_sequences(
         request.data,
         opened.tokenizer,
         text_column=request.text_column,

@@ -1,4 +1,4 @@
-"""Standard errors of metrics over calibration sequences, by the jackknife.
+"""Means and standard errors over calibration sequences: of a plain mean, and of metrics by the jackknife.
 
 Not here: errors of weights, which have none. Sequences are the unit because tokens of one text are not independent.
 
@@ -13,9 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
+from statistics import fmean, stdev
 
 from srdd.core.metrics import METRICS, Metric
 from srdd.core.tally import IS_MAX, Tally
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of one number per sequence (or seed), at least one, and its standard error; nan of a single number."""
+    return fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def total(sequences: Sequence[Tally]) -> Tally:

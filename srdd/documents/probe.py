@@ -9,13 +9,12 @@ Worked number: losses 3.00 without noise, 3.28 and 3.32 with two seeds at sigma 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
 from typing import Literal
 
 from pydantic import Field
 
+from srdd.core.uncertainty import mean_and_error
 from srdd.documents.schema import Calibration, Model, Part
 
 Criterion = Literal["loss", "entropy", "agreement"]
@@ -50,6 +49,10 @@ class Trial(Part):
     top1: float | None  # agreement with the same mode without noise
     loss_change: float | None  # against the same mode without noise
     sequence_error: float | None  # standard error of loss_change over sequences
+
+    def of(self, criterion: Criterion) -> float | None:
+        """What the criterion looks at."""
+        return {"loss": self.loss, "entropy": self.entropy, "agreement": self.top1}[criterion]
 
 
 class Break(Part):
@@ -109,4 +112,4 @@ def over_seeds(values: Sequence[float | None]) -> tuple[float, float] | None:
     known = [v for v in values if v is not None]
     if len(known) < len(values) or not known:
         return None
-    return fmean(known), stdev(known) / math.sqrt(len(known)) if len(known) > 1 else math.nan
+    return mean_and_error(known)

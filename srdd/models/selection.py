@@ -82,7 +82,8 @@ class Selection:
         names = {site.name for site in kept if site.kind == "weight"}
         out = [site for site in found.of("weight") if site.name not in names]
         dropped = tuple(Skipped(name=s.name, parameters=s.numel, reason="not selected") for s in out)
-        return replace(found, sites=kept, skipped=(*found.skipped, *dropped))
+        skipped = (*found.skipped, *dropped)
+        return replace(found, sites=kept, skipped=skipped, kinds=self.kinds, selection=self.text)
 
     def _wants(self, site: Site) -> bool:
         return any(fnmatchcase(site.name, glob) for glob in self.patterns.get(site.kind, ())) and not any(

@@ -37,6 +37,11 @@ class Site:
     numel: int = 0  # of a weight
     index: int = 0  # place among the sites of the model, in module order
 
+    @property
+    def routed(self) -> bool:
+        """A module of one expert: its rows are those that the router sent it, no telling of which sequence."""
+        return self.may_be_idle and self.role != "experts"
+
 
 @dataclass(frozen=True)
 class SiteMap:
@@ -46,6 +51,8 @@ class SiteMap:
     skipped: tuple[Skipped, ...]
     parameters: int
     layer_count: int
+    kinds: tuple[Kind, ...] = KINDS  # that were looked for
+    selection: str | None = None  # of layers or modules, as the user gave it
 
     def of(self, kind: Kind) -> tuple[Site, ...]:
         return tuple(site for site in self.sites if site.kind == kind)
@@ -63,7 +70,9 @@ def find_sites(model: nn.Module, kinds: Sequence[Kind] = KINDS) -> SiteMap:
     chosen = tuple(replace(site, index=index) for index, site in enumerate(sites) if site.kind in kinds)
     if not chosen:
         raise SiteError(f"nothing to measure: {type(model).__name__} has no {' or '.join(kinds)} site")
-    return SiteMap(chosen, _skipped(model, chosen, kinds), sum(p.numel() for p in model.parameters()), len(stacks))
+    parameters = sum(p.numel() for p in model.parameters())
+    wanted = tuple(kind for kind in KINDS if kind in kinds)
+    return SiteMap(chosen, _skipped(model, chosen, kinds), parameters, len(stacks), wanted)
 
 
 def _module_sites(name: str, module: nn.Module, layer: int | None) -> list[Site]:

@@ -1,0 +1,38 @@
+"""Runs: what needs a running model, or its weights, and ends in a document.
+
+`scan` and `scan_checkpoint` measure tensors, `measure_impact` what quantization costs, `measure_probe` how much noise a
+model bears, `run_aqn` whether guided noise helps. `setup` opens a run, `calibration` and `text_files` make its tokens.
+Not here: opening models (srdd.models), what follows from a document (srdd.analysis). A new run is a folder, or a module
+in the folder of its kin, that starts with `open_run` or `open_loss_run` and returns a document of srdd.documents.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from srdd.runs.experiments.aqn import run_aqn as run_aqn
+    from srdd.runs.experiments.probe import measure_probe as measure_probe
+    from srdd.runs.impact.run import measure_impact as measure_impact
+    from srdd.runs.scans.checkpoint import scan_checkpoint as scan_checkpoint
+    from srdd.runs.scans.model import scan as scan
+
+_HOME = {
+    "measure_impact": "srdd.runs.impact.run",
+    "measure_probe": "srdd.runs.experiments.probe",
+    "run_aqn": "srdd.runs.experiments.aqn",
+    "scan": "srdd.runs.scans.model",
+    "scan_checkpoint": "srdd.runs.scans.checkpoint",
+}
+__all__ = ["measure_impact", "measure_probe", "run_aqn", "scan", "scan_checkpoint"]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'srdd.runs' has no attribute {name!r}")

@@ -1,8 +1,8 @@
 """Calibration data: text or token ids, packed into sequences of equal length without padding.
 
-Not here: running a model. Documents are put in an order drawn from the seed, each is tokenized as the model's tokenizer
-does it, a separator (the end-of-text token, if there is one) follows each, and the stream is cut. What does not fill a
-sequence, or is more than was asked for, is dropped and said.
+Not here: checking token ids against a model (token_ids.py). Documents are shuffled by the seed and tokenized, a
+separator (the end-of-text token, if there is one) follows each, and the stream is cut. What does not fill a sequence,
+or is more than was asked for, is dropped, and `dropped` says so.
 
 Worked number: three documents of 5, 3 and 4 tokens with separators are 15 tokens; at 4 a sequence that is three
 sequences and 3 tokens dropped.
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srdd.errors import CalibrationError, OptionError
+from srdd.errors import CalibrationError, NoEffectError, SettingError, setting
 from srdd.runs.text_files import SUFFIXES, Document, from_file, from_text
 
 DEFAULT_SOURCE = "srdd's own text"
@@ -40,7 +40,7 @@ class Sequences:
     seed: int
 
 
-def load(
+def load_sequences(
     data: Path | None,
     tokenizer: Any,
     *,
@@ -53,17 +53,16 @@ def load(
 ) -> Sequences:
     """At most `samples` sequences of `seq_len` tokens from `data`, or from srdd's own text.
 
-    Raises OptionError for numbers out of range and CalibrationError for data that is missing, unreadable or too short.
+    Raises SettingError for numbers out of range and CalibrationError for data that is missing, unreadable or too short.
     """
     check(data, text_column=text_column, samples=samples, seq_len=seq_len, seed=seed)
     raw, source = _read(data)
     stored_ids = data is not None and data.suffix.lower() == ".npz"
     if tokenizer is None and not stored_ids:
-        raise CalibrationError("this model has no tokenizer; give token ids in an .npz file with --data")
+        raise CalibrationError(f"this model has no tokenizer; give token ids in an .npz file with {setting('data')}")
     if max_seq_len is not None and seq_len > max_seq_len:
-        raise OptionError(
-            f"--seq-len {seq_len}: this model takes at most {max_seq_len} tokens; give --seq-len {max_seq_len}"
-        )
+        most = f"this model takes at most {max_seq_len} tokens; give {setting('seq_len', max_seq_len)}"
+        raise SettingError("seq_len", seq_len, most)
     digest = hashlib.sha256(raw).hexdigest()
     skipped = 0
     if data is not None and stored_ids:
@@ -88,36 +87,30 @@ def load(
 def check(
     data: Path | None, *, text_column: str | None, samples: int, seq_len: int, seed: int, batch_size: int = 1
 ) -> None:
-    """All that can be refused before a model is opened. Raises OptionError and CalibrationError as `load` does."""
+    """All that can be refused before a model is opened. Raises what `load_sequences` raises."""
     if samples < 1:
-        raise OptionError(f"--samples {samples}: expected at least 1")
+        raise SettingError("samples", samples, "expected at least 1")
     if seq_len < 2:
-        raise OptionError(f"--seq-len {seq_len}: expected at least 2")
+        raise SettingError("seq_len", seq_len, "expected at least 2")
     if seed < 0:
-        raise OptionError(f"--seed {seed}: expected 0 or more")
-    _check_batch_size(batch_size)
+        raise SettingError("seed", seed, "expected 0 or more")
+    check_batch_size(batch_size)
     if data is None and text_column is not None:
-        raise OptionError("--text-column has no effect without --data")
+        raise NoEffectError("text_column", f"without {setting('data')}")
     if data is None:
         return
     if data.suffix.lower() not in SUFFIXES:
-        raise CalibrationError(f"--data {data.name}: unknown kind of file; expected {', '.join(SUFFIXES)}")
+        raise CalibrationError(f"{setting('data', data.name)}: unknown kind of file; expected {', '.join(SUFFIXES)}")
     if data.suffix.lower() == ".npz" and text_column is not None:
-        raise CalibrationError(f"--text-column has no effect on {data.name}; it holds token ids")
+        raise NoEffectError("text_column", f"on {data.name}, which holds token ids")
     with _readable(data):
         data.open("rb").close()
 
 
-def _check_batch_size(batch_size: int) -> None:
+def check_batch_size(batch_size: int) -> None:
+    """Raises SettingError."""
     if batch_size < 1:
-        raise OptionError(f"--batch-size {batch_size}: expected at least 1")
-
-
-def batches(sequences: Sequences, batch_size: int) -> Iterator[Tensor]:
-    """The sequences in order, `batch_size` at a time; the last batch may be smaller."""
-    _check_batch_size(batch_size)
-    for start in range(0, len(sequences.token_ids), batch_size):
-        yield sequences.token_ids[start : start + batch_size]
+        raise SettingError("batch_size", batch_size, "expected at least 1")
 
 
 def _read(data: Path | None) -> tuple[bytes, str]:
@@ -126,7 +119,7 @@ def _read(data: Path | None) -> tuple[bytes, str]:
     with _readable(data):
         raw = data.read_bytes()
     if not raw.strip():
-        raise CalibrationError(f"--data {data.name} is empty")
+        raise CalibrationError(f"{setting('data', data.name)} is empty")
     return raw, data.name
 
 
@@ -135,9 +128,9 @@ def _readable(data: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise CalibrationError(f"--data {data}: no such file") from None
+        raise CalibrationError(f"{setting('data', data)}: no such file") from None
     except OSError as problem:
-        raise CalibrationError(f"--data {data}: {problem.strerror}") from problem
+        raise CalibrationError(f"{setting('data', data)}: {problem.strerror}") from problem
 
 
 def _stream(documents: list[Document], tokenizer: Any, source: str) -> list[int]:
@@ -185,7 +178,8 @@ def _from_npz(path: Path, seq_len: int) -> list[list[int]]:
     if array.size and int(array.max()) >= 2**31:
         raise CalibrationError(f"{path.name} holds token id {int(array.max())}, which no model has")
     if array.ndim == 2 and array.shape[1] < seq_len:
-        raise CalibrationError(f"{path.name}: rows hold {array.shape[1]} tokens; lower --seq-len {seq_len} to that")
+        lower = f"lower {setting('seq_len', seq_len)} to that"
+        raise CalibrationError(f"{path.name}: rows hold {array.shape[1]} tokens; {lower}")
     return [row.tolist() for row in np.atleast_2d(array)]
 
 
@@ -195,7 +189,8 @@ def _cut(rows: list[list[int]], samples: int, seq_len: int, source: str) -> tupl
     have = sum(len(row) for row in rows)
     if not pieces:
         raise CalibrationError(
-            f"{source} gives {have} tokens, less than one sequence of {seq_len}; lower --seq-len or give more text"
+            f"{source} gives {have} tokens, less than one sequence of {seq_len}; lower {setting('seq_len')} or give "
+            "more text"
         )
     kept = pieces[:samples]
     notes = []

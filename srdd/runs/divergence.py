@@ -1,7 +1,7 @@
 """What a change of logits costs, token by token: loss, KL(reference || changed), top-1 agreement.
 
-Not here: models. Only one batch of logits is ever held; per token a few numbers remain. Position t predicts token
-t + 1, so the last position of a sequence counts nowhere. With z the reference's logits, y the changed ones and p the
+Not here: models. Only one batch of logits is ever held; a few numbers per token remain. Position t predicts token
+t + 1, so the last position of a sequence is never counted. With z the reference's logits, y the changed ones and p the
 softmax of z, KL = sum p (z - y) + logsumexp(y) - logsumexp(z); for equal logits it is 0 exactly.
 
 Worked number: p = (1/2, 1/2) and q = (3/4, 1/4): KL = 1/2 ln(2/3) + 1/2 ln 2 = 0.1438.
@@ -20,8 +20,8 @@ _ROWS = 128  # tokens at once: 128 x 50k floats stay near the cache
 
 
 @dataclass
-class Reference:
-    """The clean logits of one batch [sequences, length, vocabulary], and what every comparison needs of them."""
+class ReferenceLogits:
+    """The clean logits of one batch [sequences, length, vocabulary], with what every comparison needs of them."""
 
     logits: Tensor
     targets: Tensor  # [sequences, length - 1]
@@ -34,7 +34,7 @@ class Reference:
         self.logsumexp = _logsumexp(self.logits)
 
     @classmethod
-    def of(cls, logits: Tensor, token_ids: Tensor) -> Reference:
+    def of(cls, logits: Tensor, token_ids: Tensor) -> ReferenceLogits:
         return cls(logits, token_ids[:, 1:].to(logits.device))
 
     def own(self) -> dict[str, Tensor]:
@@ -59,7 +59,7 @@ class Reference:
         """The KL alone, [sequences, length - 1]: what a swap of every layer asks for, again and again."""
         return self._kl(logits[:, :-1])
 
-    def kl_to(self, other: Reference) -> Tensor:
+    def kl_to(self, other: ReferenceLogits) -> Tensor:
         """KL(this || another) of the same tokens, [sequences, length - 1]."""
         return self._kl(other.logits)
 

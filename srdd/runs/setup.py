@@ -1,108 +1,156 @@
-"""What a report says of a run besides numbers: who the model is, which tokens it saw, which kernel ran, when.
+"""Opens a run: who the model is, where it computes, its sites, its tokens and its kernel, all checked, in one place.
 
-Not here: measuring (scanner.py, impact/). Worked number: two sequences of 512 tokens are identified by two hashes of 16
-hexadecimal digits; the same sequence twice is refused.
+Not here: opening models and texts (srdd.models.source, calibration.py), and measuring.
+
+    run = open_loss_run(model, sequences, formats, backend=backend, identity=identity)
+    ...
+    Impact(model=run.identity, settings=ImpactSettings(..., **run.settings()), provenance=run.provenance())
 """
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from srdd import kernels
+from srdd.core.formats import BlockFormat
 from srdd.documents.schema import Calibration, Model
 from srdd.errors import CalibrationError
 from srdd.kernels.backend import Backend
-from srdd.models.modules import require_module
-from srdd.models.sites import SiteMap
+from srdd.kernels.selfcheck import Find, checked, tallies_differ, values_differ
+from srdd.models.placement import device_of, dtype_of, refuse_nonfinite
+from srdd.models.sites import SiteMap, find_sites
 from srdd.runs.calibration import Sequences
+from srdd.runs.token_ids import token_ids_of
 
-# (stage, done, total) after every step of it; stages are "weights" (in values) and "activations" (in tokens)
+# (stage, done, total) after every step of a stage, e.g. "weights" (in values) or "activations" (in tokens)
 Progress = Callable[[str, int, int], None]
 
 
-def identify(model: nn.Module, found: SiteMap) -> Model:
-    """Who a model in memory is, as far as it can tell: no hash, since there is no file."""
-    config = getattr(model, "config", None)
-    name = str(getattr(config, "_name_or_path", "") or type(model).__name__)
-    return Model(
-        id=name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(("/", ".")) else name,
-        architecture=type(model).__name__,
-        layer_count=found.layer_count,
-        parameter_count=found.parameters,
-        dtype=str(next((p.dtype for p in model.parameters()), "none")).removeprefix("torch."),
-    )
+@dataclass(frozen=True)
+class Run:
+    """What a run works on, and what its document says of it besides numbers."""
+
+    identity: Model
+    sites: SiteMap
+    token_ids: Tensor  # [count, length]; empty when only weights are measured
+    calibration: Calibration | None  # None then
+    device: torch.device
+    dtype: str
+    backend: Backend
+    started: float  # a reading of time.monotonic
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that the settings of every document have."""
+        return {
+            "calibration": self.calibration,
+            "device": self.device.type,
+            "dtype": self.dtype,
+            "backend": backend_used(self.backend)[0],
+            "versions": versions(),
+        }
+
+    def provenance(self) -> dict[str, str | float | None]:
+        """When, and how long it took until now."""
+        return {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self.started, 2),
+        }
 
 
-def token_ids_of(sequences: Tensor | Sequences | None, model: nn.Module) -> tuple[Tensor, Calibration]:
-    """Token ids [count, length] and what the report says of them. Raises CalibrationError, also for ids that the model
-    has no embedding of: on a GPU such an id ends every later use of the device.
+def open_run(
+    model: nn.Module,
+    sequences: Tensor | Sequences | None,
+    formats: Sequence[BlockFormat],
+    sites: SiteMap,
+    *,
+    elements: Callable[[int], int],
+    backend: str = "auto",
+    identity: Model | None = None,
+) -> Run:
+    """A run that measures tensors at `sites`; `elements` tells from the tokens how many values the kernel will see.
+
+    Token ids are needed unless all sites are weights. Raises CalibrationError, BackendError.
     """
-    require_module(model)
-    if sequences is None:
-        raise CalibrationError("activations need token ids: pass sequences [count, length], or sites='weight'")
-    if not isinstance(sequences, Tensor | Sequences):
+    started = time.monotonic()
+    token_ids, calibration = torch.empty(0, 0, dtype=torch.int64, device="cpu"), None
+    if any(site.kind != "weight" for site in sites.sites):
+        token_ids, calibration = token_ids_of(sequences, model)
+    kernel = kernel_for(backend, formats, elements(token_ids.numel()), device_of(model), dtype_of(model))
+    return _opened(model, sites, token_ids, calibration, kernel, identity, started)
+
+
+def open_loss_run(
+    model: nn.Module,
+    sequences: Tensor | Sequences,
+    formats: Sequence[BlockFormat],
+    *,
+    repeats: int | None = None,
+    backend: str = "auto",
+    identity: Model | None = None,
+) -> Run:
+    """A run that measures losses of a quantized model; weights are quantized `repeats` times (None: once a sequence).
+
+    Raises CalibrationError, SourceError for weights that are not finite, SiteError without Linears, BackendError.
+    """
+    started = time.monotonic()
+    token_ids, calibration = token_ids_of(sequences, model)
+    if token_ids.shape[1] < 2:
         raise CalibrationError(
-            f"expected token ids as a torch tensor [count, length], found {type(sequences).__name__}; convert them, "
-            "e.g. torch.tensor(rows), or tokenizer(texts, return_tensors='pt').input_ids without padding"
+            f"sequences of {token_ids.shape[1]} token(s) predict nothing; expected at least 2 tokens"
         )
-    ids = sequences if isinstance(sequences, Tensor) else sequences.token_ids
-    if ids.dim() != 2 or ids.dtype not in (torch.int64, torch.int32) or ids.numel() == 0:
-        raise CalibrationError(f"expected token ids as integers [count, length], found {ids.dtype} {tuple(ids.shape)}")
-    known = _vocabulary(model)
-    if known is not None and not 0 <= int(ids.min()) <= int(ids.max()) < known:
-        raise CalibrationError(
-            f"found token ids {int(ids.min())} to {int(ids.max())}, this model has 0 to {known - 1}; "
-            "use its own tokenizer"
-        )
-    hashes = [hashlib.sha256(row.to(torch.int64).numpy().tobytes()).hexdigest()[:16] for row in ids.cpu()]
-    if len(set(hashes)) != len(hashes):
-        raise CalibrationError("a calibration sequence occurs twice; its weight and the standard errors would be wrong")
-    if isinstance(sequences, Tensor):
-        return ids, Calibration(source="token ids given", seq_len=ids.shape[1], sequence_hashes=hashes)
-    return ids, Calibration(
-        source=sequences.source,
-        data_sha256=sequences.data_sha256,
-        seq_len=ids.shape[1],
-        sequence_hashes=hashes,
-        dropped=sequences.dropped,
-        seed=sequences.seed,
-    )
+    refuse_nonfinite(model)
+    sites = find_sites(model, ("weight", "input"))
+    work = sum(site.numel for site in sites.of("weight")) * (len(token_ids) if repeats is None else repeats)
+    kernel = kernel_for(backend, formats, work, device_of(model), dtype_of(model), values_differ)
+    return _opened(model, sites, token_ids, calibration, kernel, identity, started)
 
 
-def _vocabulary(model: nn.Module) -> int | None:
-    """How many token ids the model has embeddings for; None when it does not tell."""
-    find = getattr(model, "get_input_embeddings", None)
-    try:
-        table = find() if callable(find) else None
-    except NotImplementedError:  # transformers' answer where there is none
-        return None
-    count = getattr(table, "num_embeddings", None)
-    return count if isinstance(count, int) else None
+def kernel_for(
+    backend: str,
+    formats: Sequence[BlockFormat],
+    elements: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    differ: Find = tallies_differ,
+) -> Backend:
+    """The kernel that will run, compared with the reference on this device. Raises BackendError."""
+    chosen = kernels.choose(backend, elements=elements, formats=formats, device=device)
+    return checked(chosen, formats, device, dtype, differ)
 
 
-def used(chosen: Backend) -> tuple[str, str]:
-    """The backend that really ran: `auto` falls back to eager when compilation fails on the way."""
+def backend_used(chosen: Backend) -> tuple[str, str]:
+    """The backend that really ran, and why: `auto` falls back to eager when compilation fails on the way."""
     failed = kernels.fallback_reason()
     if chosen.name == "fused" and failed:
         return "eager", failed
     return chosen.name, chosen.reason
 
 
-def device_name(device: torch.device) -> str:
-    """The kind of device, "cpu", or which GPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def identify(model: nn.Module, sites: SiteMap) -> Model:
+    """Who a model in memory is, as far as it can tell: no hash, since there is no file."""
+    config = getattr(model, "config", None)
+    name = str(getattr(config, "_name_or_path", "") or type(model).__name__)
+    first = next(model.parameters(), None)
+    return Model(
+        id=name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(("/", ".")) else name,
+        architecture=type(model).__name__,
+        layer_count=sites.layer_count,
+        parameter_count=sites.parameters,
+        dtype="none" if first is None else _name(first.dtype),
+    )
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers may depend on."""
+    """Of everything that the numbers may depend on."""
     versions = {"python": platform.python_version()}
     for package in ("srdd", "torch", "transformers", "numpy"):
         try:
@@ -112,13 +160,30 @@ def versions() -> dict[str, str]:
     return versions
 
 
-def provenance(started: float) -> dict[str, str | float | None]:
-    """When and how long; `started` is a reading of time.monotonic."""
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - started, 2),
-    }
+def silent(stage: str, done: int, total: int) -> None:
+    """No progress is shown."""
 
 
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress."""
+def _opened(
+    model: nn.Module,
+    sites: SiteMap,
+    token_ids: Tensor,
+    calibration: Calibration | None,
+    kernel: Backend,
+    identity: Model | None,
+    started: float,
+) -> Run:
+    return Run(
+        identity=identity or identify(model, sites),
+        sites=sites,
+        token_ids=token_ids,
+        calibration=calibration,
+        device=device_of(model),
+        dtype=_name(dtype_of(model)),
+        backend=kernel,
+        started=started,
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,6 +1,6 @@
 """Calibration files as documents: plain text, JSON lines, JSON, parquet.
 
-Not here: tokens (calibration.py). A document is a string, or a list of chat messages for the model's own template.
+Not here: tokens (calibration.py). A text document is a string, or a list of chat messages for the model's own template.
 In plain text a line holding exactly `%%` separates documents.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from srdd.errors import CalibrationError, MissingExtraError
+from srdd.errors import CalibrationError, MissingExtraError, NoEffectError, setting
 
 Document = str | list[dict[str, Any]]
 SUFFIXES = (".txt", ".jsonl", ".json", ".parquet", ".npz")
@@ -40,7 +40,7 @@ def from_file(path: Path, text_column: str | None) -> list[Document]:
         raise CalibrationError(f"{path.name} is not UTF-8 (byte {problem.start}); convert it") from problem
     if suffix == ".txt":
         if text_column is not None:
-            raise CalibrationError(f"--text-column has no effect on {path.name}; plain text has no columns")
+            raise NoEffectError("text_column", f"on {path.name}, which is plain text without columns")
         return from_text(text)
     rows = _json_lines(text, path) if suffix == ".jsonl" else _json_rows(text, path)
     return list(_documents(rows, path, text_column))
@@ -89,7 +89,7 @@ def _documents(rows: Iterable[tuple[str, Any]], path: Path, text_column: str | N
         if column is None:
             wanted = f"column {text_column!r}" if text_column else "text column"
             raise CalibrationError(
-                f"{path.name} {place} has no {wanted}; it has {', '.join(map(repr, row))}; use --text-column"
+                f"{path.name} {place} has no {wanted}; it has {', '.join(map(repr, row))}; use {setting('text_column')}"
             )
         value = row[column]
         if value is None or value == []:

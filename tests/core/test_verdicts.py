@@ -40,7 +40,7 @@ def flagged(report: Report) -> dict[str, set[int]]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_gaussian_weights_flag_nothing(seed: int) -> None:
-    report = srdd.scan(Stack(24, seed), quant=FORMATS, sites="weight")
+    report = srdd.scan(Stack(24, seed), formats=FORMATS, sites="weight")
     assert all(not layers for layers in flagged(report).values())
 
 
@@ -48,7 +48,7 @@ def test_one_planted_outlier_layer_flags_exactly_itself() -> None:
     model = Stack(24, 0)
     with torch.no_grad():
         model.layers[17].wide.weight[:, 3::32] *= 60
-    report = srdd.scan(model, quant="mxfp4,nvfp4,mxfp4:floor", sites="weight")
+    report = srdd.scan(model, formats="mxfp4,nvfp4,mxfp4:floor", sites="weight")
     assert set(map(frozenset, flagged(report).values())) == {frozenset({17})}
 
 

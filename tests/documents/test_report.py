@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from srdd.core.tally import Tally
-from srdd.core.uncertainty import standard_errors, total
+from srdd.core.uncertainty import mean_and_error, standard_errors, total
 from srdd.documents.merging import merge
 from srdd.documents.report import Report, dumps, in_order, json_schema, load
 from srdd.documents.schema import Calibration, Coverage, Model, Settings, Site, measurement
@@ -105,6 +105,13 @@ def test_jackknife_of_a_mean_is_the_textbook_standard_error() -> None:
     mean = 2.0
     expected = math.sqrt(sum((v - mean) ** 2 for v in (0.0, 1.0, 2.0, 5.0)) / 3 / 4)
     assert standard_errors(sequences)["bias"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_mean_and_error_by_hand() -> None:
+    assert mean_and_error([1.0, 3.0]) == (2.0, 1.0)
+    mean, error = mean_and_error([5.0])
+    assert mean == 5.0
+    assert math.isnan(error)
 
 
 def test_jackknife_of_a_maximum_leaves_the_largest_out_once() -> None:

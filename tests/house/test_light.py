@@ -16,6 +16,7 @@ from srdd.cli.app import COMMANDS
     [
         "import srdd",
         "import srdd; srdd.Report; srdd.merge",
+        "import srdd.runs; dir(srdd.runs)",
         "import srdd.documents.report, srdd.analysis.rankings, srdd.exporters.terminal.report",
         "from srdd.cli.app import main; main(['--help'])",
         "from srdd.cli.app import main; main(['scan', '--help'])",
@@ -40,10 +41,11 @@ def test_the_check_can_fail() -> None:
 
 
 def test_functions_are_not_hidden_by_modules_of_the_same_name() -> None:
-    code = "import srdd, srdd.runs.scans.model, srdd.documents.merging\n"
-    code += "print(callable(srdd.scan), callable(srdd.merge))"
+    code = "import srdd, srdd.runs, srdd.runs.scans.model, srdd.documents.merging\n"
+    code += "print(callable(srdd.scan), callable(srdd.merge), all(callable(getattr(srdd.runs, n)) for n in "
+    code += "srdd.runs.__all__))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "True"]
+    assert done.stdout.split() == ["True", "True", "True"]
 
 
 def test_no_module_imports_typing_only_names_at_run_time() -> None:

@@ -169,7 +169,7 @@ def test_a_mistake_is_one_line(call: Callable[[], object], error: type[Exception
         ({"sequences": IDS.tolist()}, CalibrationError, "found list"),
         ({"sequences": IDS + 20}, CalibrationError, "this model has 0 to 49"),
         ({"sequences": IDS - 50}, CalibrationError, "this model has 0 to 49"),
-        ({"batch_size": "4"}, OptionError, "batch size '4'"),
+        ({"batch_size": "4"}, OptionError, "batch_size='4': expected an integer"),
         ({"thresholds": {"sqnr": 1.0}}, OptionError, "'sqnr' is no metric"),
         ({"thresholds": {"sqnr_db": "x"}}, OptionError, "finite number"),
         ({"model": "smollm2"}, SiteError, "found str"),
@@ -244,12 +244,12 @@ def test_formats_and_metrics_of_reports_by_their_short_names() -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda m: srdd.measure_impact(m, IDS, "mxfp4", attribute=("grad",)), "attribute 'grad'"),
-        (lambda m: srdd.measure_impact(m, IDS, "mxfp4", "w4a4"), "mode 'w4a4'"),
+        (lambda m: srdd.measure_impact(m, IDS, "mxfp4", attribute=("grad",)), "attribute='grad'"),
+        (lambda m: srdd.measure_impact(m, IDS, "mxfp4", "w4a4"), "modes='w4a4'"),
         (lambda m: srdd.measure_impact(m, IDS, []), "no format given"),
-        (lambda m: srdd.measure_probe(m, IDS, "mxfp4", seeds=3), "seeds 3"),
+        (lambda m: srdd.measure_probe(m, IDS, "mxfp4", seeds=3), "seeds=3"),
         (lambda m: srdd.measure_probe(m, IDS, "mxfp4", multipliers="no.yaml"), "no file no.yaml"),
-        (lambda m: aqn(m, kind="trian"), "kind 'trian'"),
+        (lambda m: aqn(m, kind="trian"), "kind='trian'"),
         (lambda m: srdd.run_aqn(m, IDS, "mxfp4", REPORT, ranked_by="x", schedule=SCHEDULE), "one finite number"),
     ],
 )
@@ -273,7 +273,7 @@ def test_two_scans_of_one_model_at_once_are_refused(model: LlamaForCausalLM) -> 
 
     def again(stage: str, done: int, total: int) -> None:
         if stage == "activations" and not said:
-            with pytest.raises(OptionError) as problem:
+            with pytest.raises(SiteError) as problem:
                 srdd.scan(model, IDS)
             said.append(str(problem.value))
 

@@ -78,7 +78,7 @@ def test_the_reference_says_that_it_needs_float64(device: torch.device) -> None:
 
 
 def test_a_scan_gives_the_numbers_of_the_cpu(llama: LlamaForCausalLM, moved: LlamaForCausalLM) -> None:
-    here, there = (srdd.scan(model, IDS, quant="mxfp4,nvfp4") for model in (llama, moved))
+    here, there = (srdd.scan(model, IDS, formats="mxfp4,nvfp4") for model in (llama, moved))
     assert (here.settings.device, there.settings.device) == ("cpu", NAME)
     assert here.coverage == there.coverage
     for a, b in zip(here.sites, there.sites, strict=True):

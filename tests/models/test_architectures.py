@@ -77,7 +77,7 @@ def test_experts_stored_in_by_out_are_turned_though_nothing_says_so(tmp_path: Pa
         if parameter.dim() == 3:
             nn.init.normal_(parameter)
     experts = model.get_submodule("model.layers.0.feed_forward.experts")
-    report = srdd.scan(model, quant="mxfp4:even", sites="weight")
+    report = srdd.scan(model, formats="mxfp4:even", sites="weight")
     for name in ("gate_up_proj", "down_proj"):
         stored = getattr(experts, name).detach().transpose(1, 2).double()  # [experts, out, in]
         error = srdd.quant_dequant(stored.float(), "mxfp4:even", backend="reference").double() - stored
@@ -175,7 +175,7 @@ def test_weights_that_are_computed(norm: object) -> None:
     model = LlamaForCausalLM(LlamaConfig(**SMALL))
     name = "model.layers.1.mlp.up_proj"
     norm(model.get_submodule(name))  # type: ignore[operator]
-    report = srdd.scan(model, quant="mxfp4", sites="weight")
+    report = srdd.scan(model, formats="mxfp4", sites="weight")
     assert name in weights(report)
     parts = {s.reason for s in report.coverage.skipped if s.name.startswith(name)}
     assert parts == {"part of a weight that is computed when it is used (weight_norm and its kin)"}
@@ -232,7 +232,7 @@ def test_impact_of_linears_that_get_their_rows_in_another_shape(reshape: Callabl
 
 def test_impact_leaves_out_what_never_runs() -> None:
     model = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4))
-    with pytest.raises(SiteError, match=r"dt_proj; leave them out with --exclude .\*\.dt_proj.$"):
+    with pytest.raises(SiteError, match=r"dt_proj; leave them out with exclude='\*\.dt_proj'$"):
         srdd.measure_impact(model, IDS, ["mxfp4"], ("both",))
     found = srdd.measure_impact(model, IDS, ["mxfp4"], ("both",), exclude=("*lm_head*", "*embed*", "*dt_proj"))
     assert {row.role for row in found.linears} == {"in_proj", "x_proj", "out_proj"}

@@ -11,9 +11,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from srdd.errors import CalibrationError, OptionError
-from srdd.runs.calibration import batches, load
+from srdd.errors import CalibrationError, NoEffectError, OptionError, SettingError
+from srdd.runs.calibration import load_sequences
 from srdd.runs.text_files import from_text
+from srdd.runs.token_ids import batches_of
 
 END = 1
 
@@ -34,7 +35,7 @@ def write(tmp_path: Path, name: str, text: str) -> Path:
 
 def test_packing_by_hand(tmp_path: Path, tokenizer: Any) -> None:
     data = write(tmp_path, "d.txt", "w2 w3 w4 w5 w6 w7 w8 w9 w10 w11\n")
-    got = load(data, tokenizer, samples=9, seq_len=4)
+    got = load_sequences(data, tokenizer, samples=9, seq_len=4)
     assert got.token_ids.tolist() == [[2, 3, 4, 5], [6, 7, 8, 9]]
     assert got.dropped == "only 2 of 9 sequences: d.txt has 11 tokens; 3 of 11 tokens not used"
     assert got.data_sha256 == hashlib.sha256(data.read_bytes()).hexdigest()
@@ -43,7 +44,7 @@ def test_packing_by_hand(tmp_path: Path, tokenizer: Any) -> None:
 
 def test_documents_are_separated_by_the_end_token(tmp_path: Path, tokenizer: Any) -> None:
     data = write(tmp_path, "d.txt", "w2 w3\n%%\nw4 w5\n")
-    got = load(data, tokenizer, samples=1, seq_len=6)
+    got = load_sequences(data, tokenizer, samples=1, seq_len=6)
     assert sorted([tuple(got.token_ids[0, :3].tolist()), tuple(got.token_ids[0, 3:].tolist())]) == [
         (2, 3, END),
         (4, 5, END),
@@ -56,7 +57,7 @@ def test_only_lines_of_exactly_two_percent_signs_separate() -> None:
 
 def test_seed_decides_the_order_and_nothing_else_does(tmp_path: Path, tokenizer: Any) -> None:
     data = write(tmp_path, "d.txt", "\n%%\n".join(f"w{i}" for i in range(2, 60)))
-    orders = [load(data, tokenizer, samples=99, seq_len=2, seed=s).token_ids for s in (0, 0, 1)]
+    orders = [load_sequences(data, tokenizer, samples=99, seq_len=2, seed=s).token_ids for s in (0, 0, 1)]
     assert torch.equal(orders[0], orders[1])
     assert not torch.equal(orders[0], orders[2])
     assert sorted(orders[0].flatten().tolist()) == sorted(orders[2].flatten().tolist())
@@ -74,7 +75,7 @@ def test_tables(tmp_path: Path, tokenizer: Any, kind: str, column: str) -> None:
         pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path)
     else:
         path.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
-    got = load(path, tokenizer, text_column=None if column == "text" else column, samples=1, seq_len=4)
+    got = load_sequences(path, tokenizer, text_column=None if column == "text" else column, samples=1, seq_len=4)
     assert got.token_ids.tolist() == [[2, 3, 4, END]]
 
 
@@ -82,10 +83,10 @@ def test_chat_goes_through_the_template(tmp_path: Path, tokenizer: Any) -> None:
     chat = [{"role": "user", "content": "w2"}, {"role": "assistant", "content": "w3"}]
     data = write(tmp_path, "d.jsonl", json.dumps({"messages": chat}))
     with pytest.raises(CalibrationError, match="no chat template"):
-        load(data, tokenizer, samples=1, seq_len=2)
+        load_sequences(data, tokenizer, samples=1, seq_len=2)
     templated = tokenizer.__class__(tokenizer_object=tokenizer.backend_tokenizer, unk_token="<unk>", eos_token="</s>")
     templated.chat_template = "{% for m in messages %}w9 {{ m['content'] }} {% endfor %}"
-    assert load(data, templated, samples=1, seq_len=4).token_ids.tolist() == [[9, 2, 9, 3]]
+    assert load_sequences(data, templated, samples=1, seq_len=4).token_ids.tolist() == [[9, 2, 9, 3]]
 
 
 def test_templates_write_their_own_special_tokens(tmp_path: Path, tokenizer: Any) -> None:
@@ -97,20 +98,20 @@ def test_templates_write_their_own_special_tokens(tmp_path: Path, tokenizer: Any
     own.backend_tokenizer.post_processor = TemplateProcessing(single="w9 $A", special_tokens=[("w9", 9)])
     own.chat_template = "{% for m in messages %}w9 {{ m['content'] }} {% endfor %}"
     chat = write(tmp_path, "d.jsonl", json.dumps({"messages": [{"role": "user", "content": "w2"}]}))
-    assert load(chat, own, samples=1, seq_len=3).token_ids.tolist() == [[9, 2, END]]
+    assert load_sequences(chat, own, samples=1, seq_len=3).token_ids.tolist() == [[9, 2, END]]
     plain = write(tmp_path, "d.txt", "w2")
-    assert load(plain, own, samples=1, seq_len=3).token_ids.tolist() == [[9, 2, END]]
+    assert load_sequences(plain, own, samples=1, seq_len=3).token_ids.tolist() == [[9, 2, END]]
 
 
 def test_repeats_and_empty_rows_are_left_out_and_said(tmp_path: Path, tokenizer: Any) -> None:
     rows = [{"text": "w2 w3 w4"}] * 3 + [{"text": ""}, {"text": None}]
     data = write(tmp_path, "d.jsonl", "\n".join(map(json.dumps, rows)))
-    got = load(data, tokenizer, samples=9, seq_len=4)
+    got = load_sequences(data, tokenizer, samples=9, seq_len=4)
     assert got.token_ids.tolist() == [[2, 3, 4, END]]
     assert "2 repeated sequences" in got.dropped
     assert "2 empty documents" in got.dropped
     data = write(tmp_path, "once.jsonl", "\n".join(map(json.dumps, rows[1:4])))
-    dropped = load(data, tokenizer, samples=9, seq_len=4).dropped
+    dropped = load_sequences(data, tokenizer, samples=9, seq_len=4).dropped
     assert "; 1 repeated sequence; " in dropped
     assert dropped.endswith("; 1 empty document")
 
@@ -118,16 +119,17 @@ def test_repeats_and_empty_rows_are_left_out_and_said(tmp_path: Path, tokenizer:
 def test_unusual_line_ends_and_marks_stay_inside_a_text(tmp_path: Path, tokenizer: Any) -> None:
     data = tmp_path / "d.jsonl"
     data.write_text('\ufeff{"text": "w2\u2028w3 w4"}\r\n', encoding="utf-8")
-    assert load(data, tokenizer, samples=1, seq_len=4).token_ids.tolist() == [[2, 3, 4, END]]
+    assert load_sequences(data, tokenizer, samples=1, seq_len=4).token_ids.tolist() == [[2, 3, 4, END]]
 
 
 def test_npz_of_one_and_two_dimensions_needs_no_tokenizer(tmp_path: Path) -> None:
     np.savez(tmp_path / "one.npz", ids=np.arange(10))
     np.savez(tmp_path / "two.npz", ids=np.arange(12).reshape(2, 6))
-    assert load(tmp_path / "one.npz", None, samples=9, seq_len=4).token_ids.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert load(tmp_path / "two.npz", None, samples=9, seq_len=4).token_ids.tolist() == [[0, 1, 2, 3], [6, 7, 8, 9]]
+    one, two = (load_sequences(tmp_path / f"{n}.npz", None, samples=9, seq_len=4).token_ids for n in ("one", "two"))
+    assert one.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert two.tolist() == [[0, 1, 2, 3], [6, 7, 8, 9]]
     with pytest.raises(CalibrationError, match="this model has 0 to 6"):
-        load(tmp_path / "one.npz", None, samples=9, seq_len=4, vocab_size=7)
+        load_sequences(tmp_path / "one.npz", None, samples=9, seq_len=4, vocab_size=7)
 
 
 def test_own_text_is_varied_and_long(tokenizer: Any) -> None:
@@ -136,16 +138,16 @@ def test_own_text_is_varied_and_long(tokenizer: Any) -> None:
     assert len(passages) >= 60
     assert len(set(passages)) == len(passages)
     assert sum(len(p.split()) for p in passages if isinstance(p, str)) > 10_000
-    got = load(None, tokenizer, samples=4, seq_len=64)
+    got = load_sequences(None, tokenizer, samples=4, seq_len=64)
     assert got.token_ids.shape == (4, 64)
 
 
 def test_batches_keep_order_and_the_rest(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", ids=np.arange(10))
-    got = load(tmp_path / "d.npz", None, samples=9, seq_len=2)
-    assert [b.tolist() for b in batches(got, 3)] == [[[0, 1], [2, 3], [4, 5]], [[6, 7], [8, 9]]]
-    with pytest.raises(OptionError, match="batch-size"):
-        list(batches(got, 0))
+    got = load_sequences(tmp_path / "d.npz", None, samples=9, seq_len=2)
+    assert [b.tolist() for b in batches_of(got.token_ids, 3)] == [[[0, 1], [2, 3], [4, 5]], [[6, 7], [8, 9]]]
+    with pytest.raises(SettingError, match="batch_size=0: expected at least 1"):
+        batches_of(got.token_ids, 0)
 
 
 @pytest.mark.parametrize(
@@ -168,37 +170,47 @@ def test_batches_keep_order_and_the_rest(tmp_path: Path) -> None:
 )
 def test_bad_files(tmp_path: Path, tokenizer: Any, name: str, text: str, words: str) -> None:
     with pytest.raises(CalibrationError, match=words) as error:
-        load(write(tmp_path, name, text), tokenizer, samples=1, seq_len=4)
+        load_sequences(write(tmp_path, name, text), tokenizer, samples=1, seq_len=4)
     assert "\n" not in str(error.value)
 
 
 def test_more_mistakes(tmp_path: Path, tokenizer: Any) -> None:
     with pytest.raises(CalibrationError, match="no such file"):
-        load(tmp_path / "none.txt", tokenizer)
+        load_sequences(tmp_path / "none.txt", tokenizer)
     with pytest.raises(CalibrationError, match="no tokenizer"):
-        load(None, None)
+        load_sequences(None, None)
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1") * 9)
     with pytest.raises(CalibrationError, match="not UTF-8"):
-        load(tmp_path / "latin.txt", tokenizer)
+        load_sequences(tmp_path / "latin.txt", tokenizer)
     np.savez(tmp_path / "float.npz", ids=np.ones(9))
     with pytest.raises(CalibrationError, match="expected integers"):
-        load(tmp_path / "float.npz", None, seq_len=4)
+        load_sequences(tmp_path / "float.npz", None, seq_len=4)
     np.savez(tmp_path / "two.npz", a=np.ones(9), b=np.ones(9))
     with pytest.raises(CalibrationError, match="expected one array"):
-        load(tmp_path / "two.npz", None, seq_len=4)
+        load_sequences(tmp_path / "two.npz", None, seq_len=4)
     np.savez(tmp_path / "short.npz", ids=np.ones((3, 3), dtype=np.int64))
     with pytest.raises(CalibrationError, match="rows hold 3 tokens"):
-        load(tmp_path / "short.npz", None, seq_len=4)
+        load_sequences(tmp_path / "short.npz", None, seq_len=4)
     data = write(tmp_path, "d.txt", "w2 w3 w4")
-    with pytest.raises(CalibrationError, match="no effect"):
-        load(data, tokenizer, text_column="text", seq_len=2)
+    with pytest.raises(NoEffectError, match=r"text_column has no effect on d\.txt, which is plain text"):
+        load_sequences(data, tokenizer, text_column="text", seq_len=2)
+    np.savez(tmp_path / "d.npz", ids=np.ones(9, dtype=np.int64))
+    with pytest.raises(NoEffectError, match=r"text_column has no effect on d\.npz, which holds token ids"):
+        load_sequences(tmp_path / "d.npz", tokenizer, text_column="text", seq_len=2)
 
 
 @pytest.mark.parametrize(
-    "numbers",
-    [{"samples": 0}, {"seq_len": 1}, {"seq_len": 9, "max_seq_len": 8}, {"seed": -1}, {"text_column": "text"}],
+    ("numbers", "said"),
+    [
+        ({"samples": 0}, "samples=0: expected at least 1"),
+        ({"seq_len": 1}, "seq_len=1: expected at least 2"),
+        ({"seq_len": 9, "max_seq_len": 8}, "seq_len=9: this model takes at most 8 tokens; give seq_len=8"),
+        ({"seed": -1}, "seed=-1: expected 0 or more"),
+        ({"text_column": "text"}, "text_column has no effect without data; leave it out"),
+    ],
     ids=["samples", "short", "long", "seed", "column"],
 )
-def test_numbers_out_of_range(numbers: dict, tokenizer: Any) -> None:
-    with pytest.raises(OptionError):
-        load(None, tokenizer, **numbers)
+def test_numbers_out_of_range(numbers: dict[str, Any], said: str, tokenizer: Any) -> None:
+    with pytest.raises(OptionError) as problem:
+        load_sequences(None, tokenizer, **numbers)
+    assert str(problem.value) == said

@@ -16,10 +16,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
-from srdd.documents.experiment import Comparison, Experiment
+from srdd.documents.experiment import Experiment, PairedTest
 from srdd.documents.report import load
 from srdd.documents.rin import Schedule
-from srdd.errors import CalibrationError, NoiseError, NonfiniteError, OptionError
+from srdd.errors import (
+    CalibrationError,
+    NoEffectError,
+    NoiseError,
+    NonfiniteError,
+    ReportError,
+    SettingError,
+)
 from srdd.models.fake import fake_quantize
 from srdd.models.placement import refuse_nonfinite
 from srdd.noise import Injector
@@ -107,14 +114,14 @@ def test_arms_take_the_layers_they_name() -> None:
     assert len(set(drawn)) > 8
     assert arms["random"].noisy_layers(7) == list(drawn[7])
     for worst in (0, 4):
-        with pytest.raises(OptionError, match="stay apart"):
+        with pytest.raises(SettingError, match="stay apart"):
             make_arms(errors, worst, fault=False)
 
 
 def test_faults() -> None:
     assert parse_fault("layer=10,deadzone=0.01") == Fault(10, 0.01)
     for text in ("layer=1", "layer=1,deadzone=0", "layer=-1,deadzone=0.1", "layer=1,deadzone=0.1,x=2", "10", ""):
-        with pytest.raises(OptionError, match="--fault"):
+        with pytest.raises(SettingError, match=r"^fault="):
             parse_fault(text)
     h = torch.tensor([[1.0, 0.02, -0.005], [0.001, -0.0001, 0.0]])
     assert torch.equal(dead(h, 0.01), torch.tensor([[1.0, 0.02, 0.0], [0.001, -0.0001, 0.0]]))
@@ -214,8 +221,8 @@ def test_a_planted_fault_has_its_dither_arm(llama: LlamaForCausalLM) -> None:
     assert [row.a for row in found.comparisons][-1] == "dither"
 
 
-def _row(a: str, b: str, verdict: str) -> Comparison:
-    return Comparison(a=a, b=b, difference=0, interval=None, effect_size=None, p=0, p_holm=0, verdict=verdict)
+def _row(a: str, b: str, verdict: str) -> PairedTest:
+    return PairedTest(a=a, b=b, difference=0, interval=None, effect_size=None, p=0, p_holm=0, verdict=verdict)
 
 
 def test_the_verdict_is_plain() -> None:
@@ -236,17 +243,18 @@ def test_the_verdict_is_plain() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"seeds": [0]}, OptionError, "one seed shows nothing"),
-        ({"seeds": [0, 0]}, OptionError, "each once"),
-        ({"worst": 2}, OptionError, "stay apart"),
+        ({"seeds": [0]}, SettingError, "one seed shows nothing"),
+        ({"seeds": [0, 0]}, SettingError, "each once"),
+        ({"worst": 2}, SettingError, "worst=2: .* stay apart"),
         ({"samples": 5}, CalibrationError, "need 15 of them, found 12"),
-        ({"samples": 0}, OptionError, "--samples 0"),
-        ({"kind": "train"}, OptionError, "belong to --kind train"),
-        ({"training": Training(1, 1e-3, 1)}, OptionError, "belong to --kind train"),
-        ({"kind": "train", "training": Training(0, 1e-3, 1)}, OptionError, "expected 1 or more"),
+        ({"samples": 0}, SettingError, "samples=0"),
+        ({"kind": "train"}, SettingError, "training: kind=train needs its steps and learning rate"),
+        ({"training": Training(1, 1e-3, 1)}, NoEffectError, "training has no effect with kind=inference"),
+        ({"kind": "train", "training": Training(0, 1e-3, 1)}, SettingError, "steps and batch_size of 1 or more"),
         ({"kind": "train", "training": Training(1, 1e-3, 8), "samples": 6}, CalibrationError, "6 held out"),
-        ({"mode": "w16a16"}, OptionError, "one mode that quantizes"),
-        ({"fault": Fault(3, 0.1)}, OptionError, "layers 0 to 2"),
+        ({"mode": "w16a16"}, SettingError, "one mode that quantizes"),
+        ({"fault": Fault(3, 0.1)}, SettingError, "fault=layer=3: the model has layers 0 to 2"),
+        ({"batch_size": 0}, SettingError, "batch_size=0: expected at least 1"),
         ({"schedule": Schedule(kind="constant", sigma_start=1e39, sigma_end=1e39)}, NoiseError, "overflows"),
     ],
 )
@@ -256,7 +264,7 @@ def test_mistakes(llama: LlamaForCausalLM, options: dict[str, Any], error: type[
 
 
 def test_a_report_of_another_model(llama: LlamaForCausalLM) -> None:
-    with pytest.raises(OptionError, match="the report ranks 2 layers, the model has 3"):
+    with pytest.raises(ReportError, match="the report ranks 2 layers, the model has 3"):
         run_aqn(llama, IDS, "mxfp4", [0.1, 0.2], schedule=CONSTANT, ranked_by="")
 
 
@@ -310,7 +318,7 @@ def test_weights_in_8_bits_are_looked_at_too() -> None:
 def test_costs_that_overflow_are_refused_in_one_line(tiny_llama: Path) -> None:
     hot = LlamaForCausalLM.from_pretrained(tiny_llama)
     torch.nn.init.constant_(hot.lm_head.weight, 3e38)
-    with pytest.raises(OptionError, match="NaN or infinite: the model overflows in its type"):
+    with pytest.raises(NonfiniteError, match="NaN or infinite: the model overflows in its type"):
         measure_impact(hot, IDS[:2], "mxfp4", attribute=("swap",))
 
 

@@ -16,10 +16,10 @@ from srdd import kernels
 from srdd.core.formats import parse
 from srdd.documents.impact import Impact
 from srdd.documents.report import load
-from srdd.errors import CalibrationError, OptionError, SiteError
+from srdd.errors import CalibrationError, NoEffectError, SettingError, SiteError
 from srdd.models.fake import Quantizer, fake_quantize
 from srdd.models.stack import LayerStack
-from srdd.runs.divergence import Reference, quantile
+from srdd.runs.divergence import ReferenceLogits, quantile
 from srdd.runs.impact.estimates import mean, ratio_of_sums, share_change
 from srdd.runs.impact.fisher import Fisher
 from srdd.runs.impact.run import measure_impact
@@ -45,7 +45,7 @@ def impact(model: nn.Module, **options: object) -> Impact:
 def test_kl_loss_and_agreement_are_torchs() -> None:
     clean, changed = torch.randn(2, 7, 300) * 3, torch.randn(2, 7, 300) * 3
     ids = torch.randint(0, 300, (2, 7))
-    reference = Reference.of(clean, ids)
+    reference = ReferenceLogits.of(clean, ids)
     got = reference.against(changed)
     p, q = (torch.log_softmax(x[:, :-1].double(), -1) for x in (clean, changed))
     want = torch.nn.functional.kl_div(q, p, reduction="none", log_target=True).sum(-1)
@@ -67,7 +67,7 @@ def test_statistics_by_hand() -> None:
 
 
 def test_the_identity_has_no_effect_at_all(llama: LlamaForCausalLM) -> None:
-    found = impact(llama, formats=[None], attribute=("gradient", "swap"), noise=True, rows=0)
+    found = impact(llama, formats=[None], attribute=("gradient", "swap"), noise=True, tokens_per_sequence=0)
     assert all(row.no_effect for row in found.whole)
     for row in found.whole:
         assert (row.kl.value, row.kl_max, row.loss_change.value, row.top1.value) == (0, 0, 0, 1)
@@ -92,7 +92,7 @@ def test_layers_and_the_whole_against_brute_force(llama: LlamaForCausalLM) -> No
         clean = llama(IDS, output_hidden_states=True)
         with fake_quantize(llama, "mxfp4", backend="eager"):
             quantized = llama(IDS, output_hidden_states=True)
-        reference = Reference.of(clean.logits, IDS)
+        reference = ReferenceLogits.of(clean.logits, IDS)
         want = reference.against(quantized.logits)
         assert whole.kl.value == pytest.approx(want["kl"].mean().item(), rel=1e-5)
         assert whole.kl_max == pytest.approx(want["kl"].max().item(), rel=1e-5)
@@ -142,7 +142,7 @@ GROUPS = {
 
 
 def test_output_errors_of_linears_against_float64(llama: LlamaForCausalLM) -> None:
-    found = {row.module: row for row in impact(llama, rows=0).linears}
+    found = {row.module: row for row in impact(llama, tokens_per_sequence=0).linears}
     inputs: dict[str, Tensor] = {}
     names = {name: m for name, m in llama.named_modules() if isinstance(m, nn.Linear) and name != "lm_head"}
     handles = [m.register_forward_pre_hook(lambda m, a, n=n: inputs.update({n: a[0]})) for n, m in names.items()]
@@ -269,21 +269,25 @@ def test_no_head_no_kl_and_why() -> None:
 
 def test_swaps_of_groups_need_a_head_too() -> None:
     config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
-    with pytest.raises(OptionError, match="no language-model head to measure swaps of groups"):
+    with pytest.raises(SettingError, match="no language-model head to measure swaps of groups"):
         impact(BertModel(config).eval(), attribute=("swap-groups",))
 
 
 def test_mistakes(llama: LlamaForCausalLM) -> None:
     with pytest.raises(CalibrationError, match="at least 2 tokens"):
         measure_impact(llama, IDS[:, :1], [FMT])
-    with pytest.raises(OptionError, match="expected at least 1"):
+    with pytest.raises(SettingError, match="label_samples=0: expected at least 1"):
         impact(llama, label_samples=0)
-    with pytest.raises(OptionError, match="no effect without the attribution gradient"):
+    with pytest.raises(SettingError, match="batch_size=0: expected at least 1"):
+        impact(llama, batch_size=0)
+    with pytest.raises(SettingError, match=r"tokens_per_sequence=-1: expected 0 \(all\) or more"):
+        impact(llama, tokens_per_sequence=-1)
+    with pytest.raises(NoEffectError, match="label_samples has no effect without attribute=gradient"):
         impact(llama, label_samples=2, attribute=("swap",))
     bert = BertModel(
         BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
     )
-    with pytest.raises(OptionError, match="the noise control compares KLs"):
+    with pytest.raises(SettingError, match=r"noise: BertModel has no .* the noise control compares KLs"):
         impact(bert, noise=True)
     with pytest.raises(SiteError, match=r"no decoder layers found; looked for an nn\.ModuleList"):
         impact(nn.Sequential(nn.Linear(4, 4)))

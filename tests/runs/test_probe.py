@@ -18,12 +18,12 @@ from srdd.core.formats import parse
 from srdd.documents.probe import Break, Probe, over_seeds
 from srdd.documents.rin import RinConfig
 from srdd.documents.schema import Model
-from srdd.errors import NoiseError, OptionError
+from srdd.errors import NoiseError, ReportError, SettingError, SiteError
 from srdd.exporters.wording import equal_damage
 from srdd.models.fake import fake_quantize
 from srdd.noise.draw import normal
 from srdd.runs.experiments.crossing import BELOW, NOT_REACHED, crossing, geometric
-from srdd.runs.experiments.modes import parse_modes
+from srdd.runs.experiments.modes import name_of, parse_modes
 from srdd.runs.experiments.probe import measure_probe, targets_of
 from srdd.runs.experiments.probe_grid import SHARES
 
@@ -41,14 +41,15 @@ def llama(tiny_llama: Path) -> LlamaForCausalLM:
 
 def test_modes_by_name() -> None:
     found = parse_modes("w16a16,W4A16,w16a4,w4a4", parse("nvfp4"))
-    assert [m.point for m in found] == [None, "weight", "input", "both"]
-    assert parse_modes("w8a8", parse("mxfp8"))[0].point == "both"
+    assert found == [None, "weight", "input", "both"]
+    assert [name_of(mode, parse("nvfp4")) for mode in found] == ["w16a16", "w4a16", "w16a4", "w4a4"]
+    assert parse_modes("w8a8", parse("mxfp8")) == ["both"]
     for text in ("w4a8", "w8a8", "fp4", "w4a4,w4a4", ""):
-        with pytest.raises(OptionError, match="--modes"):
+        with pytest.raises(SettingError, match=r"^modes="):
             parse_modes(text, parse("mxfp4"))
     assert targets_of("rmsnorm,linear") == ["rmsnorm", "linear"]
     for text in ("norms", "linear,linear"):
-        with pytest.raises(OptionError, match="--target"):
+        with pytest.raises(SettingError, match=r"^targets="):
             targets_of(text)
 
 
@@ -210,7 +211,7 @@ def test_multipliers_of_another_model(llama: LlamaForCausalLM) -> None:
         of = guide.provenance.model_copy(update={"model": model, "weights_hash": weights_hash})
         return guide.model_copy(update={"provenance": of})
 
-    with pytest.raises(OptionError, match="made for bert, whose weights are not those of tiny"):
+    with pytest.raises(ReportError, match="made for bert, whose weights are not those of tiny"):
         measure_probe(llama, IDS, "mxfp4", "w16a16", multipliers=made_for("bert", "b" * 64), **settings)
     found = measure_probe(llama, IDS, "mxfp4", "w16a16", multipliers=made_for("tiny", "b" * 64), **settings)
     assert "the multipliers were made from other weights of tiny" in found.warnings
@@ -234,14 +235,15 @@ def test_linear_noise_is_added_before_quantization(llama: LlamaForCausalLM) -> N
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"seeds": []}, OptionError, "expected at least one"),
-        ({"seeds": [1, 1]}, OptionError, "each once"),
-        ({"sigmas": [0.0, 0.1]}, OptionError, "above 0"),
-        ({"sigmas": [math.inf]}, OptionError, "finite"),
-        ({"criterion": "speed"}, OptionError, "expected loss, entropy, agreement"),
-        ({"limit": 0.9}, OptionError, "a ratio above 1"),
-        ({"criterion": "agreement", "limit": 1.5}, OptionError, "between 0 and 1"),
-        ({"targets": ["linear"], "multipliers": make_rin({0: 1.0, 1: 1.0, 2: 1.0})}, OptionError, "is for rmsnorm"),
+        ({"seeds": []}, SettingError, "seeds=\\[\\]: expected at least one"),
+        ({"seeds": [1, 1]}, SettingError, "each once"),
+        ({"sigmas": [0.0, 0.1]}, SettingError, "above 0"),
+        ({"sigmas": [math.inf]}, SettingError, "finite"),
+        ({"criterion": "speed"}, SettingError, "expected loss, entropy, agreement"),
+        ({"limit": 0.9}, SettingError, "a ratio above 1"),
+        ({"criterion": "agreement", "limit": 1.5}, SettingError, "between 0 and 1"),
+        ({"targets": ["linear"], "multipliers": make_rin({0: 1.0, 1: 1.0, 2: 1.0})}, SettingError, "is for rmsnorm"),
+        ({"batch_size": 0}, SettingError, "batch_size=0"),
         ({"multipliers": make_rin(dict.fromkeys(range(4), 1.0))}, NoiseError, r"layer\(s\) \[3\] would be lost"),
         ({"sigmas": [1e39]}, NoiseError, "overflows"),
     ],
@@ -255,7 +257,7 @@ def test_mistakes(llama: LlamaForCausalLM, options: dict[str, Any], error: type[
 
 def test_an_encoder_has_no_loss() -> None:
     config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
-    with pytest.raises(OptionError, match="no language-model head"):
+    with pytest.raises(SiteError, match="no language-model head"):
         measure_probe(BertModel(config).eval(), IDS, "mxfp4", "w16a16")
 
 

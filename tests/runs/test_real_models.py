@@ -12,7 +12,7 @@ import torch
 from srdd.documents.report import Report
 from srdd.documents.report import load as load_report
 from srdd.models.source import OpenModel, open_model
-from srdd.runs.calibration import load
+from srdd.runs.calibration import load_sequences
 from srdd.runs.scans import model as scanner
 
 pytestmark = pytest.mark.model
@@ -26,7 +26,7 @@ def smollm2() -> OpenModel:
 
 @pytest.fixture(scope="module")
 def report(smollm2: OpenModel) -> Report:
-    sequences = load(None, smollm2.tokenizer, samples=2, seq_len=128)
+    sequences = load_sequences(None, smollm2.tokenizer, samples=2, seq_len=128)
     return scanner.scan(smollm2.model, sequences, "mxfp4:floor", backend="eager", identity=smollm2.identity)
 
 
@@ -54,7 +54,7 @@ def test_smollm2_agrees_with_the_prototype(report: Report) -> None:
 
 
 def test_smollm2_output_of_one_layer_by_brute_force(smollm2: OpenModel, report: Report) -> None:
-    ids = load(None, smollm2.tokenizer, samples=2, seq_len=128).token_ids
+    ids = load_sequences(None, smollm2.tokenizer, samples=2, seq_len=128).token_ids
     seen = []
     handle = smollm2.model.model.layers[7].register_forward_hook(
         lambda m, a, out: seen.append((out[0] if isinstance(out, tuple) else out).double())
@@ -82,7 +82,7 @@ def test_smollm2_output_of_one_layer_by_brute_force(smollm2: OpenModel, report: 
 def test_halves_of_the_calibration_merge_into_the_whole(smollm2: OpenModel, report: Report) -> None:
     from srdd.documents.merging import merge
 
-    sequences = load(None, smollm2.tokenizer, samples=2, seq_len=128)
+    sequences = load_sequences(None, smollm2.tokenizer, samples=2, seq_len=128)
     # the same batch of one on both sides, so that the model's own arithmetic is the same
     options = {"backend": "eager", "identity": smollm2.identity, "batch_size": 1}
     sites = ("input:*layers.3.*", "output:*layers.3")

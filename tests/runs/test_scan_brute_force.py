@@ -1,6 +1,7 @@
 """The scan of tiny models against a brute force written apart from it: own hooks, own numpy arithmetic in float64."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,10 @@ from transformers.pytorch_utils import Conv1D
 
 import srdd
 from srdd.errors import SiteError
+from srdd.models.checkpoint_sites import checkpoint_sites
+from srdd.models.files.checkpoint import open_checkpoint
+from srdd.models.selection import Selection
+from srdd.models.sites import find_sites
 
 SMALL = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
 
@@ -127,7 +132,7 @@ def check(found: srdd.Report, kind: str, name: str, expected: dict[str, float]) 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gemma", "gpt2", "bert", "mixtral"])
 def test_equals_brute_force(name: str, backend: str) -> None:
     model, ids = build(name), tokens()
-    report = srdd.scan(model, ids, quant="mxfp4:floor", backend=backend, batch_size=3)
+    report = srdd.scan(model, ids, formats="mxfp4:floor", backend=backend, batch_size=3)
     expected = captured(model, ids)
     measured = {(s.kind, s.name) for s in report.sites}
     shared = {member for s in report.sites for member in s.members}
@@ -146,7 +151,7 @@ def test_equals_brute_force(name: str, backend: str) -> None:
 
 def test_fused_experts_are_measured_per_matrix_and_counted() -> None:
     model, ids = build("mixtral"), tokens()
-    report = srdd.scan(model, ids, quant="mxfp4:floor")
+    report = srdd.scan(model, ids, formats="mxfp4:floor")
     name = "model.layers.0.mlp.experts"
     weight = model.get_submodule(name).gate_up_proj
     check(report, "weight", f"{name}.gate_up_proj", brute_force(weight.detach().reshape(-1, weight.shape[-1])))
@@ -164,7 +169,7 @@ def test_expert_without_tokens_is_listed_not_averaged_in() -> None:
         return logits, weights, torch.where(index == 3, 0, index)
 
     handles = [layer.mlp.gate.register_forward_hook(never_third) for layer in model.model.layers]
-    report = srdd.scan(model, ids, quant="mxfp4")
+    report = srdd.scan(model, ids, formats="mxfp4")
     for handle in handles:
         handle.remove()
     assert "model.layers.1.mlp.experts.3" in report.coverage.uncovered
@@ -174,7 +179,7 @@ def test_expert_without_tokens_is_listed_not_averaged_in() -> None:
 def test_every_parameter_is_measured_or_listed_with_its_reason() -> None:
     for name in ("llama", "gpt2", "bert", "mixtral"):
         model = build(name)
-        report = srdd.scan(model, quant="mxfp4", sites="weight")
+        report = srdd.scan(model, formats="mxfp4", sites="weight")
         total = sum(p.numel() for p in model.parameters())
         assert report.coverage.parameters == total
         assert report.coverage.measured + sum(s.parameters for s in report.coverage.skipped) == total
@@ -182,7 +187,7 @@ def test_every_parameter_is_measured_or_listed_with_its_reason() -> None:
 
 
 def test_shared_inputs_are_measured_once() -> None:
-    report = srdd.scan(build("llama"), tokens(), quant="mxfp4", sites="input")
+    report = srdd.scan(build("llama"), tokens(), formats="mxfp4", sites="input")
     first = [s for s in report.sites if s.layer == 0]
     assert [m.rpartition(".")[2] for s in first for m in (s.members or [s.name])] == [
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
@@ -198,15 +203,38 @@ def test_hooks_are_gone_and_the_mode_is_restored_even_after_an_error() -> None:
 
     handle = model.model.layers[1].register_forward_pre_hook(fail)
     with pytest.raises(SiteError, match=r"fails on token ids, also without srdd .RuntimeError: stop here"):
-        srdd.scan(model, tokens(), quant="mxfp4")
+        srdd.scan(model, tokens(), formats="mxfp4")
     handle.remove()
     assert model.training
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
 
 
+def test_sites_that_are_found_already_give_the_same_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, selection = build("llama"), Selection.parse("weight,input:*down_proj", layers=[0, 2], exclude=["*o_proj"])
+    want = srdd.scan(model, tokens(), sites=selection)
+    assert (want.settings.kinds, want.settings.selection) == (["weight", "input"], selection.text)
+    sites = selection.apply(model)
+    monkeypatch.setattr("srdd.models.selection.find_sites", lambda *_: pytest.fail("sites were looked for again"))
+    assert srdd.scan(model, tokens(), sites=sites).model_copy(update={"provenance": want.provenance}) == want
+
+
+def test_found_sites_of_a_checkpoint_give_the_same_report(tmp_path: Path) -> None:
+    build("llama").save_pretrained(tmp_path / "model")
+    checkpoint, selection = open_checkpoint(str(tmp_path / "model")), Selection.parse("weight:*mlp*")
+    want = srdd.scan_checkpoint(checkpoint, "mxfp4", selection)
+    assert (want.settings.kinds, want.settings.selection) == (["weight"], "weight:*mlp*")
+    got = srdd.scan_checkpoint(checkpoint, "mxfp4", selection.filter(checkpoint_sites(checkpoint)))
+    assert got.model_copy(update={"provenance": want.provenance}) == want
+
+
+def test_sites_of_another_model_are_refused() -> None:
+    with pytest.raises(SiteError, match=r"site\(s\) are not in this model, e\.g\. transformer\.h\.0"):
+        srdd.scan(build("llama"), tokens(), sites=find_sites(build("gpt2")))
+
+
 def test_batch_size_does_not_change_the_report() -> None:
     model, ids = build("llama"), tokens(5)
-    one, five = (srdd.scan(model, ids, quant="mxfp4,nvfp4", batch_size=b) for b in (1, 5))
+    one, five = (srdd.scan(model, ids, formats="mxfp4,nvfp4", batch_size=b) for b in (1, 5))
     for a, b in zip(one.sites, five.sites, strict=True):
         for spec in a.formats:
             # a batched matrix product may round its last bit another way, so activations agree closely, not exactly

@@ -10,60 +10,51 @@ healthy and random arms are its controls. The verdict may be that nothing was sh
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 from typing import get_args
 
 from torch import Tensor, nn
 
-from srdd import kernels
 from srdd.core.formats import BlockFormat
 from srdd.core.formats import parse as parse_format
+from srdd.core.modes import Mode
 from srdd.documents.experiment import (
     ArmResult,
-    Comparison,
     Experiment,
     ExperimentSettings,
-    Kind,
+    Measured,
+    PairedTest,
     TrainSettings,
 )
 from srdd.documents.rin import Schedule, Target
 from srdd.documents.schema import Model
-from srdd.errors import CalibrationError, OptionError
-from srdd.kernels.selfcheck import checked, values_differ
+from srdd.errors import CalibrationError, NoEffectError, ReportError, SettingError, setting
 from srdd.models.fake import EXCLUDE, Quantizer
-from srdd.models.placement import device_of, dtype_of, refuse_nonfinite
 from srdd.models.running import evaluating
-from srdd.models.sites import find_sites
-from srdd.runs.calibration import Sequences
-from srdd.runs.experiments import arm_trial as trial
-from srdd.runs.experiments import profiles
+from srdd.runs.calibration import Sequences, check_batch_size
+from srdd.runs.experiments import arm_trial, profiles
 from srdd.runs.experiments.arm_trial import Setting, Training
 from srdd.runs.experiments.arms import Arm, make_arms, pairs_of
-from srdd.runs.experiments.fault import Fault
-from srdd.runs.experiments.modes import parse_modes
+from srdd.runs.experiments.fault import Fault, check_fault
+from srdd.runs.experiments.modes import name_of, parse_mode
 from srdd.runs.experiments.paired_tests import compare
-from srdd.runs.setup import (
-    identify,
-    provenance,
-    token_ids_of,
-    used,
-    versions,
-)
+from srdd.runs.setup import Progress, open_loss_run, silent
 
 FEW = 5  # seeds below which a reader is warned
+# (arm, place of the seed, seed) -> loss, None where it is not finite, and the noise's root mean square
+Trial = Callable[[Arm, int, int], tuple[float | None, float]]
 
 
 def run_aqn(
     model: nn.Module,
     sequences: Tensor | Sequences,
-    fmt: str | BlockFormat,
+    spec: str | BlockFormat,
     errors: Sequence[float],
     *,
     ranked_by: str,
     report_sha256: str = "",
-    kind: Kind = "inference",
+    kind: Measured = "inference",
     mode: str | None = None,
     target: Target = "rmsnorm",
     schedule: Schedule,
@@ -78,80 +69,38 @@ def run_aqn(
     backend: str = "auto",
     identity: Model | None = None,
     notes: Sequence[str] = (),
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Experiment:
     """Losses of all arms and their comparisons. `errors` has one value per layer, larger is worse.
 
     `sequences` must hold `samples` for every seed (inference), or `samples` held out and the rest to train on. Raises
-    OptionError, CalibrationError, NoiseError.
+    SettingError, NoEffectError, ReportError, CalibrationError, NoiseError.
     """
-    started = time.monotonic()
-    parsed = parse_format(fmt)
-    bits = parsed.element.bits
-    chosen = parse_modes(mode or f"w{bits}a{bits}", parsed)
-    if len(chosen) != 1 or chosen[0].point is None:
-        raise OptionError(f"--mode {mode}: expected one mode that quantizes, e.g. w{bits}a{bits}")
+    fmt = parse_format(spec)
+    quantized = _mode(mode, fmt)
     profiles.check_target(target)
-    if len(seeds) < 2 or len(set(seeds)) != len(seeds):
-        raise OptionError(f"{len(seeds)} seed(s): expected 2 or more, each once; one seed shows nothing")
-    if kind not in get_args(Kind):
-        raise OptionError(f"kind {kind!r}: expected one of {', '.join(get_args(Kind))}")
-    if (kind == "train") != (training is not None):
-        raise OptionError("steps and learning rate belong to --kind train, and are needed there")
-    if training is not None and (training.steps < 1 or training.batch_size < 1 or not training.learning_rate > 0):
-        raise OptionError("--steps and --train-batch: expected 1 or more; --learning-rate: above 0")
-    if samples < 1:
-        raise OptionError(f"--samples {samples}: expected 1 or more")
-    if not isinstance(errors, Sequence) or not all(isinstance(e, float | int) and math.isfinite(e) for e in errors):
-        raise OptionError(
-            "errors: expected one finite number per layer, larger is worse; "
-            "srdd.analysis.series.layer_series(report).errors"
-        )
-    layers = profiles.layer_count(model)
-    if len(errors) != layers:
-        raise OptionError(f"the report ranks {len(errors)} layers, the model has {layers}; scan this model")
-    if fault is not None and fault.layer >= layers:
-        raise OptionError(f"--fault layer={fault.layer}: the model has layers 0 to {layers - 1}")
+    check_batch_size(batch_size)
+    _check_trials(kind, seeds, samples, training)
+    _check_errors(errors, layers := profiles.layer_count(model))
+    if fault is not None:
+        check_fault(fault, layers)
     worst = max(1, layers // 4) if worst is None else worst
     arms = make_arms(errors, worst, fault=fault is not None)
-    ids, calibration = token_ids_of(sequences, model)
-    refuse_nonfinite(model)
-    device = device_of(model)
-    sites = find_sites(model, ("weight", "input"))
-    work = sum(s.numel for s in sites.of("weight")) * len(seeds) * (1 if training is None else training.steps)
-    kernel = kernels.choose(backend, elements=work, formats=[parsed], device=device)
-    kernel = checked(kernel, [parsed], device, dtype_of(model), values_differ)
-    kept: dict[str, tuple[int, Tensor]] | None = {} if kind == "inference" else None
+    repeats = len(seeds) * (1 if training is None else training.steps)
+    run = open_loss_run(model, sequences, [fmt], repeats=repeats, backend=backend, identity=identity)
     exclude = [exclude] if isinstance(exclude, str) else list(exclude)
-    setting = Setting(
-        model,
-        chosen[0],
-        Quantizer(parsed, kernel, kept=kept),
-        exclude,
-        target,
-        schedule,
-        relative,
-        fault,
-        batch_size,
-        device,
-    )
-    run = _runner(setting, training, ids, samples, seeds)
-
-    losses: dict[str, list[float | None]] = {arm.name: [] for arm in arms}
-    noise: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    quantizer = Quantizer(fmt, run.backend, kept={} if kind == "inference" else None)
+    shared = Setting(model, quantized, quantizer, exclude, target, schedule, relative, fault, batch_size, run.device)
+    trial = _trial(shared, training, run.token_ids, samples, seeds)
     with evaluating(model):
-        for done, (place, seed, arm) in enumerate((i, s, arm) for i, s in enumerate(seeds) for arm in arms):
-            loss, rms = run(arm, place, seed)
-            losses[arm.name].append(loss)
-            noise[arm.name].append(rms)
-            progress(arm.name, done + 1, len(seeds) * len(arms))
+        losses, noise = _run_arms(trial, arms, seeds, progress)
     comparisons = compare(losses, pairs_of(arms))
     return Experiment(
-        model=identity or identify(model, sites),
+        model=run.identity,
         settings=ExperimentSettings(
             kind=kind,
-            format=parsed.spec,
-            mode=chosen[0].name,
+            format=fmt.spec,
+            mode=name_of(quantized, fmt),
             target=target,
             sigma_start=schedule.sigma_start,
             sigma_end=schedule.sigma_end,
@@ -162,23 +111,19 @@ def run_aqn(
             report_sha256=report_sha256,
             fault=None if fault is None else {"layer": fault.layer, "deadzone": fault.deadzone},
             samples=samples,
-            calibration=calibration,
-            train=None if training is None else _train_settings(training, schedule, samples, len(ids)),
-            exclude=list(exclude),
-            device=device.type,
-            dtype=str(dtype_of(model)).removeprefix("torch."),
-            backend=used(kernel)[0],
-            versions=versions(),
+            train=None if training is None else _train_settings(training, schedule, samples, len(run.token_ids)),
+            exclude=exclude,
+            **run.settings(),
         ),
         arms=[_arm(arm, seeds, losses[arm.name], noise[arm.name]) for arm in arms],
         comparisons=comparisons,
         verdict=verdict_of(comparisons),
         warnings=[*notes, *_warnings(seeds)],
-        provenance=provenance(started),
+        provenance=run.provenance(),
     )
 
 
-def verdict_of(comparisons: Sequence[Comparison]) -> str:
+def verdict_of(comparisons: Sequence[PairedTest]) -> str:
     """One sentence on the question: is guided noise better than its controls?"""
     by_pair = {(row.a, row.b): row for row in comparisons}
     against = [by_pair["targeted", other] for other in ("global", "random", "healthy")]
@@ -197,18 +142,67 @@ def verdict_of(comparisons: Sequence[Comparison]) -> str:
     return f"targeted noise is {'; '.join(parts)}; {tail}"
 
 
-def _runner(
-    setting: Setting, training: Training | None, ids: Tensor, samples: int, seeds: Sequence[int]
-) -> Callable[[Arm, int, int], tuple[float | None, float]]:
+def _mode(name: str | None, fmt: BlockFormat) -> Mode:
+    """The mode of all arms but the clean one; None: weights and inputs."""
+    if name is None:
+        return "both"
+    mode = parse_mode(name, fmt)
+    if mode is None:
+        raise SettingError("mode", name, f"expected one mode that quantizes, e.g. {name_of('both', fmt)}")
+    return mode
+
+
+def _check_trials(kind: Measured, seeds: Sequence[int], samples: int, training: Training | None) -> None:
+    if len(seeds) < 2 or len(set(seeds)) != len(seeds):
+        raise SettingError("seeds", list(seeds), "expected 2 or more, each once; one seed shows nothing")
+    if kind not in get_args(Measured):
+        raise SettingError("kind", repr(kind), f"expected one of {', '.join(get_args(Measured))}")
+    if kind == "train" and training is None:
+        raise SettingError("training", None, f"{setting('kind', 'train')} needs its steps and learning rate")
+    if kind != "train" and training is not None:
+        raise NoEffectError("training", f"with {setting('kind', kind)}")
+    if training is not None and (training.steps < 1 or training.batch_size < 1 or not training.learning_rate > 0):
+        raise SettingError("training", training, "expected steps and batch_size of 1 or more, learning_rate above 0")
+    if samples < 1:
+        raise SettingError("samples", samples, "expected 1 or more")
+
+
+def _check_errors(errors: Sequence[float], layers: int) -> None:
+    if not isinstance(errors, Sequence) or not all(isinstance(e, float | int) and math.isfinite(e) for e in errors):
+        raise SettingError(
+            "errors",
+            None,
+            "expected one finite number per layer, larger is worse; srdd.analysis.series.layer_series(report).errors",
+        )
+    if len(errors) != layers:
+        raise ReportError(f"the report ranks {len(errors)} layers, the model has {layers}; scan this model")
+
+
+def _trial(shared: Setting, training: Training | None, ids: Tensor, samples: int, seeds: Sequence[int]) -> Trial:
+    """One arm with one seed, the seed given by its place and its value."""
     if training is None:
         if len(ids) < samples * len(seeds):
             raise CalibrationError(
                 f"{len(seeds)} seeds of {samples} sequences need {samples * len(seeds)} of them, found {len(ids)}"
             )
-        return lambda arm, place, seed: trial.infer(setting, arm, seed, ids[place * samples : (place + 1) * samples])
+        return lambda arm, place, seed: arm_trial.infer(shared, arm, seed, ids[place * samples : (place + 1) * samples])
     if len(ids) < samples + training.batch_size:
         raise CalibrationError(f"{len(ids)} sequences: expected {samples} held out and some more to train on")
-    return lambda arm, place, seed: trial.train(setting, training, arm, seed, ids[samples:], ids[:samples])
+    return lambda arm, place, seed: arm_trial.train(shared, training, arm, seed, ids[samples:], ids[:samples])
+
+
+def _run_arms(
+    trial: Trial, arms: Sequence[Arm], seeds: Sequence[int], progress: Progress
+) -> tuple[dict[str, list[float | None]], dict[str, list[float]]]:
+    """Losses and root mean squares of the noise, by arm, in the order of the seeds."""
+    losses: dict[str, list[float | None]] = {arm.name: [] for arm in arms}
+    noise: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    for done, (place, seed, arm) in enumerate((i, s, arm) for i, s in enumerate(seeds) for arm in arms):
+        loss, rms = trial(arm, place, seed)
+        losses[arm.name].append(loss)
+        noise[arm.name].append(rms)
+        progress(arm.name, done + 1, len(seeds) * len(arms))
+    return losses, noise
 
 
 def _arm(arm: Arm, seeds: Sequence[int], losses: list[float | None], noise: list[float]) -> ArmResult:

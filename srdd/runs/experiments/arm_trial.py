@@ -1,8 +1,9 @@
 """One arm with one seed: inference under noise, or a short fine-tuning with noise and the quantized loss after it.
 
-Not here: arms and statistics. Inference: noise of the first step, loss on the seed's own text. Training: AdamW through
-straight-through fake quantization, noise before each step's forward and off before the optimizer steps, on text drawn
-by the seed; then the loss on held-out text, quantized and without noise. The weights are put back bit for bit.
+Not here: arms (arms.py) and tests of significance (paired_tests.py). Inference: noise of the first step, loss on the
+seed's own text. Training: AdamW through straight-through fake quantization on text drawn by the seed, with noise before
+each step's forward that is off before the optimizer steps; then the loss on held-out text, quantized and without noise.
+The weights are put back bit for bit.
 
 Worked number: 20 steps of 2 sequences of 128 tokens are 5,120 tokens of training, about a minute on two cores.
 """
@@ -18,6 +19,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from srdd.core.modes import Mode
 from srdd.documents.rin import RinConfig, Schedule, Target
 from srdd.models.fake import Quantizer
 from srdd.noise import Injection, Injector
@@ -25,7 +27,8 @@ from srdd.runs.experiments import evaluation, profiles
 from srdd.runs.experiments.arms import Arm
 from srdd.runs.experiments.evaluation import Outcome
 from srdd.runs.experiments.fault import Fault, planted
-from srdd.runs.experiments.modes import Mode, in_mode
+from srdd.runs.experiments.modes import in_mode
+from srdd.runs.token_ids import batches_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Setting:
     """What all arms share."""
 
     model: nn.Module
-    mode: Mode
+    mode: Mode | None
     quantizer: Quantizer
     exclude: Sequence[str]
     target: Target
@@ -71,7 +74,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Training:
-    """How a fine-tuning runs."""
+    """How a fine-tuning runs; `batch_size` sequences a step."""
 
     steps: int
     learning_rate: float
@@ -159,7 +162,7 @@ def _fine_tune(setting: Setting, training: Training, arm: Arm, seed: int, pool: 
 def _loss(setting: Setting, arm: Arm, seed: int, ids: Tensor) -> float | None:
     outcome = Outcome()
     with setting.treated(arm, seed):
-        for batch in evaluation.batches_of(ids, setting.batch_size, setting.device):
+        for batch in batches_of(ids, setting.batch_size, setting.device):
             evaluation.add(outcome, evaluation.references(setting.model, batch))
     loss = fmean(outcome.loss)
     return loss if math.isfinite(loss) else None

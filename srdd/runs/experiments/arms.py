@@ -1,8 +1,8 @@
 """The arms of the AQN experiment: treatments and controls, and which layers get noise in each.
 
-Not here: running them. `targeted` takes the report's worst layers, `healthy` its best (the control that a targeted gain
-must beat), `random` as many at random, drawn anew for every seed. All three get sigma as `global` does, so they inject
-less noise in all; each arm's noise stands in the document.
+Not here: running them (arm_trial.py). `targeted` takes the report's worst layers, `healthy` its best (the control that
+a targeted gain must beat), `random` as many at random, drawn anew for every seed. All three use the sigma of `global`
+on fewer layers, so they inject less noise in total; the document says how much.
 
 Worked number: 30 layers, a quarter: 8 worst, 8 best, 8 random.
 """
@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from srdd.errors import OptionError
+from srdd.errors import SettingError
 
 # Compared in this order; the first name is expected to have the lower loss if guided noise helps.
 PAIRS = (
@@ -31,7 +31,7 @@ DITHER = "dither"
 
 @dataclass(frozen=True)
 class Arm:
-    """A treatment. `layers(seed)` are those with noise; None for none."""
+    """A treatment. `layers(seed)` are those that get noise; None: no layer does."""
 
     name: str
     meaning: str
@@ -44,12 +44,11 @@ class Arm:
 
 
 def make_arms(errors: Sequence[float], worst: int, *, fault: bool) -> list[Arm]:
-    """Arms for layers 0 .. len(errors) - 1 with those errors, larger is worse. Raises OptionError."""
+    """Arms for layers 0 .. len(errors) - 1 with those errors, larger is worse. Raises SettingError."""
     count = len(errors)
     if not 1 <= worst <= count // 2:
-        raise OptionError(
-            f"--worst {worst}: expected 1 to {count // 2} of {count} layers, so that targeted and healthy stay apart"
-        )
+        apart = f"expected 1 to {count // 2} of {count} layers, so that targeted and healthy stay apart"
+        raise SettingError("worst", worst, apart)
     ranked = sorted(range(count), key=lambda layer: (-errors[layer], layer))
     bad, good = sorted(ranked[:worst]), sorted(ranked[-worst:])
     arms = [
@@ -71,7 +70,7 @@ def make_arms(errors: Sequence[float], worst: int, *, fault: bool) -> list[Arm]:
 
 
 def pairs_of(arms: Sequence[Arm]) -> list[tuple[str, str]]:
-    """The comparisons that these arms allow."""
+    """The pairs of arms that are compared."""
     return [*PAIRS, (DITHER, "quantized")] if any(arm.dither for arm in arms) else list(PAIRS)
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from statistics import fmean, stdev
+from statistics import fmean
+
+from srdd.runs.experiments.paired_tests import half_width
 
 NOT_REACHED, BELOW = "not reached", "below the smallest sigma"
 
@@ -41,11 +43,9 @@ def crossing(points: Sequence[tuple[float, float]], value: Callable[[float], flo
 
 def geometric(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
     """Geometric mean and 95 % interval of one crossing per seed; no interval of one seed."""
-    from scipy import stats
-
     logs = [math.log(value) for value in values]
     middle = fmean(logs)
     if len(logs) < 2:
         return math.exp(middle), None
-    wide = float(stats.t.ppf(0.975, len(logs) - 1)) * stdev(logs) / math.sqrt(len(logs))
+    wide = half_width(logs)
     return math.exp(middle), (math.exp(middle - wide), math.exp(middle + wide))

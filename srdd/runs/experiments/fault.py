@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srdd.errors import OptionError
+from srdd.errors import NoEffectError, SettingError
 from srdd.models.stack import LayerStack, first
 
 
@@ -29,26 +29,32 @@ class Fault:
 
 
 def parse_fault(text: str) -> Fault:
-    """`layer=10,deadzone=0.01`. Raises OptionError."""
+    """`layer=10,deadzone=0.01`. Raises SettingError."""
     try:
         given = dict(part.split("=", 1) for part in text.split(","))
         fault = Fault(int(given.pop("layer")), float(given.pop("deadzone")))
     except (ValueError, KeyError):
-        raise OptionError(f"--fault {text!r}: expected layer=N,deadzone=SHARE, e.g. layer=10,deadzone=0.01") from None
+        expected = "expected layer=N,deadzone=SHARE, e.g. layer=10,deadzone=0.01"
+        raise SettingError("fault", repr(text), expected) from None
     if given or not 0 < fault.deadzone < 1 or fault.layer < 0:
-        raise OptionError(f"--fault {text!r}: expected layer from 0 and deadzone between 0 and 1, nothing else")
+        raise SettingError("fault", repr(text), "expected layer from 0 and deadzone between 0 and 1, nothing else")
     return fault
+
+
+def check_fault(fault: Fault, layers: int) -> None:
+    """Raises SettingError for a layer that a model of so many layers does not have."""
+    if fault.layer >= layers:
+        raise SettingError("fault", f"layer={fault.layer}", f"the model has layers 0 to {layers - 1}")
 
 
 @contextmanager
 def planted(model: nn.Module, fault: Fault, dither: float, seed: int) -> Iterator[None]:
     """The fault until the block ends. `dither` is the noise before it, in units of each token's root mean square.
 
-    Raises OptionError for a layer that the model has not, or a layer that never ran.
+    Raises SettingError for a layer that the model does not have, NoEffectError for one that never ran.
     """
     stack = LayerStack(model)
-    if fault.layer >= len(stack):
-        raise OptionError(f"--fault layer={fault.layer}: the model has layers 0 to {len(stack) - 1}")
+    check_fault(fault, len(stack))
     generator = torch.Generator().manual_seed(seed)
     calls = 0
 
@@ -67,7 +73,7 @@ def planted(model: nn.Module, fault: Fault, dither: float, seed: int) -> Iterato
     finally:
         handle.remove()
     if not calls:
-        raise OptionError(f"--fault layer={fault.layer}: that layer never ran; the fault had no effect")
+        raise NoEffectError("fault", f"on layer {fault.layer}, which never ran")
 
 
 def dead(h: Tensor, share: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Noise documents for trials: a constant sigma with the multipliers of a profile.
 
-Not here: applying them (srdd.noise). `global` gives every layer 1; `guided` takes the multipliers of a rin.yaml and
-leaves its schedule and phases out, because a trial has no time. `chosen` puts noise on some layers only.
+Not here: applying them (srdd.noise). `global` gives every layer 1; `guided` takes the multipliers of a rin.yaml without
+its schedule and phases, because a trial has no time. `chosen` puts noise on some layers only.
 
 Worked number: `chosen(..., layers=[3, 7])` of 30 gives 1 to layers 3 and 7 and 0 to 28 others and to the final norm.
 """
@@ -13,15 +13,15 @@ from collections.abc import Iterable
 from torch import nn
 
 from srdd.documents.rin import CLASSES, RinConfig, RinProvenance, Schedule, Target
-from srdd.errors import OptionError
+from srdd.errors import SettingError, SiteError, setting
 from srdd.models.modules import decoder_layers
 
 
 def layer_count(model: nn.Module) -> int:
-    """Raises OptionError for a model without layers."""
+    """Raises SiteError for a model without layers."""
     count = len(decoder_layers(model))
     if not count:
-        raise OptionError(f"no decoder layers were found in {type(model).__name__} (a ModuleList of alike blocks)")
+        raise SiteError(f"no decoder layers were found in {type(model).__name__} (a ModuleList of alike blocks)")
     return count
 
 
@@ -42,16 +42,16 @@ def chosen(layers: int, on: Iterable[int], target: Target, sigma: float, *, rela
 
 
 def guided(config: RinConfig, target: Target, sigma: float, *, relative: bool) -> RinConfig:
-    """A rin.yaml at one sigma. Raises OptionError when it was made for another target."""
+    """A rin.yaml at one sigma. Raises SettingError when it was made for another target."""
     if target != config.target:
-        raise OptionError(f"--target {target}: the document of --multipliers is for {config.target}")
+        raise SettingError("targets", target, f"the document of {setting('multipliers')} is for {config.target}")
     return config.model_copy(update={"schedule": constant(sigma), "phases": [], "relative": relative})
 
 
-def check_target(target: str) -> None:
-    """Raises OptionError for a target that is none."""
+def check_target(target: str, *, setting: str = "target") -> None:
+    """Raises SettingError for a target that does not exist."""
     if target not in CLASSES:
-        raise OptionError(f"--target {target}: expected one of {', '.join(CLASSES)}")
+        raise SettingError(setting, target, f"expected one of {', '.join(CLASSES)}")
 
 
 def _config(

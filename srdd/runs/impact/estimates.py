@@ -11,8 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
+from srdd.core.uncertainty import jackknife
 from srdd.documents.impact import Estimate
-from srdd.errors import OptionError
+from srdd.errors import NonfiniteError, setting
 
 
 def mean(values: Sequence[float]) -> Estimate:
@@ -21,6 +22,7 @@ def mean(values: Sequence[float]) -> Estimate:
     if len(values) < 2:
         return Estimate(value=fmean(values))
     middle = fmean(values)
+    # not core's mean_and_error, whose last bit may differ from what documents have held so far
     spread = math.fsum((v - middle) ** 2 for v in values) / (len(values) - 1)
     return Estimate(value=middle, error=math.sqrt(spread / len(values)))
 
@@ -37,9 +39,9 @@ def share_change(changed: Sequence[float], base: Sequence[float]) -> Estimate:
 
 def _refuse_nonfinite(values: Sequence[float]) -> None:
     if not all(map(math.isfinite, values)):
-        raise OptionError(
+        raise NonfiniteError(
             "a loss or an error came out as NaN or infinite: the model overflows in its type, with quantization or "
-            "without; take --dtype float32 or bfloat16"
+            f"without; take {setting('dtype', 'float32')} or bfloat16"
         )
 
 
@@ -53,5 +55,4 @@ def _jackknife(above: Sequence[float], below: Sequence[float], of: Callable[[flo
         of(math.fsum(above[:i]) + math.fsum(above[i + 1 :]), math.fsum(below[:i]) + math.fsum(below[i + 1 :]))
         for i in range(count)
     ]
-    middle = fmean(without)
-    return Estimate(value=value, error=math.sqrt((count - 1) / count * math.fsum((w - middle) ** 2 for w in without)))
+    return Estimate(value=value, error=jackknife(without))

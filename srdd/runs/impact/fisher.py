@@ -46,7 +46,7 @@ class Score:
 
 
 class Fisher:
-    """Accumulates scores by (format, point, module or layer name) over batches."""
+    """Accumulates scores by (format, mode, module or layer name) over batches."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Fisher:
         self._generator = torch.Generator().manual_seed(seed)
         self._changes: Changes = {}  # for the batch at hand
         self._shape: Sequence[int] = (0, 0)  # of the batch at hand, [sequences, length]
-        # g . d at every position of the batch at hand, by (format, point, name)
+        # g . d at every position of the batch at hand, by (format, mode, name)
         self._products: dict[tuple[str, str, str], Tensor] = {}
         self.skipped: set[str] = set()
         self.modules: dict[tuple[str, str, str], Score] = {}
@@ -113,12 +113,12 @@ class Fisher:
         return output
 
     def _layer_products(self, index: int, g: Tensor) -> None:
-        for (spec, point, layer), change in self._changes.items():
+        for (spec, mode, layer), change in self._changes.items():
             if layer == index:
-                self._products[spec, point, f"{_LAYER}{index}"] = to_float64((g * change).sum(-1))
+                self._products[spec, mode, f"{_LAYER}{index}"] = to_float64((g * change).sum(-1))
 
     def add(self, name: str, module: nn.Module, given: Tensor, g: Tensor) -> Tensor:
-        """Called in backward by a Linear: keeps g . d for all formats and points, returns the gradient of its input."""
+        """Called in backward by a Linear: keeps g . d for all formats and modes, returns the gradient of its input."""
         x = by_sequence(name, given, self._shape)
         assert x is not None, "the stand-in leaves out what cannot be told apart"
         g = g.reshape(*x.shape[:-1], g.shape[-1])
@@ -132,8 +132,8 @@ class Fisher:
             gd = g @ (dw.T if transposed else dw)
             of_weight, of_input = (gd * x).sum(-1), (gx * dx).sum(-1)
             products = {"weight": of_weight, "input": of_input, "both": of_weight + of_input + (gd * dx).sum(-1)}
-            for point, product in products.items():
-                self._products[quantizer.name, point, name] = to_float64(product)
+            for mode, product in products.items():
+                self._products[quantizer.name, mode, name] = to_float64(product)
         return gx.reshape(given.shape)
 
     def _scored(self, name: str, forward: Forward) -> Forward:
@@ -160,14 +160,14 @@ class Fisher:
     def _square(self, totals: dict[tuple[str, Any], Score]) -> None:
         """Half the squares of the products at hand, added to each sequence's totals over label samples."""
         joint: dict[tuple[str, str, int], Tensor] = {}
-        for (spec, point, name), product in self._products.items():
+        for (spec, mode, name), product in self._products.items():
             if name.startswith(_LAYER):
-                _add(totals, ("layers", (spec, point, int(name.removeprefix(_LAYER)))), product)
+                _add(totals, ("layers", (spec, mode, int(name.removeprefix(_LAYER)))), product)
                 continue
-            _add(totals, ("modules", (spec, point, name)), product)
+            _add(totals, ("modules", (spec, mode, name)), product)
             layer = self._layer_of.get(name)
             if layer is not None:
-                key = (spec, point, layer)
+                key = (spec, mode, layer)
                 joint[key] = joint[key] + product if key in joint else product
         for layer_key, product in joint.items():
             _add(totals, ("layer_sums", layer_key), product)

@@ -1,7 +1,7 @@
 """The error of every Linear's own output with its weight, its input, or both quantized, on clean inputs.
 
-Not here: what the error does further up (sweep.py). Hooks on one clean forward take `rows` evenly spaced tokens of each
-sequence (0: all) and form the products again on them. The interaction is how far the two errors add up:
+Not here: what the error does further up (sweep.py). Hooks on one clean forward take evenly spaced tokens of each
+sequence (0: all) and compute the products again there. The interaction is how far the two errors add up:
 (|e_both|^2 - |e_weight|^2 - |e_input|^2) / |e_both|^2, 0 when they are uncorrelated.
 
 Worked number: |e_weight|^2 = 3, |e_input|^2 = 5, |e_both|^2 = 8 beside |y|^2 = 800: relative errors 6.1, 7.9 and 10 %,
@@ -34,10 +34,10 @@ class OutputErrors:
 class LinearErrors:
     """Accumulates OutputErrors by (format, module) while its block is open."""
 
-    def __init__(self, model: nn.Module, names: Sequence[str], quantizers: Sequence[Quantizer], rows: int) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str], quantizers: Sequence[Quantizer], tokens: int) -> None:
         modules = dict(model.named_modules())
         self._modules = {name: modules[name] for name in names}
-        self._quantizers, self._rows = quantizers, rows
+        self._quantizers, self._tokens = quantizers, tokens  # of each sequence; 0: all
         self._shape: Sequence[int] = (0, 0)
         self.skipped: set[str] = set()
         self.results: dict[tuple[str, str], OutputErrors] = {}
@@ -67,7 +67,7 @@ class LinearErrors:
     def _measure(self, name: str, module: nn.Module, x: Tensor) -> None:
         transposed = not isinstance(module, nn.Linear)
         w = module.weight.detach()  # type: ignore[operator]
-        kept = _spaced(x.shape[1], self._rows, x.device)
+        kept = _spaced(x.shape[1], self._tokens, x.device)
         some = x[:, kept]
         matrix = w if transposed else w.T
         output = _norms(some @ matrix)
@@ -97,10 +97,11 @@ def by_sequence(name: str, x: Tensor, shape: Sequence[int]) -> Tensor | None:
     return x.reshape(count, length, x.shape[-1])
 
 
-def _spaced(length: int, rows: int, device: torch.device) -> Tensor:
-    if rows <= 0 or rows >= length:
+def _spaced(length: int, count: int, device: torch.device) -> Tensor:
+    """The places of `count` evenly spaced tokens; all where count is 0."""
+    if count <= 0 or count >= length:
         return torch.arange(length, device=device)
-    return torch.linspace(0, length - 1, rows, device=device).round().long()
+    return torch.linspace(0, length - 1, count, device=device).round().long()
 
 
 def _norms(x: Tensor) -> list[float]:

@@ -34,25 +34,25 @@ _LARGEST_EXPONENT = 700.0  # exp of more overflows a float64
 def linear_row(
     site: Site,
     spec: str,
-    found: OutputErrors,
+    measured: OutputErrors,
     predicted: dict[tuple[str, str, str], Score],
     tokens: int,
 ) -> LinearImpact:
-    """One Linear under one format; its prediction costs the same for one point as for all."""
-    squares = {point: math.fsum(found.errors[point]) for point in MODES}
+    """One Linear under one format; its prediction costs the same for one mode as for all."""
+    squares = {mode: math.fsum(measured.errors[mode]) for mode in MODES}
     both = squares["both"]
     kls = {}
-    for point in MODES:
-        score = predicted.get((spec, point, site.module))
+    for mode in MODES:
+        score = predicted.get((spec, mode, site.module))
         if score is not None:
-            kls[point] = mean([value / tokens for value in score.diagonal])
+            kls[mode] = mean([value / tokens for value in score.diagonal])
     return LinearImpact(
         module=site.module,
         role=site.role,
         layer=site.layer,
         group=site.group,
         format=spec,
-        output_error={point: ratio_of_sums(found.errors[point], found.output) for point in MODES},
+        output_error={mode: ratio_of_sums(measured.errors[mode], measured.output) for mode in MODES},
         interaction=(both - squares["weight"] - squares["input"]) / both if both > 0 else 0.0,
         predicted_kl=kls,
     )
@@ -68,10 +68,10 @@ def rows_of_layers(
 ) -> list[LayerImpact]:
     rows = []
     for variant in variants:
-        spec, point = variant.quantizer.name, variant.mode
+        spec, mode = variant.quantizer.name, variant.mode
         below: float | None = None
         for index in range(len(names)):
-            key = (spec, point, index)
+            key = (spec, mode, index)
             parts = [r.layers[key] for r in results]
             joined = _joined(parts)
             cumulative = ratio_of_sums(joined.cumulative, joined.clean)
@@ -81,7 +81,7 @@ def rows_of_layers(
                 LayerImpact(
                     layer=index,
                     format=spec,
-                    point=point,
+                    point=mode,
                     isolated=ratio_of_sums(joined.isolated, joined.clean),
                     cumulative=cumulative,
                     growth=cumulative.value / below if below else None,
@@ -123,8 +123,8 @@ def _summed(fisher: Fisher, key: tuple[str, str, int], layer: str, tokens: int) 
     """The predictions of a layer's Linears, added sequence by sequence."""
     scores = [
         score
-        for (spec, point, name), score in fisher.modules.items()
-        if (spec, point) == key[:2] and name.startswith(f"{layer}.")
+        for (spec, mode, name), score in fisher.modules.items()
+        if (spec, mode) == key[:2] and name.startswith(f"{layer}.")
     ]
     if not scores:
         return None
@@ -176,16 +176,16 @@ def group_sums(rows: Sequence[LinearImpact]) -> dict[str, dict[str, dict[Mode, f
         if row.group is None or not row.predicted_kl:
             continue
         sums = groups.setdefault(row.format, {}).setdefault(row.group, {})
-        for point, estimate in row.predicted_kl.items():
-            sums[point] = sums.get(point, 0.0) + estimate.value
+        for mode, estimate in row.predicted_kl.items():
+            sums[mode] = sums.get(mode, 0.0) + estimate.value
     return groups
 
 
 def group_swaps(results: Sequence[SweepResult]) -> dict[str, dict[str, dict[Mode, Estimate]]]:
-    """Measured KL of each group quantized alone, by format, group and point."""
-    found: dict[str, dict[str, dict[Mode, Estimate]]] = {}
+    """Measured KL of each group quantized alone, by format, group and mode."""
+    groups: dict[str, dict[str, dict[Mode, Estimate]]] = {}
     for key in results[0].unit_swaps if results else ():
-        spec, point, name = key
+        spec, mode, name = key
         kls = [to_float64(row).mean().item() for result in results for row in result.unit_swaps[key]]
-        found.setdefault(spec, {}).setdefault(name, {})[point] = mean(kls)
-    return found
+        groups.setdefault(spec, {}).setdefault(name, {})[mode] = mean(kls)
+    return groups

@@ -20,16 +20,17 @@ import torch
 from torch import Tensor
 
 from srdd.core.modes import Mode
-from srdd.errors import SiteError
+from srdd.errors import SiteError, setting
 from srdd.kernels.precision import to_float64
 from srdd.models.fake import EXCLUDE, FakeQuantized, Quantizer, fake_quantize
+from srdd.models.sites import Site
 from srdd.models.stack import LayerCall, LayerStack, first, logits_of
-from srdd.runs.divergence import Reference
+from srdd.runs.divergence import ReferenceLogits
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A format at a point of every Linear: the unit of all results."""
+    """A format in one mode: the unit of all results."""
 
     quantizer: Quantizer
     mode: Mode
@@ -57,6 +58,16 @@ class Unit:
     modules: tuple[str, ...]
 
 
+def units_of(stack: LayerStack, sites: Sequence[Site]) -> list[Unit]:
+    """The fusion groups of every layer, in order; a Linear that is fused with nothing stands alone."""
+    members: dict[tuple[str, int], list[str]] = {}
+    for site in sites:
+        layer = next((i for i, name in enumerate(stack.names) if site.module.startswith(f"{name}.")), None)
+        if layer is not None:
+            members.setdefault((site.group or site.module, layer), []).append(site.module)
+    return [Unit(name, layer, tuple(modules)) for (name, layer), modules in members.items()]
+
+
 @dataclass
 class LayerErrors:
     """Squared norms by sequence, float64: of the clean output, and of the two errors."""
@@ -66,20 +77,20 @@ class LayerErrors:
     cumulative: list[float] = field(default_factory=list)
 
 
-# What quantizing one layer alone changes at its output [sequences, length, features], by (format, point, layer).
+# What quantizing one layer alone changes at its output [sequences, length, features], by (format, mode, layer).
 Changes = dict[tuple[str, str, int], Tensor]
 
 
 @dataclass
 class SweepResult:
-    """What one sweep leaves: layer errors by (format, point, layer), and by what was changed each token's cost."""
+    """What one sweep leaves: layer errors by (format, mode, layer), and each token's cost by what was changed."""
 
     layers: dict[tuple[str, str, int], LayerErrors] = field(default_factory=dict)
     reference: dict[str, Tensor] = field(default_factory=dict)  # loss, entropy: [sequences, length - 1]
     whole: dict[tuple[str, str], dict[str, Tensor]] = field(default_factory=dict)
     swaps: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)  # KL: [sequences, length - 1]
     noises: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
-    unit_swaps: dict[tuple[str, Mode, str], Tensor] = field(default_factory=dict)  # by (format, point, unit)
+    unit_swaps: dict[tuple[str, Mode, str], Tensor] = field(default_factory=dict)  # by (format, mode, unit)
     # Squared norms by sequence at the last layer's output: clean, and of its error with one layer alone quantized.
     last: list[float] = field(default_factory=list)
     swap_errors: dict[tuple[str, str, int], list[float]] = field(default_factory=dict)
@@ -119,7 +130,7 @@ class Sweep:
             for unit in units
         ]
         if all(handle is None for handle in self._handles.values()):
-            raise SiteError("no decoder layer holds a Linear that is quantized; look at --exclude")
+            raise SiteError(f"no decoder layer holds a Linear that is quantized; look at {setting('exclude')}")
 
     def run(self, token_ids: Tensor, progress: Callable[[], None] = lambda: None) -> SweepResult:
         """One batch [sequences, length]."""
@@ -176,9 +187,9 @@ class Sweep:
     def _quantized(self, variant: Variant, index: int) -> AbstractContextManager[Any]:
         return self._handles[variant.key, index] or nullcontext()
 
-    def _reference(self, output: Any, token_ids: Tensor) -> Reference | None:
+    def _reference(self, output: Any, token_ids: Tensor) -> ReferenceLogits | None:
         logits = logits_of(output)
-        return None if logits is None else Reference.of(logits, token_ids)
+        return None if logits is None else ReferenceLogits.of(logits, token_ids)
 
     def _logits(self, token_ids: Tensor, state: Tensor) -> Tensor:
         logits = logits_of(self._stack.tail(token_ids, state))

@@ -1,4 +1,4 @@
-"""The scan of a checkpoint's weights: row chunks, no model built, memory bounded.
+"""The scan of a checkpoint's weights: row chunks, no model built, bounded memory.
 
 Not here: reading files (srdd.models.files) and models in memory (model.py).
 """
@@ -10,76 +10,64 @@ from collections.abc import Sequence
 
 import torch
 
-from srdd import kernels
 from srdd.core.formats import BlockFormat, parse_list
-from srdd.core.verdicts import CLASSIC
-from srdd.documents.report import Report, in_order
-from srdd.documents.schema import Coverage, Settings
-from srdd.kernels.selfcheck import checked
+from srdd.documents.report import Report
 from srdd.models.checkpoint_sites import checkpoint_sites, matrices_from
 from srdd.models.files.checkpoint import Checkpoint
 from srdd.models.selection import Selection
-from srdd.runs.scans.rows import warnings_for, weight_row
+from srdd.models.sites import SiteMap
+from srdd.runs.scans.rows import report_of, weight_row
 from srdd.runs.scans.weights import measure_matrices
-from srdd.runs.setup import (
-    Progress,
-    _silent,
-    provenance,
-    used,
-    versions,
-)
+from srdd.runs.setup import Progress, Run, kernel_for, silent
 
 
 def scan_checkpoint(
     checkpoint: Checkpoint,
-    quant: str | BlockFormat | Sequence[str | BlockFormat] = "mxfp4",
-    selection: Selection | None = None,
+    formats: str | BlockFormat | Sequence[str | BlockFormat] = "mxfp4",
+    sites: str | Sequence[str] | Selection | SiteMap = "weight",
     *,
     backend: str = "auto",
     seed: int = 0,
     thresholds: dict[str, float] | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Report:
-    """Measure the weights of a safetensors checkpoint in row chunks; no model is built, memory stays bounded."""
-    started = time.monotonic()
-    formats = parse_list([quant] if isinstance(quant, str | BlockFormat) else quant)
-    selection = selection or Selection.parse("weight")
-    found = selection.filter(checkpoint_sites(checkpoint))
-    sizes = {site.name: checkpoint.tensors[site.module].numel for site in found.sites}
-    total, done = sum(sizes.values()), 0
-    device = torch.device("cpu")
-    chosen = kernels.choose(backend, elements=total, formats=formats, device=device)
-    chosen = checked(chosen, formats, device, checkpoint.tensors[found.sites[0].module].torch_dtype)
-    rows = []
-    for site in found.sites:
+    """Measure the weights of a safetensors checkpoint under every format, without building a model.
+
+    `sites` are weights only, or what a Selection found in this checkpoint. Raises SrddError subclasses as `scan` does.
+    """
+    parsed = parse_list([formats] if isinstance(formats, str | BlockFormat) else formats)
+    run = _open(checkpoint, parsed, _sites_of(checkpoint, sites), backend)
+    sizes = {site.name: checkpoint.tensors[site.module].numel for site in run.sites.sites}
+    rows, done = [], 0
+    for site in run.sites.sites:
         matrices = matrices_from(checkpoint, site)
-        vectors = measure_matrices(matrices, formats, name=site.name, seed=seed, backend=chosen)
-        rows.append(weight_row(site, vectors, formats, checkpoint.tensors[site.module].shape))
+        vectors = measure_matrices(matrices, parsed, name=site.name, seed=seed, backend=run.backend)
+        rows.append(weight_row(site, vectors, parsed, checkpoint.tensors[site.module].shape))
         done += sizes[site.name]
-        progress("weights", done, total)
-    backend_used, reason = used(chosen)
-    depth = max(checkpoint.identity.layer_count or 0, found.layer_count) or None
-    report = Report(
-        model=checkpoint.identity.model_copy(update={"layer_count": depth}),
-        settings=Settings(
-            formats=[f.spec for f in formats],
-            kinds=["weight"],
-            selection=selection.text,
-            seed=seed,
-            device="cpu",
-            dtype=checkpoint.identity.dtype or "as stored",
-            backend=backend_used,
-            backend_reason=reason,
-            thresholds=thresholds or dict(CLASSIC),
-            versions=versions(),
-        ),
-        coverage=Coverage(
-            parameters=found.parameters,
-            measured=found.parameters - sum(s.parameters for s in found.skipped),
-            skipped=list(found.skipped),
-        ),
-        sites=rows,
-        warnings=[*checkpoint.notes, *warnings_for(rows, [])],
-        provenance=provenance(started),
+        progress("weights", done, sum(sizes.values()))
+    return report_of(run, rows, parsed, seed=seed, thresholds=thresholds, notes=checkpoint.notes)
+
+
+def _sites_of(checkpoint: Checkpoint, sites: str | Sequence[str] | Selection | SiteMap) -> SiteMap:
+    if isinstance(sites, SiteMap):
+        return sites
+    selection = sites if isinstance(sites, Selection) else Selection.parse(sites)
+    return selection.filter(checkpoint_sites(checkpoint))
+
+
+def _open(checkpoint: Checkpoint, formats: Sequence[BlockFormat], sites: SiteMap, backend: str) -> Run:
+    """A run on files: numbers as they are stored, on the CPU."""
+    started, device = time.monotonic(), torch.device("cpu")
+    values = sum(checkpoint.tensors[site.module].numel for site in sites.sites)
+    dtype = checkpoint.tensors[sites.sites[0].module].torch_dtype
+    depth = max(checkpoint.identity.layer_count or 0, sites.layer_count) or None
+    return Run(
+        identity=checkpoint.identity.model_copy(update={"layer_count": depth}),
+        sites=sites,
+        token_ids=torch.empty(0, 0, dtype=torch.int64, device=device),
+        calibration=None,
+        device=device,
+        dtype=checkpoint.identity.dtype or "as stored",
+        backend=kernel_for(backend, formats, values, device, dtype),
+        started=started,
     )
-    return in_order(report)

@@ -1,4 +1,4 @@
-"""Rows of the report from what was measured, with the notes a reader needs beside the numbers.
+"""The report from what was measured: rows with the notes a reader needs beside the numbers, settings, coverage.
 
 Not here: measuring. This is where vectors leave the device: one transfer a site, after the scan.
 """
@@ -13,10 +13,55 @@ from torch import Tensor
 from srdd.core.formats import BlockFormat
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
-from srdd.documents.schema import Measurement, measurement
+from srdd.core.verdicts import CLASSIC
+from srdd.documents.report import Report, in_order
+from srdd.documents.schema import Coverage, Measurement, Settings, measurement
 from srdd.documents.schema import Site as SiteRow
 from srdd.models.sites import Site
 from srdd.runs.scans.tap import Result
+from srdd.runs.setup import Run, backend_used
+
+
+def report_of(
+    run: Run,
+    rows: list[SiteRow],
+    formats: Sequence[BlockFormat],
+    *,
+    seed: int,
+    thresholds: dict[str, float] | None,
+    uncovered: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Report:
+    """The whole document; `uncovered` are experts that got no tokens."""
+    common = {**run.settings(), "device": _device_name(run.device), "backend_reason": backend_used(run.backend)[1]}
+    sites = run.sites
+    return in_order(
+        Report(
+            model=run.identity,
+            settings=Settings(
+                formats=[fmt.spec for fmt in formats],
+                kinds=list(sites.kinds),
+                selection=sites.selection,
+                seed=seed,
+                thresholds=thresholds or dict(CLASSIC),
+                **common,
+            ),
+            coverage=Coverage(
+                parameters=sites.parameters,
+                measured=sites.parameters - sum(skipped.parameters for skipped in sites.skipped),
+                skipped=list(sites.skipped),
+                uncovered=list(uncovered),
+            ),
+            sites=rows,
+            warnings=[*notes, *warnings_for(rows, uncovered)],
+            provenance=run.provenance(),
+        )
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    """The kind of device, "cpu", or which GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def weight_row(site: Site, vectors: Tensor, formats: Sequence[BlockFormat], shape: Sequence[int]) -> SiteRow:

@@ -1,13 +1,14 @@
 """Hooks that feed activations to the kernel while the model runs.
 
-Not here: which tensors (sites.py), the numbers (kernels/) and the loop over the data (scan.py). A tap attaches when it
-is entered and removes every hook when it is left, also on an error. It keeps sums on the device, one vector per
-sequence, site and format, and no tensor; nothing synchronises before `results`.
+Not here: which tensors (srdd.models.sites), the numbers (srdd.kernels) and the loop over the data (model.py). A tap
+attaches its hooks when it is entered and removes them all when it is left, also on an error. It keeps sums on the
+device, one vector per sequence, site and format, and no tensor; nothing synchronises before `results`.
 
-    with Tap(model, sites, formats, measure=measure) as tap:
+    with Tap(model, sites, measure=measure) as tap:
         tap.begin(["first sequence", "second"])
         model(token_ids)                      # [2, length]
-    tap.results()["model.layers.0.self_attn.q_proj"]
+    for result in tap.results():
+        print(result.site.name, list(result.members), result.sequences["second"])
 
 Modules that read the same tensor (q, k and v) share one measurement under the first one's name. Worked number: one
 forward pass of SmolLM2 leaves 151 results: 4 inputs and 1 output for each of 30 layers, and lm_head's input.
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from srdd import kernels
-from srdd.errors import OptionError, SiteError
+from srdd.errors import SiteError, setting
 from srdd.models.modules import fused_experts
 from srdd.models.sites import Site
 
@@ -66,7 +67,7 @@ class Tap:
     def __enter__(self) -> Tap:
         with _LOCK:
             if self._model in _TAPPED:
-                raise OptionError("another scan of this model is running, and each would measure the other's passes")
+                raise SiteError("another scan of this model is running, and each would measure the other's passes")
             _TAPPED.add(self._model)
         try:
             self._hook_in()
@@ -106,7 +107,7 @@ class Tap:
         if silent:
             shown = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
             others = [s.name for s in self._sites if s.name not in set(silent)]
-            globs = " ".join(f"--exclude '{glob}'" for glob in _globs(silent, others))
+            globs = " ".join(setting("exclude", repr(glob)) for glob in _globs(silent, others))
             raise SiteError(
                 f"{len(silent)} site(s) were never reached in the forward pass: {shown}; leave them out with {globs}"
             )
@@ -170,11 +171,11 @@ class Tap:
             return x.unsqueeze(0)
         if x.shape[0] == count:
             return x
-        if x.dim() == 2 and not (site.may_be_idle and site.role != "experts") and x.shape[0] % count == 0:
+        if x.dim() == 2 and not site.routed and x.shape[0] % count == 0:
             return x.view(count, -1, x.shape[-1])
         raise SiteError(
             f"{site.name}: cannot tell which rows of {tuple(x.shape)} belong to which of {count} sequences; "
-            "use --batch-size 1"
+            f"use {setting('batch_size', 1)}"
         )
 
 

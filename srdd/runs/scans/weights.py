@@ -1,8 +1,8 @@
 """Tallies of weights: of a model in memory, or of a checkpoint read piece by piece.
 
-Not here: which tensors are weights of what (sites.py, checkpoint_sites.py). Blocks run along the input axis, the one a
-matrix product sums over, so Conv1D's [in, out] is turned first. Each expert of a fused 3-D tensor is a matrix of its
-own, with its own tensor scale under nvfp4.
+Not here: which tensors are weights (srdd.models.sites, srdd.models.checkpoint_sites). Blocks run along the input axis,
+the one that a matrix product sums over, so Conv1D's [in, out] is turned first. Each expert of a fused 3-D tensor is a
+matrix of its own, with its own tensor scale under nvfp4.
 
 Worked number: a [4096, 4096] bfloat16 matrix is read in chunks of 64 MiB (8192 rows), so one chunk; nvfp4 reads it
 twice, first for the amax of the whole tensor.
