@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from srdd.exporters.terminal.advice import show
-
-if TYPE_CHECKING:
-    pass
 
 
 def advise(
@@ -32,6 +27,7 @@ def advise(
     from srdd.cli import console
     from srdd.documents.report import load
     from srdd.errors import OptionError
+    from srdd.exporters.terminal.advice import show
 
     if against not in ("format", "classic"):
         raise OptionError(f"--against {against}: expected format or classic")

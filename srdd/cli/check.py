@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srdd.exporters.terminal.check import show
-
 if TYPE_CHECKING:
     from srdd.analysis.comparison.policy import Policy
 
@@ -50,6 +48,7 @@ def check(
     from srdd.core.files import check_new, write_text
     from srdd.documents.report import load
     from srdd.errors import OptionError
+    from srdd.exporters.terminal.check import show
 
     if str(new) == "-" and str(baseline) == "-":
         raise OptionError("the new report and the baseline cannot both be standard input")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srdd.cli.options import _schedule
-from srdd.exporters.terminal.rin import show
 
 if TYPE_CHECKING:
     from srdd.documents.rin import RinConfig
@@ -80,6 +79,7 @@ def multipliers(
     from srdd.cli import console, outputs
     from srdd.documents.report import read
     from srdd.errors import OptionError
+    from srdd.exporters.terminal.rin import show
 
     form = _form(chosen, out, as_json)
     outputs.check(out, force)

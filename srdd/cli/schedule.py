@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from srdd.exporters.terminal.schedule import show
-
-if TYPE_CHECKING:
-    pass
 
 
 def schedule(
@@ -29,6 +24,7 @@ def schedule(
     from srdd.documents import rin
     from srdd.documents import schedule as course
     from srdd.errors import OptionError
+    from srdd.exporters.terminal.schedule import show
 
     config = rin.load(document)
     if steps < 1:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from srdd.exporters.terminal.validation import show
-
-if TYPE_CHECKING:
-    pass
 
 
 def validate(
@@ -28,6 +23,7 @@ def validate(
     from srdd.analysis.validation import validate as correlate
     from srdd.cli import console
     from srdd.documents.opening import load_impact
+    from srdd.exporters.terminal.validation import show
 
     document = load_impact(impact)
     tables = correlate(document)

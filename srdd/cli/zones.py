@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from srdd.exporters.terminal.zones import show
-
-if TYPE_CHECKING:
-    pass
 
 
 def zones(
@@ -36,6 +31,7 @@ def zones(
     from srdd.documents import saving as structured
     from srdd.documents.report import read
     from srdd.documents.zones import ZoneMap, ZoneProvenance
+    from srdd.exporters.terminal.zones import show
 
     form = structured.form_of(out.suffix) if out else "json"
     outputs.check(out, force)
