@@ -7,7 +7,13 @@ Those that are not stand in `OTHERWISE`.
 from __future__ import annotations
 
 # setting of the library -> how a shell says it
-OTHERWISE: dict[str, str] = {}
+OTHERWISE: dict[str, str] = {
+    "formats": "--quant",
+    "spec": "--quant",
+    "kind": "--site",  # of a site; what an experiment measures is `measured`
+    "measured": "--kind",
+    "warmup_share": "--warmup",
+}
 
 
 def as_option(name: str, value: str | None) -> str:

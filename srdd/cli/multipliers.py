@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srdd.cli.options import _schedule
+from srdd.cli import options
 
 if TYPE_CHECKING:
     from srdd.documents.rin import RinConfig
@@ -84,7 +84,7 @@ def multipliers(
     form = _form(chosen, out, as_json)
     outputs.check(out, force)
     choices = Choices(normalize, _clamp(clamp), worst, above, scheme, _factors(factor), phase_at)
-    schedule = _schedule(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
+    schedule = options.make_schedule(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
     if strategy == "global" and metric is not None:
         raise OptionError(f"--metric {metric} has no effect on global, which gives every layer the same; leave it out")
     document, sha256 = read(report)

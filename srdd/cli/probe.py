@@ -59,7 +59,7 @@ def probe(
     check_writable(out)
     guide = rin.load(multipliers) if multipliers is not None else None
 
-    from srdd.cli.opening import open_with_text
+    from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import probe as probe_tables
     from srdd.models.fake import EXCLUDE
@@ -71,18 +71,8 @@ def probe(
     people = console.people()
     opened, sequences = open_with_text(
         people,
-        model,
-        data,
-        text_column=text_column,
-        samples=samples,
-        seq_len=seq_len,
-        batch_size=batch_size,
-        seed=seed,
-        backend=backend,
-        revision=revision,
-        dtype=dtype,
-        device=device,
-        trust_remote_code=trust_remote_code,
+        ModelOptions(model, revision, dtype, device, None, trust_remote_code, backend),
+        TextOptions(data, text_column, samples, seq_len, batch_size, seed),
     )
     people.print(
         f"Noise on {', '.join(targets)} weights in {', '.join(names)} ({fmt.spec}), {seeds} seeds, {samples} sequences "
@@ -119,33 +109,30 @@ def probe(
 
 def _format(quant: str) -> BlockFormat:
     from srdd.core.formats import parse
-    from srdd.errors import OptionError
+    from srdd.errors import SettingError
 
     if "," in quant:
-        raise OptionError(f"--quant {quant}: a probe is of one format; run it once for each")
+        raise SettingError("spec", quant, "a probe is of one format; run it once for each")
     return parse(quant)
 
 
 def _check(criterion: str, limit: float | None, sigmas: list[float] | None, seeds: range) -> None:
-    """What measure_probe would refuse once the model is open; its texts name a setting, these the option."""
-    from srdd.errors import OptionError
-    from srdd.runs.experiments import probe as experiment
+    """What measure_probe would refuse once the model is open. Raises SettingError."""
+    from srdd.errors import SettingError
+    from srdd.runs.experiments.probe import LIMITS, check_settings
 
-    known = experiment.LIMITS
-    if criterion not in known:
-        raise OptionError(f"--criterion {criterion}: expected {', '.join(known)}")
-    try:
-        experiment.check_settings(seeds, sigmas, criterion, known[criterion] if limit is None else limit)
-    except OptionError as problem:
-        raise OptionError(f"--{problem}") from None
+    known = next((name for name in LIMITS if name == criterion), None)
+    if known is None:
+        raise SettingError("criterion", criterion, f"expected {', '.join(LIMITS)}")
+    check_settings(seeds, sigmas, known, LIMITS[known] if limit is None else limit)
 
 
 def _numbers(text: str | None) -> list[float] | None:
-    from srdd.errors import OptionError
+    from srdd.errors import SettingError
 
     if text is None:
         return None
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise OptionError(f"--sigmas {text!r}: expected numbers, e.g. 0.01,0.02,0.05") from None
+        raise SettingError("sigmas", text, "expected numbers, e.g. 0.01,0.02,0.05") from None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from srdd.core.formats import BlockFormat
-from srdd.errors import BackendError
+from srdd.errors import BackendError, setting
 from srdd.kernels import fused
 from srdd.kernels.precision import home, plain_dtype
 
@@ -60,7 +60,7 @@ def choose(
     if name in ("reference", "eager"):
         return Backend(name, "asked for by name")
     if name not in ("auto", "fused"):
-        raise BackendError(f"unknown backend {name!r}; known: auto, {', '.join(NAMES)}")
+        raise BackendError(f"{setting('backend', name)}: unknown backend; known: auto, {', '.join(NAMES)}")
     missing = _missing(where)
     if name == "fused":
         if missing:

@@ -256,7 +256,7 @@ def test_unwritable_output_is_found_before_the_scan(tmp_path: Path, srdd: Run) -
         ("--seq-len 1", "--seq-len 1: expected at least 2"),
         ("--batch-size 0", "--batch-size 0: expected at least 1"),
         ("--seed -1", "--seed -1: expected 0 or more"),
-        ("--backend foo", "--backend foo: unknown backend 'foo'; known: auto"),
+        ("--backend foo", "--backend foo: unknown backend; known: auto"),
         ("--dtype int8", "--dtype int8: expected one of auto"),
         ("--device foo", "--device foo: expected auto"),
         ("--data none.txt", "--data none.txt: no such file"),
@@ -276,7 +276,6 @@ def test_bad_values_are_found_before_a_model_is_opened(
 ) -> None:
     ranking = ("--report", request.getfixturevalue("report")) if command == "experiment aqn" else ()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("srdd.cli.scan_steps.open_model", lambda *_, **__: pytest.fail("a model was opened"))
     monkeypatch.setattr("srdd.models.source.open_model", lambda *_, **__: pytest.fail("a model was opened"))
     given = ("--model", "somebody/huge", "--quant", "mxfp4", "--out", "out.json", *arguments.split())
     refused(srdd(*command.split(), *given, *ranking), words)
@@ -294,7 +293,6 @@ def test_how_a_model_is_opened_reaches_it(
         raise SourceError(f"{name} is not opened here")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("srdd.cli.scan_steps.open_model", opened)
     monkeypatch.setattr("srdd.models.source.open_model", opened)
     given = "--model somebody/huge --quant mxfp4 --revision abc --dtype bfloat16 --device cpu --trust-remote-code"
     refused(srdd(*command.split(), *given.split(), *ranking), "somebody/huge is not opened here")

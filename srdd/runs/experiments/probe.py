@@ -25,7 +25,7 @@ from srdd.documents import rin
 from srdd.documents.probe import Break, Criterion, Probe, ProbeSettings, Profile, Trial
 from srdd.documents.rin import CLASSES, RinConfig, Target
 from srdd.documents.schema import Model
-from srdd.errors import OptionError
+from srdd.errors import OptionError, SettingError
 from srdd.kernels.selfcheck import checked, values_differ
 from srdd.models.fake import EXCLUDE, Quantizer
 from srdd.models.placement import device_of, dtype_of, refuse_nonfinite
@@ -146,17 +146,16 @@ def measure_probe(
 def check_settings(seeds: Sequence[int], sigmas: Sequence[float] | None, criterion: Criterion, limit: float) -> None:
     """Raises OptionError for what no probe can run with; no model is needed to tell."""
     if not isinstance(seeds, Sequence):
-        raise OptionError(f"seeds {seeds!r}: expected a list, e.g. range(5)")
+        raise SettingError("seeds", repr(seeds), "expected a list, e.g. range(5)")
     if not seeds or len(set(seeds)) != len(seeds):
-        raise OptionError(f"seeds {list(seeds)}: expected at least one, each once")
+        raise SettingError("seeds", list(seeds), "expected at least one, each once")
     if sigmas is not None and not (sigmas and all(0 < s < math.inf for s in sigmas)):
-        raise OptionError(
-            f"sigmas {list(sigmas)}: expected finite numbers above 0; the trial without noise always runs"
-        )
+        given = ",".join(f"{s:g}" for s in sigmas)
+        raise SettingError("sigmas", given, "expected finite numbers above 0; the trial without noise always runs")
     if criterion == "agreement" and not 0 < limit < 1:
-        raise OptionError(f"limit {limit:g}: agreement is a share between 0 and 1")
+        raise SettingError("limit", f"{limit:g}", "agreement is a share between 0 and 1")
     if criterion != "agreement" and not 1 < limit < math.inf:
-        raise OptionError(f"limit {limit:g}: expected a ratio above 1 to the {criterion} without noise")
+        raise SettingError("limit", f"{limit:g}", f"expected a ratio above 1 to the {criterion} without noise")
 
 
 def _break(
