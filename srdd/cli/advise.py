@@ -26,11 +26,11 @@ def advise(
     from srdd.analysis.series import choose_kind, choose_specs
     from srdd.cli import console
     from srdd.documents.report import load
-    from srdd.errors import OptionError
+    from srdd.errors import SettingError
     from srdd.exporters.terminal.advice import show
 
     if against not in ("format", "classic"):
-        raise OptionError(f"--against {against}: expected format or classic")
+        raise SettingError("against", against, "expected format or classic")
     document = load(report)
     kind, spec = choose_kind(document, site), choose_specs(document, quant)[0]
     advice = decide(document, kind, spec, against)  # type: ignore[arg-type]  # checked above

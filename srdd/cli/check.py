@@ -47,15 +47,15 @@ def check(
     from srdd.cli import console
     from srdd.core.files import check_new, write_text
     from srdd.documents.report import load
-    from srdd.errors import OptionError
+    from srdd.errors import NoEffectError, ReportError, SettingError, setting
     from srdd.exporters.terminal.check import show
 
     if str(new) == "-" and str(baseline) == "-":
-        raise OptionError("the new report and the baseline cannot both be standard input")
+        raise ReportError("the new report and the baseline cannot both be standard input")
     if force and junit is None and summary is None:
-        raise OptionError("--force has no effect without --junit or --summary")
+        raise NoEffectError("force", f"without {setting('junit')} or {setting('summary')}")
     if junit is not None and summary is not None and junit.resolve() == summary.resolve():
-        raise OptionError(f"--junit and --summary are the same file, {junit}; give two")
+        raise SettingError("junit", junit, f"this and {setting('summary')} are the same file; give two")
     rules = _policy(policy, limit or [], floor or [], (site, quant, layers), baseline is not None)
     rules = rules if by is None else replace(rules, by=check_by(by, "--by"))
     for path in (junit, summary):
@@ -97,10 +97,12 @@ def _policy(
 ) -> Policy:
     """The policy file with the options added; the built-in limits when neither is given."""
     from srdd.analysis.comparison.policy import DEFAULTS, Policy, load, parse_floor, parse_limit, scope_of
-    from srdd.errors import OptionError
+    from srdd.errors import NoEffectError, SettingError, setting
 
-    if any(scope) and not limits and not floors:
-        raise OptionError("--site, --quant and --layers narrow --limit and --floor; give one of those")
+    limit, floor = setting("limit"), setting("floor")
+    narrowing = [name for name, value in zip(("kind", "spec", "layers"), scope, strict=True) if value]
+    if narrowing and not limits and not floors:
+        raise NoEffectError(narrowing, f"without {limit} or {floor}")
     where = scope_of(*scope)
     written = Policy() if path is None else load(path)
     policy = Policy(
@@ -111,8 +113,8 @@ def _policy(
     )
     if policy.limits or policy.floors:
         if based and not policy.limits:
-            raise OptionError("--baseline has no effect on floors; give --limit too, or leave it out")
+            raise NoEffectError("baseline", f"on floors alone, without {limit}")
         return policy
     if not based:
-        raise OptionError("nothing to check: give --baseline, with or without --limit, or --floor")
+        raise SettingError("baseline", None, f"nothing to check; give it, with or without {limit}, or give {floor}")
     return Policy(limits=DEFAULTS, are_defaults=True)

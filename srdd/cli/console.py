@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from srdd.errors import ReportError
+from srdd.errors import WriteError
 from srdd.exporters.terminal import HungUpError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def people() -> Console:
 
 
 def machine(text: str) -> None:
-    """One JSON document, or whatever a program reads, on stdout. Raises ReportError where that is full."""
+    """One JSON document, or whatever a program reads, on stdout. Raises WriteError where that is full."""
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
@@ -36,7 +36,7 @@ def machine(text: str) -> None:
         raise HungUpError from None
     except OSError as problem:
         hang_up()
-        raise ReportError(f"cannot write to standard output: {problem.strerror}; make room, or redirect it") from None
+        raise WriteError(f"cannot write to standard output: {problem.strerror}; make room, or redirect it") from None
 
 
 def hang_up() -> None:

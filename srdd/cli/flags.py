@@ -8,6 +8,8 @@ from __future__ import annotations
 
 # setting of the library -> how a shell says it
 OTHERWISE: dict[str, str] = {
+    "factors": "--factor",
+    "form": "--format",
     "formats": "--quant",
     "spec": "--quant",
     "kind": "--site",  # of a site; what an experiment measures is `measured`

@@ -138,7 +138,7 @@ def _parse_modes(text: str) -> list[Mode]:
     names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in _MODES]
     if unknown or len(set(names)) != len(names):
-        raise SettingError("modes", text, f"expected each of {', '.join(_MODES)} at most once")
+        raise SettingError("modes", repr(text), f"expected each of {', '.join(_MODES)} at most once")
     return [_MODES[name] for name in names]
 
 
@@ -148,5 +148,5 @@ def _attributes(text: str) -> list[str]:
     names = ["gradient", "swap"] if text == "both" else [name.strip() for name in text.split(",")]
     known = ("gradient", "swap", "swap-groups")
     if not set(names) <= set(known):
-        raise SettingError("attribute", text, f"expected {', '.join(known)}, or both (gradient,swap)")
+        raise SettingError("attribute", repr(text), f"expected {', '.join(known)}, or both (gradient,swap)")
     return list(dict.fromkeys(names))

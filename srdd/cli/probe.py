@@ -135,4 +135,4 @@ def _numbers(text: str | None) -> list[float] | None:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise SettingError("sigmas", text, "expected numbers, e.g. 0.01,0.02,0.05") from None
+        raise SettingError("sigmas", repr(text), "expected numbers, e.g. 0.01,0.02,0.05") from None

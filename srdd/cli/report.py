@@ -46,7 +46,7 @@ def report(
     from srdd.analysis.bundle import Choices, gather
     from srdd.cli import console
     from srdd.core.files import check_new, write_bytes
-    from srdd.errors import OptionError
+    from srdd.errors import NoEffectError, SettingError
     from srdd.exporters.report import report_exporter, report_exporters
 
     exporter = report_exporter(out.suffix)
@@ -66,9 +66,9 @@ def report(
     for name, value in given.items():
         if value is not None and name not in exporter.USES:
             users = ", ".join(suffix for suffix, other in report_exporters().items() if name in other.USES)
-            raise OptionError(f"--{name} has no effect on {out.suffix} (only on {users}); leave it out")
+            raise NoEffectError(name, f"on {out.suffix} (only on {users})")
     if title is not None and not title.strip():
-        raise OptionError(f"--title {title!r}: expected a text; leave it out for the model's name")
+        raise SettingError("title", repr(title), "expected a text; leave it out for the model's name")
     check_new(out, force=force)
     bundle = gather(
         report,

@@ -150,8 +150,8 @@ def check_settings(seeds: Sequence[int], sigmas: Sequence[float] | None, criteri
     if not seeds or len(set(seeds)) != len(seeds):
         raise SettingError("seeds", list(seeds), "expected at least one, each once")
     if sigmas is not None and not (sigmas and all(0 < s < math.inf for s in sigmas)):
-        given = ",".join(f"{s:g}" for s in sigmas)
-        raise SettingError("sigmas", given, "expected finite numbers above 0; the trial without noise always runs")
+        expected = "expected finite numbers above 0; the trial without noise always runs"
+        raise SettingError("sigmas", list(sigmas), expected)
     if criterion == "agreement" and not 0 < limit < 1:
         raise SettingError("limit", f"{limit:g}", "agreement is a share between 0 and 1")
     if criterion != "agreement" and not 1 < limit < math.inf:
