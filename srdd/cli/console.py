@@ -49,9 +49,22 @@ def hang_up() -> None:
 
 
 def problem(text: str) -> None:
-    """One line on stderr; where nobody reads it, the exit code still tells."""
+    """One line on stderr."""
+    _say(f"srdd: {text}\n")
+
+
+def bug(error: Exception) -> None:
+    """The traceback of what srdd did not expect, and a line that says so."""
+    import traceback
+
+    trace = "".join(traceback.format_exception(error))
+    _say(f"{trace}srdd: this is a bug in srdd; please report it with the lines above\n")
+
+
+def _say(text: str) -> None:
+    """On stderr; where nobody reads it, the exit code still tells."""
     try:
-        sys.stderr.write(f"srdd: {text}\n")
+        sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
         hang_up()
