@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from srdd.analysis.comparison.policy import Policy
+    from srdd.documents.check import Verdict
 
 
 def check(
@@ -39,13 +40,12 @@ def check(
 
     Example: srdd check new.json --baseline base.json --limit sqnr_db=-0.5 --junit gate.xml
     """
-    import os
     from dataclasses import replace
 
     from srdd.analysis.comparison.gate import check as hold
     from srdd.analysis.comparison.policy import check_by
     from srdd.cli import console
-    from srdd.core.files import check_new, write_text
+    from srdd.core.files import check_new
     from srdd.documents.report import load
     from srdd.errors import NoEffectError, ReportError, SettingError, setting
     from srdd.exporters.terminal.check import show
@@ -63,29 +63,36 @@ def check(
             check_new(path, force=force)
     base = None if baseline is None else load(baseline)
     verdict = hold(load(new), base, rules, allow_different_model=allow_different_model)
-    if junit is not None:
-        from srdd.exporters.check import junit as junit_xml
-
-        write_text(junit, junit_xml.render(verdict))
-    if summary is not None:
-        from srdd.exporters.check import markdown as gate_markdown
-
-        write_text(summary, gate_markdown.render(verdict))
-    page = os.environ.get("GITHUB_STEP_SUMMARY")
-    if page:
-        from srdd.exporters.check import markdown as gate_markdown
-
-        try:
-            with Path(page).open("a", encoding="utf-8") as file:
-                file.write(gate_markdown.render(verdict))
-        except OSError as error:  # a traceback would exit 1 and look like a regression
-            console.problem(f"GITHUB_STEP_SUMMARY not written: {error}")
+    _write(verdict, junit, summary)
     if as_json:
         console.machine(verdict.model_dump_json(indent=1))
     else:
         show(console.people(), verdict)
     if not verdict.passed:
         raise typer.Exit(1)
+
+
+def _write(verdict: Verdict, junit: Path | None, summary: Path | None) -> None:
+    """The verdict in the files that were asked for, and at the end of GitHub's page of the job where there is one."""
+    import os
+
+    from srdd.cli import console
+    from srdd.core.files import write_text
+    from srdd.exporters.check import junit as junit_xml
+    from srdd.exporters.check import markdown
+
+    if junit is not None:
+        write_text(junit, junit_xml.render(verdict))
+    if summary is not None:
+        write_text(summary, markdown.render(verdict))
+    page = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not page:
+        return
+    try:
+        with Path(page).open("a", encoding="utf-8") as file:
+            file.write(markdown.render(verdict))
+    except OSError as error:  # what the page lacks is no verdict on the checkpoint
+        console.problem(f"GITHUB_STEP_SUMMARY not written: {error}")
 
 
 def _policy(

@@ -12,6 +12,8 @@ from srdd.cli import options
 if TYPE_CHECKING:
     from srdd.core.formats import BlockFormat
     from srdd.core.modes import Mode
+    from srdd.documents.impact import Impact
+    from srdd.runs.impact.run import Attribute
 
 
 _MODES: dict[str, Mode] = {"w": "weight", "a": "input", "wa": "both"}
@@ -86,7 +88,7 @@ def impact(
             sequences,
             formats,
             wanted,
-            attribute=attributes,  # type: ignore[arg-type]  # _attributes refuses what is none
+            attribute=attributes,
             rows=rows,
             label_samples=label_samples,
             batch_size=batch_size,
@@ -104,14 +106,19 @@ def impact(
         console.machine(text)
     else:
         impact_tables.show(people, document, top)
-    costs = {"gradient": "predicted_kl", "swap": "swap_kl"}
-    given = document.settings.attribute if document.reference is not None else []
-    ranked = [cost for name, cost in costs.items() if name in given]
-    hint = f" Rank by damage with `srdd zones {out} --metric {ranked[0]}`." if ranked else ""
-    people.print(f"Impact: {out}.{hint}")
+    people.print(f"Impact: {out}.{_hint(document, out)}")
 
 
-def _check_numbers(rows: int, label_samples: int, attributes: list[str]) -> None:
+def _hint(document: Impact, out: Path) -> str:
+    """What ranks layers by damage, if the document holds it."""
+    measured = document.settings.attribute if document.reference is not None else []
+    for name, cost in (("gradient", "predicted_kl"), ("swap", "swap_kl")):
+        if name in measured:
+            return f" Rank by damage with `srdd zones {out} --metric {cost}`."
+    return ""
+
+
+def _check_numbers(rows: int, label_samples: int, attributes: list[Attribute]) -> None:
     from srdd.errors import NoEffectError, SettingError, setting
 
     if rows < 0:
@@ -142,11 +149,11 @@ def _parse_modes(text: str) -> list[Mode]:
     return [_MODES[name] for name in names]
 
 
-def _attributes(text: str) -> list[str]:
+def _attributes(text: str) -> list[Attribute]:
     from srdd.errors import SettingError
 
     names = ["gradient", "swap"] if text == "both" else [name.strip() for name in text.split(",")]
-    known = ("gradient", "swap", "swap-groups")
+    known: dict[str, Attribute] = {"gradient": "gradient", "swap": "swap", "swap-groups": "swap-groups"}
     if not set(names) <= set(known):
         raise SettingError("attribute", repr(text), f"expected {', '.join(known)}, or both (gradient,swap)")
-    return list(dict.fromkeys(names))
+    return [known[name] for name in dict.fromkeys(names)]

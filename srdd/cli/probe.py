@@ -11,6 +11,7 @@ from srdd.cli import options
 
 if TYPE_CHECKING:
     from srdd.core.formats import BlockFormat
+    from srdd.documents.probe import Criterion
 
 
 def probe(
@@ -66,7 +67,7 @@ def probe(
     from srdd.runs.experiments.modes import parse_modes
     from srdd.runs.experiments.probe import measure_probe, targets_of
 
-    _check(criterion, limit, grid, range(seed, seed + seeds))
+    measured = _criterion(criterion, limit, grid, range(seed, seed + seeds))
     names, targets = [mode.name for mode in parse_modes(modes, fmt)], targets_of(target)
     people = console.people()
     opened, sequences = open_with_text(
@@ -88,7 +89,7 @@ def probe(
             sigmas=grid,
             relative=relative,
             seeds=range(seed, seed + seeds),
-            criterion=criterion,  # type: ignore[arg-type]  # measure_probe refuses what is none
+            criterion=measured,
             limit=limit,
             multipliers=guide,
             batch_size=batch_size,
@@ -116,15 +117,16 @@ def _format(quant: str) -> BlockFormat:
     return parse(quant)
 
 
-def _check(criterion: str, limit: float | None, sigmas: list[float] | None, seeds: range) -> None:
-    """What measure_probe would refuse once the model is open. Raises SettingError."""
+def _criterion(text: str, limit: float | None, sigmas: list[float] | None, seeds: range) -> Criterion:
+    """The criterion. What measure_probe would refuse once the model is open is refused here. Raises SettingError."""
     from srdd.errors import SettingError
     from srdd.runs.experiments.probe import LIMITS, check_settings
 
-    known = next((name for name in LIMITS if name == criterion), None)
-    if known is None:
-        raise SettingError("criterion", criterion, f"expected {', '.join(LIMITS)}")
-    check_settings(seeds, sigmas, known, LIMITS[known] if limit is None else limit)
+    criterion = next((name for name in LIMITS if name == text), None)
+    if criterion is None:
+        raise SettingError("criterion", text, f"expected {', '.join(LIMITS)}")
+    check_settings(seeds, sigmas, criterion, LIMITS[criterion] if limit is None else limit)
+    return criterion
 
 
 def _numbers(text: str | None) -> list[float] | None:

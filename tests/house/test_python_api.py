@@ -248,7 +248,7 @@ def test_formats_and_metrics_of_reports_by_their_short_names() -> None:
         (lambda m: srdd.measure_impact(m, IDS, "mxfp4", attribute=("grad",)), "attribute 'grad'"),
         (lambda m: srdd.measure_impact(m, IDS, "mxfp4", "w4a4"), "mode 'w4a4'"),
         (lambda m: srdd.measure_impact(m, IDS, []), "no format given"),
-        (lambda m: srdd.measure_probe(m, IDS, "mxfp4", seeds=3), "seeds 3"),
+        (lambda m: srdd.measure_probe(m, IDS, "mxfp4", seeds=3), "seeds=3"),
         (lambda m: srdd.measure_probe(m, IDS, "mxfp4", multipliers="no.yaml"), "no file no.yaml"),
         (lambda m: aqn(m, kind="trian"), "kind 'trian'"),
         (lambda m: srdd.run_aqn(m, IDS, "mxfp4", REPORT, ranked_by="x", schedule=SCHEDULE), "one finite number"),
