@@ -191,6 +191,7 @@ def test_missing_tokenizer_still_scans_weights_and_says_so(tiny_llama: Path, tmp
         (("--quant", "mxfp4", "--device", "cuda:7"), ("cuda",)),
         (("--quant", "mxfp4", "--dtype", "float8"), ("dtype",)),
         (("--quant", "mxfp4", "--sites", "weight", "--samples", "3"), ("--samples", "no effect")),
+        (("--quant", "mxfp4", "--sites", "weight", "--samples", "16"), ("--samples has no effect",)),
         (("--quant", "mxfp4", "--sites", "weight", "--dtype", "float32"), ("--dtype", "no effect")),
         (("--quant", "mxfp4", "--sites", "weight", "--seed", "3"), ("--seed has no effect", "rounds stochastically")),
         (("--quant", "mxfp4", "--sites", "weight", "--backend", "foo"), ("--backend foo: unknown backend",)),

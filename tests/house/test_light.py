@@ -18,6 +18,7 @@ from srdd.cli.app import COMMANDS
         "import srdd; srdd.Report; srdd.merge",
         "import srdd.documents.report, srdd.analysis.rankings, srdd.exporters.terminal.report",
         "from srdd.cli.app import main; main(['--help'])",
+        "from srdd.cli import main; main(['check', 'no-such-report.json', '--baseline', 'none.json'])",
         "from srdd.cli.app import main; main(['scan', '--help'])",
         "from srdd.cli.app import main; main(['formats'])",
         "from srdd.cli.app import main; main(['show', 'no-such-report.json'])",
