@@ -11,9 +11,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 
-# Loaded before any test replaces open_model of srdd.models.source: imported meanwhile, it would keep the replacement.
-import srdd.cli.scan_steps
-
 torch.set_num_threads(1)  # two workers on two cores
 
 

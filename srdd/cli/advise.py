@@ -26,6 +26,7 @@ def advise(
     from srdd.analysis.series import choose_kind, choose_spec
     from srdd.cli import console
     from srdd.documents.report import load
+    from srdd.exporters.terminal.advice import show
 
     document = load(report)
     kind, spec = choose_kind(document, site), choose_spec(document, quant)
@@ -33,6 +34,5 @@ def advise(
     if as_json:
         console.machine(advice.model_dump_json(indent=1))
         return
-    from srdd.exporters.terminal.advice import show
 
     show(console.people(), advice, top)

@@ -1,6 +1,7 @@
 """The command line: parse, call, print.
 
-Exit 0 fine, 1 a check failed, 2 could not run, 130 interrupted, 141 nobody reads the output any more.
+Exit 0 fine, 1 a check failed, 2 could not run, 70 a bug, 130 interrupted, 141 nobody reads the output any more, 143
+terminated.
 
 Not here: work. Each command is one file that imports what it needs when it runs, so that `srdd --help` starts at once.
 """
@@ -14,13 +15,10 @@ from typing import Any
 
 import typer
 
-from srdd.cli import console
+from srdd.cli import console, endings
 from srdd.cli.flags import as_option
 from srdd.errors import SrddError
 from srdd.exporters.terminal import HungUpError
-
-_INTERRUPTED = 130  # what a shell reports for Ctrl-C
-_HUNG_UP = 141  # and for a program whose reader has gone, such as head
 
 
 def _version(wanted: bool) -> None:
@@ -97,25 +95,32 @@ def _show_usage_error(error: Any, given: list[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line, return the exit code. A user's mistake becomes one line, a bug keeps its traceback."""
+    """Run the command line, return the exit code. A user's mistake becomes one line, a bug shows its traceback."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = _app_for(given)(given, prog_name="srdd", standalone_mode=False)
+        with endings.terminable():
+            code = _app_for(given)(given, prog_name="srdd", standalone_mode=False)
     except SrddError as error:
         console.problem(f"error: {error.told(as_option)}")
-        return 2
+        return endings.NOT_RUN
     except HungUpError:
         console.hang_up()
-        return _HUNG_UP
+        return endings.HUNG_UP
     except (KeyboardInterrupt, typer.Abort):
-        console.problem("interrupted; nothing was written")
-        return _INTERRUPTED
+        return _stopped("interrupted", endings.INTERRUPTED)
+    except endings.TerminatedError:
+        return _stopped("terminated", endings.TERMINATED)
     except Exception as error:
-        # typer's own usage errors: an unknown option, a missing value
-        if not hasattr(error, "exit_code") or not hasattr(error, "format_message"):
-            raise
-        _show_usage_error(error, given)
-        return int(error.exit_code)
-    if code == _INTERRUPTED:  # typer turns Ctrl-C inside a command into this code and says nothing
-        console.problem("interrupted; nothing was written")
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):
+            _show_usage_error(error, given)  # typer's own: an unknown option, a missing value
+            return int(error.exit_code)
+        console.bug(error)
+        return endings.BUG
+    if code == endings.INTERRUPTED:  # typer turns Ctrl-C inside a command into this code and says nothing
+        return _stopped("interrupted", code)
     return code if isinstance(code, int) else 0
+
+
+def _stopped(how: str, code: int) -> int:
+    console.problem(f"{how}; no file was left half written")
+    return code

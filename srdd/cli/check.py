@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from srdd.analysis.comparison.policy import Policy
+    from srdd.documents.check import CheckResult
 
 
 def check(
@@ -39,22 +40,22 @@ def check(
 
     Example: srdd check new.json --baseline base.json --limit sqnr_db=-0.5 --junit gate.xml
     """
-    import os
     from dataclasses import replace
 
     from srdd.analysis.comparison.gate import check as hold
     from srdd.analysis.comparison.policy import check_by
     from srdd.cli import console
-    from srdd.core.files import check_new, write_text
+    from srdd.core.files import check_new
     from srdd.documents.report import load
-    from srdd.errors import OptionError
+    from srdd.errors import NoEffectError, ReportError, SettingError, setting
+    from srdd.exporters.terminal.check import show
 
     if str(new) == "-" and str(baseline) == "-":
-        raise OptionError("the new report and the baseline cannot both be standard input")
+        raise ReportError("the new report and the baseline cannot both be standard input")
     if force and junit is None and summary is None:
-        raise OptionError("--force has no effect without --junit or --summary")
+        raise NoEffectError("force", f"without {setting('junit')} or {setting('summary')}")
     if junit is not None and summary is not None and junit.resolve() == summary.resolve():
-        raise OptionError(f"--junit and --summary are the same file, {junit}; give two")
+        raise SettingError("junit", junit, f"this and {setting('summary')} are the same file; give two")
     rules = _policy(policy, limit or [], floor or [], (site, quant, layers), baseline is not None)
     rules = rules if by is None else replace(rules, by=check_by(by))
     for path in (junit, summary):
@@ -62,23 +63,7 @@ def check(
             check_new(path, force=force)
     base = None if baseline is None else load(baseline)
     verdict = hold(load(new), base, rules, allow_different_model=allow_different_model)
-    if junit is not None:
-        from srdd.exporters.check import junit as junit_xml
-
-        write_text(junit, junit_xml.render(verdict))
-    if summary is not None:
-        from srdd.exporters.check import markdown as gate_markdown
-
-        write_text(summary, gate_markdown.render(verdict))
-    page = os.environ.get("GITHUB_STEP_SUMMARY")
-    if page:
-        from srdd.exporters.check import markdown as gate_markdown
-
-        try:
-            with Path(page).open("a", encoding="utf-8") as file:
-                file.write(gate_markdown.render(verdict))
-        except OSError as error:  # a traceback would exit 1 and look like a regression
-            console.problem(f"GITHUB_STEP_SUMMARY not written: {error}")
+    _write(verdict, junit, summary)
     if as_json:
         console.machine(verdict.model_dump_json(indent=1))
     else:
@@ -87,6 +72,29 @@ def check(
         show(console.people(), verdict)
     if not verdict.passed:
         raise typer.Exit(1)
+
+
+def _write(verdict: CheckResult, junit: Path | None, summary: Path | None) -> None:
+    """The verdict in the files that were asked for, and at the end of GitHub's page of the job where there is one."""
+    import os
+
+    from srdd.cli import console
+    from srdd.core.files import write_text
+    from srdd.exporters.check import junit as junit_xml
+    from srdd.exporters.check import markdown
+
+    if junit is not None:
+        write_text(junit, junit_xml.render(verdict))
+    if summary is not None:
+        write_text(summary, markdown.render(verdict))
+    page = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not page:
+        return
+    try:
+        with Path(page).open("a", encoding="utf-8") as file:
+            file.write(markdown.render(verdict))
+    except OSError as error:  # what the page lacks is no verdict on the checkpoint
+        console.problem(f"GITHUB_STEP_SUMMARY not written: {error}")
 
 
 def _policy(
@@ -98,10 +106,12 @@ def _policy(
 ) -> Policy:
     """The policy file with the options added; the built-in limits when neither is given."""
     from srdd.analysis.comparison.policy import DEFAULTS, Policy, load_policy, parse_floor, parse_limit, scope_of
-    from srdd.errors import OptionError
+    from srdd.errors import NoEffectError, SettingError, setting
 
-    if any(scope) and not limits and not floors:
-        raise OptionError("--site, --quant and --layers narrow --limit and --floor; give one of those")
+    limit, floor = setting("limit"), setting("floor")
+    narrowing = [name for name, value in zip(("kind", "spec", "layers"), scope, strict=True) if value]
+    if narrowing and not limits and not floors:
+        raise NoEffectError(narrowing, f"without {limit} or {floor}")
     where = scope_of(*scope)
     written = Policy() if path is None else load_policy(path)
     policy = Policy(
@@ -112,8 +122,8 @@ def _policy(
     )
     if policy.limits or policy.floors:
         if based and not policy.limits:
-            raise OptionError("--baseline has no effect on floors; give --limit too, or leave it out")
+            raise NoEffectError("baseline", f"on floors alone, without {limit}")
         return policy
     if not based:
-        raise OptionError("nothing to check: give --baseline, with or without --limit, or --floor")
+        raise SettingError("baseline", None, f"nothing to check; give it, with or without {limit}, or give {floor}")
     return Policy(limits=DEFAULTS, are_defaults=True)

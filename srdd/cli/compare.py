@@ -49,14 +49,14 @@ def compare(
     from srdd.core.layers import parse_zones
     from srdd.documents.comparison import ComparisonDocument
     from srdd.documents.report import load
-    from srdd.errors import OptionError
+    from srdd.errors import ReportError
 
     _check_usage(reports, series, across)
     measured, chosen_zones = comparing.any_metric(metric), parse_zones(zones) if zones else None
     documents = [load(path) for path in (reports if len(reports) > 1 else reports * 2)]
     base, new = documents[0], documents[-1]
     if not base.sites:
-        raise OptionError(f"{reports[0]} is empty: it has no sites")
+        raise ReportError(f"{reports[0]} is empty: it has no sites")
     kinds = choose_kinds(base, site)
     wanted = None if across else _canonical(documents, quant)
     specs = [_two_formats(base, new, quant)] if across else [(spec, spec) for spec in wanted or base.settings.formats]
@@ -99,18 +99,20 @@ def compare(
 
 
 def _check_usage(reports: Sequence[Path], series: bool, across: str | None) -> None:
-    from srdd.errors import OptionError
+    from srdd.errors import NoEffectError, ReportError, SettingError, setting
 
     if across not in (None, "quant"):
-        raise OptionError(f"--across {across}: expected quant")
+        raise SettingError("across", across, "expected quant")
     if across and series:
-        raise OptionError("--across quant has no effect with --series, which follows one format; leave one out")
+        raise NoEffectError("across", f"with {setting('series')}, which follows one format")
     if sum(str(path) == "-" for path in reports) > 1:
-        raise OptionError("only one report can come from standard input")
+        raise ReportError("only one report can come from standard input")
     if len(reports) == 1 and not across:
-        raise OptionError("one report is nothing to compare with; give two (or --across quant --quant A,B for one)")
+        one = f"{setting('across', 'quant')} {setting('formats', 'A,B')}"
+        raise ReportError(f"one report is nothing to compare with; give two (or {one} for one)")
     if len(reports) > 2 and not series:
-        raise OptionError(f"{len(reports)} reports given; two are compared, --series shows the drift over more")
+        more = f"{setting('series')} shows the drift over more"
+        raise ReportError(f"{len(reports)} reports given; two are compared, {more}")
 
 
 def _canonical(documents: Sequence[Report], quant: str | None) -> list[str] | None:
@@ -124,24 +126,24 @@ def _canonical(documents: Sequence[Report], quant: str | None) -> list[str] | No
 def _two_formats(base: Report, new: Report, quant: str | None) -> tuple[str, str]:
     """The format of the base and that of the new report: as named, or the first that differ."""
     from srdd.analysis.series import choose_specs
-    from srdd.errors import OptionError
+    from srdd.errors import ReportError, SettingError, setting
 
     named = quant.split(",") if quant else []
     if len(named) > 2:
-        raise OptionError(f"--quant {quant}: --across quant compares two formats")
+        raise SettingError("formats", quant, f"{setting('across', 'quant')} compares two formats")
     a = choose_specs(base, named[0] if named else None)[0]
     if len(named) == 2:
         return a, choose_specs(new, named[1])[0]
     b = next((spec for spec in new.settings.formats if spec != a), None)
     if b is None:
-        raise OptionError(f"both reports have only {a}; --across quant needs two formats or rules")
+        raise ReportError(f"both reports have only {a}; {setting('across', 'quant')} needs two formats or rules")
     return a, b
 
 
 def _check_measured(document: ComparisonDocument) -> None:
     """A metric that no layer has in all reports is refused: version 0 lacks most of them."""
-    from srdd.errors import ReportError
+    from srdd.errors import ReportError, setting
 
     tables: list[Comparison | DriftTable] = [*document.comparisons, *document.drift]
     if not any(table.measured for table in tables):
-        raise ReportError(f"{tables[0].metric} is not measured in every report; choose another --metric")
+        raise ReportError(f"{tables[0].metric} is not measured in every report; choose another {setting('metric')}")

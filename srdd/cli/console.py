@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from srdd.errors import ReportError
+from srdd.errors import WriteError
 from srdd.exporters.terminal import HungUpError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def people() -> Console:
 
 
 def machine(text: str) -> None:
-    """One JSON document, or whatever a program reads, on stdout. Raises ReportError where that is full."""
+    """One JSON document, or whatever a program reads, on stdout. Raises WriteError where that is full."""
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
@@ -36,7 +36,7 @@ def machine(text: str) -> None:
         raise HungUpError from None
     except OSError as problem:
         hang_up()
-        raise ReportError(f"cannot write to standard output: {problem.strerror}; make room, or redirect it") from None
+        raise WriteError(f"cannot write to standard output: {problem.strerror}; make room, or redirect it") from None
 
 
 def hang_up() -> None:
@@ -49,9 +49,22 @@ def hang_up() -> None:
 
 
 def problem(text: str) -> None:
-    """One line on stderr; where nobody reads it, the exit code still tells."""
+    """One line on stderr."""
+    _say(f"srdd: {text}\n")
+
+
+def bug(error: Exception) -> None:
+    """The traceback of what srdd did not expect, and a line that says so."""
+    import traceback
+
+    trace = "".join(traceback.format_exception(error))
+    _say(f"{trace}srdd: this is a bug in srdd; please report it with the lines above\n")
+
+
+def _say(text: str) -> None:
+    """On stderr; where nobody reads it, the exit code still tells."""
     try:
-        sys.stderr.write(f"srdd: {text}\n")
+        sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
         hang_up()

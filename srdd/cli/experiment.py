@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,9 +11,6 @@ from srdd.cli import options
 
 if TYPE_CHECKING:
     from srdd.documents.rin import Schedule
-
-
-_Number = TypeVar("_Number", int, float)
 
 experiment = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +30,7 @@ def about() -> None:
 
 @experiment.command(short_help="Noise on all, worst, best or random layers, with tests.")
 def aqn(
+    context: typer.Context,
     model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2.")],
     quant: options.OneFormat,
     report: Annotated[
@@ -57,13 +55,9 @@ def aqn(
         str | None, typer.Option("--fault", help="Plant a deadzone, e.g. layer=10,deadzone=0.01; adds a dither arm.")
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Pairs; 5 or more.")] = 5,
-    steps: Annotated[int | None, typer.Option("--steps", help="train: optimizer steps (default 20).")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="train: AdamW's (default 2e-5).")
-    ] = None,
-    train_batch: Annotated[
-        int | None, typer.Option("--train-batch", help="train: sequences a step (default 2).")
-    ] = None,
+    steps: Annotated[int, typer.Option("--steps", help="train: optimizer steps.")] = 20,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="train: AdamW's.")] = 2e-5,
+    train_batch: Annotated[int, typer.Option("--train-batch", help="train: sequences a step.")] = 2,
     exclude: options.Unquantized = None,
     data: options.Data = None,
     text_column: options.TextColumn = None,
@@ -87,14 +81,15 @@ def aqn(
     """
     from srdd.analysis.series import layer_series
     from srdd.cli import console
+    from srdd.cli.opening import ModelOptions, TextOptions, given, open_with_text
     from srdd.core.files import check_writable, write_text
     from srdd.core.formats import parse
     from srdd.documents.report import read
-    from srdd.errors import OptionError
+    from srdd.errors import SettingError
 
-    _check(kind, steps, learning_rate, train_batch, sigma_end)
-    _check_counts(seeds, samples)
-    fmt, training = parse(quant), kind == "train"
+    measured = _measured(kind, given(context))
+    _check_numbers(seeds, samples, {"steps": steps, "learning_rate": learning_rate, "train_batch": train_batch})
+    fmt, training = parse(quant), measured == "train"
     check_writable(out)
     document, sha256 = read(report)
     spec = fmt.spec if fmt.spec in document.settings.formats else None
@@ -103,7 +98,6 @@ def aqn(
         console.problem(f"warning: {report} does not hold {fmt.spec}; its first format ranks the layers ({listed})")
     series = layer_series(document, site, spec, metric)
 
-    from srdd.cli.opening import open_with_text
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import experiment as experiment_tables
     from srdd.models.fake import EXCLUDE
@@ -117,35 +111,33 @@ def aqn(
 
     planted = None if fault is None else parse_fault(fault)
     if planted is not None and planted.layer >= series.depth:
-        raise OptionError(f"--fault layer={planted.layer}: {report} has layers 0 to {series.depth - 1}")
+        raise SettingError("fault", f"layer={planted.layer}", f"{report} has layers 0 to {series.depth - 1}")
     if mode is not None:
         parse_mode(mode, fmt)
     check_target(target)
     if worst is not None:
         make_arms(series.errors, worst, fault=planted is not None)
-    schedule = _schedule(kind, sigma_start, sigma_end)
-    per_seed = _or(samples, 16 if training else 2)
-    plan = Training(_or(steps, 20), _or(learning_rate, 2e-5), _or(train_batch, 2)) if training else None
-    needed = per_seed + plan.steps * plan.batch_size if plan else per_seed * seeds
+    schedule = _schedule(measured, sigma_start, sigma_end)
+    per_seed = samples if samples is not None else 16 if training else 2
+    fine_tuning = Training(steps, learning_rate, train_batch) if training else None
+    needed = per_seed + steps * train_batch if training else per_seed * seeds
     people = console.people()
     opened, sequences = open_with_text(
         people,
-        model,
-        data,
-        text_column=text_column,
-        samples=needed,
-        seq_len=seq_len,
-        batch_size=batch_size,
-        seed=seed,
-        backend=backend,
-        revision=revision,
-        dtype="float32" if training and dtype == "auto" else dtype,
-        device=device,
-        trust_remote_code=trust_remote_code,
+        ModelOptions(
+            model,
+            revision,
+            "float32" if training and dtype == "auto" else dtype,
+            device,
+            None,
+            trust_remote_code,
+            backend,
+        ),
+        TextOptions(data, text_column, needed, seq_len, batch_size, seed),
     )
     notes = check_report(document.model, opened.identity, report)
     people.print(
-        f"AQN, {kind}: {fmt.spec}, noise on {target}, sigma {sigma_start:g}, {seeds} seeds, layers ranked by "
+        f"AQN, {measured}: {fmt.spec}, noise on {target}, sigma {sigma_start:g}, {seeds} seeds, layers ranked by "
         f"{series.kind} {metric} under {series.spec}"
     )
     with bars_on(people) as progress:
@@ -156,7 +148,7 @@ def aqn(
             series.errors,
             ranked_by=f"{series.kind} {metric} under {series.spec}",
             report_sha256=sha256,
-            kind=kind,  # type: ignore[arg-type]  # checked above
+            kind=measured,
             mode=mode,
             target=target,  # type: ignore[arg-type]  # the profile refuses what is none
             schedule=schedule,
@@ -164,7 +156,7 @@ def aqn(
             seeds=range(seed, seed + seeds),
             worst=worst,
             samples=per_seed,
-            training=plan,
+            training=fine_tuning,
             fault=planted,
             batch_size=batch_size,
             exclude=(*EXCLUDE, *(exclude or ())),
@@ -182,49 +174,33 @@ def aqn(
     people.print(f"Experiment: {out}. See it again with `srdd show {out}`.")
 
 
-def _check(
-    kind: str,
-    steps: int | None,
-    learning_rate: float | None,
-    train_batch: int | None,
-    sigma_end: float | None,
-) -> None:
+def _measured(kind: str, typed: frozenset[str]) -> Literal["inference", "train"]:
+    """What --kind says, with nothing typed beside it that only the other takes."""
     from srdd.cli.opening import refuse_unused
-    from srdd.errors import OptionError
+    from srdd.errors import SettingError, setting
 
-    if kind not in ("inference", "train"):
-        raise OptionError(f"--kind {kind}: expected inference or train")
-    given = {
-        "--steps": steps,
-        "--learning-rate": learning_rate,
-        "--train-batch": train_batch,
-        "--sigma-end": sigma_end,
-    }
-    if kind == "inference":
-        refuse_unused(given, "on --kind inference")
-    for name in ("--steps", "--train-batch", "--learning-rate"):
-        value = given[name]
-        if value is not None and not value > 0:
-            raise OptionError(f"{name} {value:g}: expected above 0")
+    if kind == "train":
+        return "train"
+    if kind != "inference":
+        raise SettingError("measured", kind, "expected inference or train")
+    of_training = ("steps", "learning_rate", "train_batch", "sigma_end")
+    refuse_unused(typed, of_training, f"on {setting('measured', 'inference')}")
+    return "inference"
 
 
-def _check_counts(seeds: int, samples: int | None) -> None:
-    from srdd.errors import OptionError
+def _check_numbers(seeds: int, samples: int | None, of_training: dict[str, float]) -> None:
+    from srdd.errors import SettingError
 
+    for name, value in of_training.items():
+        if not value > 0:
+            raise SettingError(name, f"{value:g}", "expected above 0")
     if seeds < 2:
-        raise OptionError(f"--seeds {seeds}: expected 2 or more; one seed shows nothing")
+        raise SettingError("seeds", seeds, "expected 2 or more; one seed shows nothing")
     if samples is not None and samples < 1:
-        raise OptionError(f"--samples {samples}: expected at least 1")
-
-
-def _or(given: _Number | None, default: _Number) -> _Number:
-    """The default only where nothing was given: 0 is a value, and a wrong one."""
-    return default if given is None else given
+        raise SettingError("samples", samples, "expected 1 or more")
 
 
 def _schedule(kind: str, sigma_start: float, sigma_end: float | None) -> Schedule:
-    from srdd.cli.options import _schedule as make
-
     if kind == "inference":
-        return make("constant", sigma_start, None, None, None)
-    return make("staged", sigma_start, sigma_start / 100 if sigma_end is None else sigma_end, 10, None)
+        return options.make_schedule("constant", sigma_start, None, None, None)
+    return options.make_schedule("staged", sigma_start, sigma_start / 100 if sigma_end is None else sigma_end, 10, None)

@@ -12,9 +12,11 @@ from srdd.cli import options
 if TYPE_CHECKING:
     from srdd.core.formats import BlockFormat
     from srdd.core.modes import Mode
+    from srdd.documents.impact import Impact
+    from srdd.runs.impact.request import Attribute
 
 
-_POINTS: dict[str, Mode] = {"w": "weight", "a": "input", "wa": "both"}
+_MODES: dict[str, Mode] = {"w": "weight", "a": "input", "wa": "both"}
 
 
 def impact(
@@ -62,11 +64,11 @@ def impact(
     from srdd.cli import console
     from srdd.core.files import check_writable, write_text
 
-    formats, points, attributes = _formats(quant), _points(modes), _attributes(attribute)
+    formats, wanted, attributes = _formats(quant), _parse_modes(modes), _attributes(attribute)
     _check_numbers(rows, label_samples, attributes)
     check_writable(out)
 
-    from srdd.cli.opening import open_with_text
+    from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import impact as impact_tables
     from srdd.models.fake import EXCLUDE
@@ -75,29 +77,18 @@ def impact(
     people = console.people()
     opened, sequences = open_with_text(
         people,
-        model,
-        data,
-        text_column=text_column,
-        samples=samples,
-        seq_len=seq_len,
-        batch_size=batch_size,
-        seed=seed,
-        backend=backend,
-        revision=revision,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        trust_remote_code=trust_remote_code,
+        ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
+        TextOptions(data, text_column, samples, seq_len, batch_size, seed),
     )
     names = ", ".join("identity" if f is None else f.spec for f in formats)
-    people.print(f"Impact of {names} ({', '.join(points)}) on {samples} sequences of {seq_len} tokens, {opened.device}")
+    people.print(f"Impact of {names} ({', '.join(wanted)}) on {samples} sequences of {seq_len} tokens, {opened.device}")
     with bars_on(people) as progress:
         document = measure_impact(
             opened.model,
             sequences,
             formats,
-            points,
-            attribute=attributes,  # type: ignore[arg-type]  # _attributes refuses what is none
+            wanted,
+            attribute=attributes,
             tokens_per_sequence=rows,
             label_samples=label_samples,
             batch_size=batch_size,
@@ -115,51 +106,54 @@ def impact(
         console.machine(text)
     else:
         impact_tables.show(people, document, top)
-    costs = {"gradient": "predicted_kl", "swap": "swap_kl"}
-    given = document.settings.attribute if document.reference is not None else []
-    ranked = [cost for name, cost in costs.items() if name in given]
-    hint = f" Rank by damage with `srdd zones {out} --metric {ranked[0]}`." if ranked else ""
-    people.print(f"Impact: {out}.{hint}")
+    people.print(f"Impact: {out}.{_hint(document, out)}")
 
 
-def _check_numbers(rows: int, label_samples: int, attributes: list[str]) -> None:
-    from srdd.errors import OptionError
+def _hint(document: Impact, out: Path) -> str:
+    """What ranks layers by damage, if the document holds it."""
+    measured = document.settings.attribute if document.reference is not None else []
+    for name, cost in (("gradient", "predicted_kl"), ("swap", "swap_kl")):
+        if name in measured:
+            return f" Rank by damage with `srdd zones {out} --metric {cost}`."
+    return ""
+
+
+def _check_numbers(rows: int, label_samples: int, attributes: list[Attribute]) -> None:
+    from srdd.errors import NoEffectError, SettingError, setting
 
     if rows < 0:
-        raise OptionError(f"--rows {rows}: expected 0 (all) or more")
+        raise SettingError("rows", rows, "expected 0 (all) or more")
     if label_samples < 1:
-        raise OptionError(f"--label-samples {label_samples}: expected at least 1")
+        raise SettingError("label_samples", label_samples, "expected 1 or more")
     if label_samples > 1 and "gradient" not in attributes:
-        raise OptionError(f"--label-samples {label_samples} has no effect without --attribute gradient; leave it out")
+        raise NoEffectError("label_samples", f"without {setting('attribute', 'gradient')}")
 
 
 def _formats(quant: list[str] | None) -> list[BlockFormat | None]:
+    """None is the identity, the control."""
     from srdd.core.formats import parse_list
-    from srdd.errors import OptionError
 
-    names = [name.strip() for text in quant or () for name in text.split(",")]
-    if not names:
-        raise OptionError("no format given; say e.g. --quant mxfp4,nvfp4 (see `srdd formats`)")
+    names = options.named_formats(quant)
     real = [name for name in names if name != "identity"]
     parsed: list[BlockFormat | None] = [*parse_list(real)] if real else []
     return [*parsed, None] if len(real) < len(names) else parsed
 
 
-def _points(modes: str) -> list[Mode]:
-    from srdd.errors import OptionError
+def _parse_modes(text: str) -> list[Mode]:
+    from srdd.errors import SettingError
 
-    names = [name.strip() for name in modes.split(",")]
-    unknown = [name for name in names if name not in _POINTS]
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in _MODES]
     if unknown or len(set(names)) != len(names):
-        raise OptionError(f"--modes {modes!r}: expected each of {', '.join(_POINTS)} at most once")
-    return [_POINTS[name] for name in names]
+        raise SettingError("modes", repr(text), f"expected each of {', '.join(_MODES)} at most once")
+    return [_MODES[name] for name in names]
 
 
-def _attributes(text: str) -> list[str]:
-    from srdd.errors import OptionError
+def _attributes(text: str) -> list[Attribute]:
+    from srdd.errors import SettingError
 
     names = ["gradient", "swap"] if text == "both" else [name.strip() for name in text.split(",")]
-    known = ("gradient", "swap", "swap-groups")
+    known: dict[str, Attribute] = {"gradient": "gradient", "swap": "swap", "swap-groups": "swap-groups"}
     if not set(names) <= set(known):
-        raise OptionError(f"--attribute {text!r}: expected {', '.join(known)}, or both (gradient,swap)")
-    return list(dict.fromkeys(names))
+        raise SettingError("attribute", repr(text), f"expected {', '.join(known)}, or both (gradient,swap)")
+    return [known[name] for name in dict.fromkeys(names)]

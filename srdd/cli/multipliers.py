@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srdd.cli.options import _schedule
+from srdd.cli import options
 from srdd.exporters.rin import rin_exporters
 
 if TYPE_CHECKING:
@@ -85,14 +85,15 @@ def multipliers(
     from srdd.analysis.strategies import StrategyOptions
     from srdd.cli import console, outputs
     from srdd.documents.report import read
-    from srdd.errors import OptionError
+    from srdd.errors import NoEffectError
+    from srdd.exporters.terminal.rin import show
 
     form = _form(chosen, out, as_json)
     outputs.check(out, force)
-    options = StrategyOptions(normalize, _clamp(clamp), worst, above, scheme, _factors(factor), phase_at)
-    schedule = _schedule(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
+    strategy_options = StrategyOptions(normalize, _clamp(clamp), worst, above, scheme, _factors(factor), phase_at)
+    schedule = options.make_schedule(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
     if strategy == "global" and metric is not None:
-        raise OptionError(f"--metric {metric} has no effect on global, which gives every layer the same; leave it out")
+        raise NoEffectError("metric", "on global, which gives every layer the same")
     document, sha256 = read(report)
     metric = "relative_error" if metric is None else metric
     config, series = find_multipliers(
@@ -103,7 +104,7 @@ def multipliers(
         spec=quant,
         metric=metric,
         strategy=strategy,
-        options=options,
+        options=strategy_options,
         schedule=schedule,
         target=target,  # type: ignore[arg-type]  # find_multipliers refuses any other
         relative=relative,
@@ -116,7 +117,6 @@ def multipliers(
     if as_json or (out is None and chosen):
         console.machine(_render(config, "json") if as_json else text)
         return
-    from srdd.exporters.terminal.rin import show
 
     people = console.people()
     outputs.about(people, document, series)
@@ -134,31 +134,31 @@ def _render(config: RinConfig, form: str) -> str:
 
 def _form(form: str | None, out: Path | None, as_json: bool) -> str:
     from srdd.documents.saving import form_of
-    from srdd.errors import OptionError, SettingError
+    from srdd.errors import ConflictError, SettingError, setting
 
     if form is None:
         return form_of(out.suffix) if out else "yaml"
     if as_json and out is None:
-        raise OptionError("--json and --format both write to stdout; give one, or --out for the file")
+        raise ConflictError("json", "form", f"both write to stdout; give one, or {setting('out')} for the file")
     if form not in forms():
         raise SettingError("form", form, f"expected one of {', '.join(forms())}")
     return form
 
 
 def _clamp(text: str | None) -> tuple[float, float] | None:
-    from srdd.errors import OptionError
+    from srdd.errors import SettingError
 
     if text is None:
         return None
     try:
         low, high = map(float, text.split(","))
     except ValueError:
-        raise OptionError(f"--clamp {text!r}: expected two numbers LO,HI, e.g. 0.5,2") from None
+        raise SettingError("clamp", repr(text), "expected two numbers LO,HI, e.g. 0.5,2") from None
     return low, high
 
 
 def _factors(texts: list[str] | None) -> dict[str, float] | None:
-    from srdd.errors import OptionError
+    from srdd.errors import SettingError
 
     factors = {}
     for text in texts or ():
@@ -168,5 +168,5 @@ def _factors(texts: list[str] | None) -> dict[str, float] | None:
         except ValueError:
             equals = ""
         if not equals:
-            raise OptionError(f"--factor {text!r}: expected ZONE=NUMBER, e.g. high=1.5")
+            raise SettingError("factors", repr(text), "expected ZONE=NUMBER, e.g. high=1.5")
     return factors or None

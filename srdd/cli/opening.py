@@ -1,112 +1,123 @@
-"""What the commands that run a model on text share: checking options, opening it, and the sequences it runs on.
+"""What the commands that run a model share: its options and the text's as two values, checked and opened.
 
-Not here: the scan's own steps, which may need neither (scan_steps.py).
+Not here: how the options are spelled (options.py), and the scan's own steps, which may need no text (scan_steps.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from srdd.errors import NoEffectError
 
-    import torch
+if TYPE_CHECKING:
+    import typer
     from rich.console import Console
 
     from srdd.models.source import OpenModel
     from srdd.runs.calibration import Sequences
 
 
-def open_with_text(
-    out: Console,
-    model: str,
-    data: Path | None,
-    *,
-    text_column: str | None,
-    samples: int,
-    seq_len: int,
-    batch_size: int,
-    seed: int,
-    backend: str,
-    **opening: Any,
-) -> tuple[OpenModel, Sequences]:
-    """The model and its sequences; `opening` goes to open_model. Raises SourceError, CalibrationError, OptionError."""
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, how it is opened, and the kernel that measures it."""
+
+    model: str
+    revision: str | None
+    dtype: str
+    device: str
+    device_map: str | None
+    trust_remote_code: bool
+    backend: str
+
+    def check(self) -> None:
+        """What can be refused before the model is opened, which may take minutes. Raises SrddError as opening would."""
+        from srdd import kernels
+        from srdd.models import source
+
+        kernels.choose(self.backend, device=source.check_options(self.dtype, self.device, self.device_map))
+
+    def open(self) -> OpenModel:
+        """The model, ready to run. Raises SourceError, OptionError, MissingExtraError."""
+        from srdd.models import source
+
+        return source.open_model(
+            self.model,
+            revision=self.revision,
+            dtype=self.dtype,
+            device=self.device,
+            device_map=self.device_map,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Which text the model runs on, and how it is cut into sequences and batches."""
+
+    data: Path | None
+    text_column: str | None
+    samples: int
+    seq_len: int
+    batch_size: int
+    seed: int
+
+    def check(self) -> None:
+        """What can be refused before a model is opened. Raises OptionError and CalibrationError."""
+        from srdd.runs import calibration
+
+        calibration.check(
+            self.data,
+            text_column=self.text_column,
+            samples=self.samples,
+            seq_len=self.seq_len,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
+
+    def load(self, opened: OpenModel) -> Sequences:
+        """The sequences for this model. Raises OptionError and CalibrationError."""
+        from srdd.runs import calibration
+
+        return calibration.load_sequences(
+            self.data,
+            opened.tokenizer,
+            text_column=self.text_column,
+            samples=self.samples,
+            seq_len=self.seq_len,
+            seed=self.seed,
+            **_text_limits(opened.model.config),
+        )
+
+
+def open_with_text(out: Console, model: ModelOptions, text: TextOptions) -> tuple[OpenModel, Sequences]:
+    """The model and its sequences. What can be refused without the model is refused first. Raises SrddError."""
     from rich.markup import escape
 
-    from srdd.models.source import open_model
-    from srdd.runs import calibration
-
-    check_options(
-        data,
-        text_column=text_column,
-        samples=samples,
-        seq_len=seq_len,
-        batch_size=batch_size,
-        seed=seed,
-        backend=backend,
-        dtype=opening["dtype"],
-        device=opening["device"],
-        device_map=opening.get("device_map"),
-    )
-    out.print(f"Opening {escape(model)}")
-    opened = open_model(model, **opening)
-    sequences = calibration.load_sequences(
-        data,
-        opened.tokenizer,
-        text_column=text_column,
-        samples=samples,
-        seq_len=seq_len,
-        seed=seed,
-        **text_limits(opened.model.config),
-    )
-    return opened, sequences
+    text.check()
+    model.check()
+    out.print(f"Opening {escape(model.model)}")
+    opened = model.open()
+    return opened, text.load(opened)
 
 
-def text_limits(config: Any) -> dict[str, int | None]:
+def given(context: typer.Context) -> frozenset[str]:
+    """The options that the user typed; all others hold their defaults."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
+
+
+def refuse_unused(typed: Collection[str], names: Sequence[str], when: str) -> None:
+    """An option without effect is a mistake worth a word, not something to ignore. Raises NoEffectError."""
+    unused = [name for name in names if name in typed]
+    if unused:
+        raise NoEffectError(unused, when)
+
+
+def _text_limits(config: Any) -> dict[str, int | None]:
     """How many token ids and positions a model has; one with a vision part has them in its text configuration."""
     names = {"vocab_size": "vocab_size", "max_seq_len": "max_position_embeddings"}
     text = getattr(config, "text_config", None)
     return {key: getattr(config, name, getattr(text, name, None)) for key, name in names.items()}
-
-
-def check_options(
-    data: Path | None,
-    *,
-    text_column: str | None,
-    samples: int,
-    seq_len: int,
-    batch_size: int,
-    seed: int,
-    backend: str,
-    dtype: str,
-    device: str,
-    device_map: str | None,
-) -> None:
-    """What can be refused before a model is opened, which may take minutes. Raises SrddError as running it would."""
-    from srdd.models import source
-    from srdd.runs import calibration
-
-    calibration.check(data, text_column=text_column, samples=samples, seq_len=seq_len, batch_size=batch_size, seed=seed)
-    check_backend(backend, source.check_options(dtype, device, device_map))
-
-
-def check_backend(backend: str, device: torch.device | str = "cpu") -> None:
-    """Raises BackendError for a kernel that is unknown, or cannot run on the device."""
-    from srdd import kernels
-    from srdd.errors import BackendError
-
-    try:
-        kernels.choose(backend, device=device)
-    except BackendError as problem:
-        raise BackendError(f"--backend {backend}: {problem}") from None
-
-
-def refuse_unused(options: Mapping[str, object], when: str) -> None:
-    """An option without effect is a mistake worth a word, not something to ignore. Raises OptionError."""
-    from srdd.errors import OptionError
-
-    given = [name for name, value in options.items() if value is not None and value is not False and value != []]
-    if given:
-        verb, them = ("has", "it") if len(given) == 1 else ("have", "them")
-        raise OptionError(f"{', '.join(given)} {verb} no effect {when}; leave {them} out")

@@ -40,13 +40,24 @@ Document = Annotated[Path, typer.Option("--out", help="Where the document goes."
 AsJson = Annotated[bool, typer.Option("--json", help="The document for machines on stdout.")]
 
 
-def _schedule(
+def named_formats(quant: list[str] | None) -> list[str]:
+    """The names in all --quant together. Raises SettingError when there is none."""
+    from srdd.errors import SettingError
+
+    names = [name.strip() for text in quant or () for name in text.split(",")]
+    if not names:
+        raise SettingError("formats", None, "no format given; name some, e.g. mxfp4,nvfp4 (see `srdd formats`)")
+    return names
+
+
+def make_schedule(
     kind: str, sigma_start: float, sigma_end: float | None, num_stages: int | None, warmup: float | None
 ) -> Schedule:
+    """The noise over a training, the kind's own values where none are given. Raises OptionError."""
     from pydantic import ValidationError
 
     from srdd.documents.rin import Schedule
-    from srdd.errors import OptionError
+    from srdd.errors import SettingError
 
     if sigma_end is None:
         sigma_end = sigma_start if kind == "constant" else 0.0005
@@ -54,7 +65,7 @@ def _schedule(
         num_stages = 10
     try:
         return Schedule(
-            kind=kind,  # type: ignore[arg-type]  # pydantic refuses what is none
+            kind=kind,  # type: ignore[arg-type]  # pydantic refuses any other
             sigma_start=sigma_start,
             sigma_end=sigma_end,
             num_stages=num_stages,
@@ -62,5 +73,5 @@ def _schedule(
         )
     except ValidationError as problem:
         first = problem.errors()[0]
-        place = {"warmup_share": "--warmup", "kind": f"--schedule {kind}"}.get(str(first["loc"][0]), first["loc"][0])
-        raise OptionError(f"{place}: {first['msg']}") from problem
+        field = str(first["loc"][0])
+        raise SettingError("schedule" if field == "kind" else field, first["input"], first["msg"]) from problem

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from srdd.core.files import check_new, write_text
-from srdd.errors import OptionError
+from srdd.errors import NoEffectError, setting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +33,7 @@ def check(out: Path | None, force: bool) -> None:
     if out is not None:
         check_new(out, force=force)
     elif force:
-        raise OptionError("--force has no effect without --out")
+        raise NoEffectError("force", f"without {setting('out')}")
 
 
 def write(out: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from srdd.cli import options
 
 if TYPE_CHECKING:
     from srdd.core.formats import BlockFormat
+    from srdd.documents.probe import Criterion
 
 
 def probe(
@@ -59,30 +60,20 @@ def probe(
     check_writable(out)
     guide = rin.load(multipliers) if multipliers is not None else None
 
-    from srdd.cli.opening import open_with_text
+    from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import probe as probe_tables
     from srdd.models.fake import EXCLUDE
     from srdd.runs.experiments.modes import name_of, parse_modes
     from srdd.runs.experiments.probe import measure_probe, targets_of
 
-    _check(criterion, limit, grid, range(seed, seed + seeds))
+    measured = _criterion(criterion, limit, grid, range(seed, seed + seeds))
     names, targets = [name_of(mode, fmt) for mode in parse_modes(modes, fmt)], targets_of(target)
     people = console.people()
     opened, sequences = open_with_text(
         people,
-        model,
-        data,
-        text_column=text_column,
-        samples=samples,
-        seq_len=seq_len,
-        batch_size=batch_size,
-        seed=seed,
-        backend=backend,
-        revision=revision,
-        dtype=dtype,
-        device=device,
-        trust_remote_code=trust_remote_code,
+        ModelOptions(model, revision, dtype, device, None, trust_remote_code, backend),
+        TextOptions(data, text_column, samples, seq_len, batch_size, seed),
     )
     people.print(
         f"Noise on {', '.join(targets)} weights in {', '.join(names)} ({fmt.spec}), {seeds} seeds, {samples} sequences "
@@ -98,7 +89,7 @@ def probe(
             sigmas=grid,
             relative=relative,
             seeds=range(seed, seed + seeds),
-            criterion=criterion,  # type: ignore[arg-type]  # measure_probe refuses what is none
+            criterion=measured,
             limit=limit,
             multipliers=guide,
             batch_size=batch_size,
@@ -119,29 +110,31 @@ def probe(
 
 def _format(quant: str) -> BlockFormat:
     from srdd.core.formats import parse
-    from srdd.errors import OptionError
+    from srdd.errors import SettingError
 
     if "," in quant:
-        raise OptionError(f"--quant {quant}: a probe is of one format; run it once for each")
+        raise SettingError("spec", quant, "a probe is of one format; run it once for each")
     return parse(quant)
 
 
-def _check(criterion: str, limit: float | None, sigmas: list[float] | None, seeds: range) -> None:
-    """What measure_probe would refuse once the model is open."""
+def _criterion(text: str, limit: float | None, sigmas: list[float] | None, seeds: range) -> Criterion:
+    """The criterion. What measure_probe would refuse once the model is open is refused here. Raises SettingError."""
     from srdd.errors import SettingError
     from srdd.runs.experiments.probe import LIMITS, check_settings
 
-    if criterion not in LIMITS:
-        raise SettingError("criterion", criterion, f"expected {', '.join(LIMITS)}")
+    criterion = next((name for name in LIMITS if name == text), None)
+    if criterion is None:
+        raise SettingError("criterion", text, f"expected {', '.join(LIMITS)}")
     check_settings(seeds, sigmas, criterion, LIMITS[criterion] if limit is None else limit)
+    return criterion
 
 
 def _numbers(text: str | None) -> list[float] | None:
-    from srdd.errors import OptionError
+    from srdd.errors import SettingError
 
     if text is None:
         return None
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise OptionError(f"--sigmas {text!r}: expected numbers, e.g. 0.01,0.02,0.05") from None
+        raise SettingError("sigmas", repr(text), "expected numbers, e.g. 0.01,0.02,0.05") from None

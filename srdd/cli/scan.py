@@ -12,16 +12,19 @@ import typer
 from srdd.cli import options
 from srdd.core.metrics import BY_NAME, METRICS
 from srdd.core.verdicts import CLASSIC
-from srdd.errors import OptionError
+from srdd.errors import SettingError
 
 if TYPE_CHECKING:
     from srdd.documents.report import Report
     from srdd.models.sites import SiteMap
 
 _ALL = "weight,input,output"
+# what a dry run, which measures nothing, has no use for
+_NOT_DRY = ("strict", "out", "threshold", "data", "text_column", "seed", "backend", "samples", "seq_len", "batch_size")
 
 
 def scan(
+    context: typer.Context,
     model: Annotated[
         str, typer.Option("--model", help="Hugging Face id, folder, .gguf or .safetensors file, or smollm2 / minilm.")
     ],
@@ -39,23 +42,17 @@ def scan(
         Path | None, typer.Option("--data", help="Calibration: .txt, .jsonl, .json, .parquet, .npz. Default: own text.")
     ] = None,
     text_column: options.TextColumn = None,
-    samples: Annotated[int | None, typer.Option("--samples", help="Sequences to run. [default: 16]")] = None,
-    seq_len: Annotated[int | None, typer.Option("--seq-len", help="Tokens a sequence. [default: 512]")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences at once. [default: 4]")] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="For the order of the text and stochastic rounding. [default: 0]")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Where the report goes. [default: srdd-report.json]")
-    ] = None,
+    samples: Annotated[int, typer.Option("--samples", help="Sequences to run.")] = 16,
+    seq_len: options.SeqLen = 512,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", help="For the order of the text and stochastic rounding.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="Where the report goes.")] = Path("srdd-report.json"),
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     trust_remote_code: options.TrustRemoteCode = False,
-    backend: Annotated[
-        str | None, typer.Option("--backend", help="Kernel: auto, fused, eager or reference. [default: auto]")
-    ] = None,
+    backend: options.Backend = "auto",
     threshold: Annotated[
         list[str] | None, typer.Option("--threshold", help="Override a classic limit, e.g. sqnr_db=18; may repeat.")
     ] = None,
@@ -68,71 +65,52 @@ def scan(
     Example: srdd scan --model smollm2 --quant mxfp4,nvfp4,mxfp8
     """
     from srdd.cli import console
-    from srdd.cli.opening import refuse_unused
+    from srdd.cli.opening import ModelOptions, TextOptions, given, refuse_unused
     from srdd.core.files import check_writable
     from srdd.core.formats import parse_list
-    from srdd.errors import OptionError
+    from srdd.errors import setting
 
     # Everything that can be refused without torch is refused first, before anything slow is loaded.
-    if not quant:
-        raise OptionError("no format given; say e.g. --quant mxfp4,nvfp4 (see `srdd formats`)")
-    formats, thresholds = parse_list(quant), parse_thresholds(threshold or ())
+    formats, thresholds = parse_list(options.named_formats(quant)), parse_thresholds(threshold or ())
+    typed = given(context)
     if dry_run:
-        unused: dict[str, object] = {"--strict": strict, "--out": out, "--threshold": threshold}
-        unused |= {"--data": data, "--text-column": text_column, "--seed": seed, "--backend": backend}
-        unused |= {"--samples": samples, "--seq-len": seq_len, "--batch-size": batch_size}
-        refuse_unused(unused, "with --dry-run")
-    target = Path("srdd-report.json") if out is None else out
-    if not dry_run:
-        check_writable(target)
-    from srdd.cli.scan_steps import Request, run
+        refuse_unused(typed, _NOT_DRY, f"with {setting('dry_run')}")
+    else:
+        check_writable(out)
+    from srdd.cli.scan_steps import ScanOptions, run
 
-    request = Request(
-        model=model,
-        formats=formats,
-        sites=sites,
-        layers=layers,
-        exclude=tuple(exclude or ()),
-        data=data,
-        text_column=text_column,
-        samples=samples,
-        seq_len=seq_len,
-        batch_size=batch_size,
-        seed=seed,
-        revision=revision,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        trust_remote_code=trust_remote_code,
-        backend=backend or "auto",
-        thresholds=thresholds,
-        dry_run=dry_run,
-    )
     people = console.people()
-    found, report = run(request, people)
+    site_map, report = run(
+        ScanOptions(formats, sites, layers, tuple(exclude or ()), thresholds, dry_run, typed),
+        ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
+        TextOptions(data, text_column, samples, seq_len, batch_size, seed),
+        people,
+    )
     if report is None:
-        list_sites(found, as_json)
+        list_sites(site_map, as_json)
         return
-    report.save(target)
+    report.save(out)
     if as_json:
         console.machine(summary_json(report))
     else:
         from srdd.exporters.terminal.report import show_scanned
 
         show_scanned(people, report)
-    people.print(f"Report: {target}. Look inside with `srdd show {target}`, or `--layer N` for the modules of a layer.")
+    people.print(f"Report: {out}. Look inside with `srdd show {out}`, or `--layer N` for the modules of a layer.")
     if strict and report.has_errors:
         console.problem("failed: a site holds NaN or infinite values (--strict)")
         raise typer.Exit(1)
 
 
-def list_sites(found: SiteMap, as_json: bool) -> None:
+def list_sites(site_map: SiteMap, as_json: bool) -> None:
     """The sites of a dry run on stdout, one a line: kind, layer, module."""
     import json
 
     from srdd.cli import console
 
-    rows = [{"kind": s.kind, "name": s.name, "role": s.role, "layer": s.layer, "group": s.group} for s in found.sites]
+    rows = [
+        {"kind": s.kind, "name": s.name, "role": s.role, "layer": s.layer, "group": s.group} for s in site_map.sites
+    ]
     if as_json:
         console.machine(json.dumps({"sites": rows}, indent=1))
         return
@@ -152,7 +130,7 @@ def summary_json(report: Report) -> str:
 def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
     """The classic thresholds with overrides such as "sqnr_db=18" applied.
 
-    Raises OptionError, also for a metric given twice and for a limit that no measurement can cross.
+    Raises SettingError, also for a metric given twice and for a limit that no measurement can cross.
     """
     thresholds = dict(CLASSIC)
     seen: set[str] = set()
@@ -161,18 +139,18 @@ def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
         metric = BY_NAME.get(name.strip())
         if not equals or metric is None or metric.better is None:
             known = ", ".join(m.name for m in METRICS if m.better is not None)
-            raise OptionError(f"--threshold {text} not understood; expected NAME=NUMBER with NAME one of: {known}")
+            raise SettingError("threshold", text, f"not understood; expected NAME=NUMBER with NAME one of: {known}")
         try:
             thresholds[metric.name] = float(number)
         except ValueError:
-            raise OptionError(f"--threshold {text}: {number!r} is no number") from None
+            raise SettingError("threshold", text, f"{number!r} is no number") from None
         if not math.isfinite(thresholds[metric.name]):
-            raise OptionError(f"--threshold {text}: expected a finite number")
+            raise SettingError("threshold", text, "expected a finite number")
         if metric.name in seen:
-            raise OptionError(f"--threshold {text}: {metric.name} is given twice; give it once")
+            raise SettingError("threshold", text, f"{metric.name} is given twice; give it once")
         seen.add(metric.name)
         low, high = -1 if metric.name == "cosine" else 0, 1
         if metric.unit != "dB" and not low <= thresholds[metric.name] <= high:
             share = ", e.g. 0.1 for 10%" if metric.unit == "%" else ""
-            raise OptionError(f"--threshold {text}: expected {low} to {high}{share}")
+            raise SettingError("threshold", text, f"expected {low} to {high}{share}")
     return thresholds

@@ -23,20 +23,20 @@ def schedule(
     from srdd.cli import console
     from srdd.documents import rin
     from srdd.documents import schedule as course
-    from srdd.errors import OptionError
+    from srdd.errors import SettingError
+    from srdd.exporters.terminal.schedule import show
 
     config = rin.load(document)
     if steps < 1:
-        raise OptionError(f"--steps {steps}: expected 1 or more")
+        raise SettingError("steps", steps, "expected 1 or more")
     if layer is not None and layer not in config.layer_multipliers:
         known = f"0 to {max(config.layer_multipliers)}"
-        raise OptionError(f"--layer {layer}: {document} has layers {known}")
+        raise SettingError("layer", layer, f"{document} has layers {known}")
     factor = [1.0 if layer is None else course.multiplier(config, layer, None, step, steps) for step in range(steps)]
     values = [course.sigma(config.schedule, step, steps) * factor[step] for step in range(steps)]
     if as_json:
         rows = {"total_steps": steps, "layer": layer, "sigma": values}
         console.machine(json.dumps(rows, indent=1) + "\n")
         return
-    from srdd.exporters.terminal.schedule import show
 
     show(console.people(), config, values, layer)

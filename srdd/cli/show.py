@@ -41,13 +41,13 @@ def show(
     from srdd.analysis.series import choose_kinds, choose_specs
     from srdd.documents.opening import load_any
     from srdd.documents.report import Report
-    from srdd.errors import OptionError
+    from srdd.errors import NoEffectError, SettingError, setting
 
     if top is not None and (as_json or layer is not None):
-        raise OptionError(f"--top has no effect with {'--json' if as_json else '--layer'}; leave it out")
+        raise NoEffectError("top", f"with {setting('json' if as_json else 'layer')}")
     document = load_any(report)
     if not isinstance(document, Report):
-        _show_other(document, top, as_json, unused={"--site": site, "--quant": quant, "--layer": layer})
+        _show_other(document, top, as_json, unused={"kind": site, "spec": quant, "layer": layer})
         return
     kinds, specs = choose_kinds(document, site), choose_specs(document, quant)
     if as_json:
@@ -64,7 +64,7 @@ def show(
             if not tables.show_layer(out, document, kinds, spec, None if layer == -1 else layer):
                 known = sorted({s.layer for s in document.sites if s.layer is not None})
                 span = f"layers {known[0]}-{known[-1]}" if known else "no layers"
-                raise OptionError(f"--layer {layer}: the report has {span} of kind {', '.join(kinds)}")
+                raise SettingError("layer", layer, f"the report has {span} of kind {', '.join(kinds)}")
         return
     tables.show(out, document, kinds, specs, top or _TOP)
     out.print("More: --site, --quant, --top N, --layer N for the modules inside a layer.")
@@ -76,24 +76,22 @@ def _show_other(
     from srdd.cli import console
     from srdd.documents.impact import Impact
     from srdd.documents.probe import Probe
-    from srdd.errors import OptionError
-    from srdd.exporters.terminal import experiment as experiment_tables
-    from srdd.exporters.terminal import impact as impact_tables
-    from srdd.exporters.terminal import probe as probe_tables
+    from srdd.errors import NoEffectError
+    from srdd.exporters.terminal import experiment, impact, probe
 
     if not isinstance(document, Impact):
-        unused["--top"] = top
+        unused["top"] = top
     given = [name for name, value in unused.items() if value is not None]
     if given:
-        raise OptionError(f"{', '.join(given)} has no effect on an {document.document} document; leave it out")
+        raise NoEffectError(given, f"on an {document.document} document")
     if as_json:
         console.machine(document.model_dump_json(indent=1))
     elif isinstance(document, Impact):
-        impact_tables.show(console.people(), document, top or _TOP)
+        impact.show(console.people(), document, top or _TOP)
     elif isinstance(document, Probe):
-        probe_tables.show(console.people(), document)
+        probe.show(console.people(), document)
     else:
-        experiment_tables.show(console.people(), document)
+        experiment.show(console.people(), document)
 
 
 def _print_json(document: Report, kinds: Sequence[Kind], specs: Sequence[str], layer: int | None) -> None:

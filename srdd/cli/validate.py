@@ -23,13 +23,13 @@ def validate(
     from srdd.analysis.validation import validate as correlate
     from srdd.cli import console
     from srdd.documents.opening import load_impact
+    from srdd.exporters.terminal.validation import show
 
     document = load_impact(impact)
     tables = correlate(document)
     if as_json:
         console.machine(json.dumps({"model": document.model.id, "tables": [t.model_dump() for t in tables]}, indent=1))
         return
-    from srdd.exporters.terminal.validation import show
 
     out = console.people()
     for table in tables:

@@ -31,6 +31,7 @@ def zones(
     from srdd.documents import saving as structured
     from srdd.documents.report import read
     from srdd.documents.zones import ZoneMap, ZoneProvenance
+    from srdd.exporters.terminal.zones import show
 
     form = structured.form_of(out.suffix) if out else "json"
     outputs.check(out, force)
@@ -48,7 +49,6 @@ def zones(
     if as_json:
         console.machine(structured.render(chart, "json"))
         return
-    from srdd.exporters.terminal.zones import show
 
     people = console.people()
     outputs.about(people, document, series)

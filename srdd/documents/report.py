@@ -11,7 +11,7 @@ import json
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, computed_field, model_validator
 from pydantic_core import from_json
@@ -23,10 +23,6 @@ from srdd.documents.impact import Impact, as_report_fields
 from srdd.documents.schema import Coverage, Layer, Model, Part, Settings, Site, SummaryRow
 from srdd.documents.summary import layer_rows, summary_rows
 from srdd.errors import ReportError
-
-if TYPE_CHECKING:
-    pass
-
 
 # 0: the per-layer JSON of the first SRDD scripts: metrics without tallies (srdd.documents.report_v0)
 # 1: the first document of this package

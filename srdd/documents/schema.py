@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
@@ -20,10 +20,6 @@ from srdd.core.metrics import BY_NAME, METRICS, RANKED, Metric
 from srdd.core.tally import FIELDS, Tally
 from srdd.core.uncertainty import leave_one_out, standard_error, total_vector
 from srdd.errors import OptionError, ReportError
-
-if TYPE_CHECKING:
-    pass
-
 
 _MODEL_FIELDS = ("architecture", "layer_count", "parameter_count")
 

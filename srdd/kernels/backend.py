@@ -61,7 +61,7 @@ def choose(
     if name in ("reference", "eager"):
         return Backend(name, "asked for by name")
     if name not in ("auto", "fused"):
-        raise BackendError(f"unknown backend {name!r}; known: auto, {', '.join(NAMES)}")
+        raise BackendError(f"{setting('backend', name)}: unknown backend; known: auto, {', '.join(NAMES)}")
     missing = _missing(where)
     if name == "fused":
         if missing:

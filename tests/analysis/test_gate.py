@@ -295,8 +295,8 @@ def test_command(files: dict[str, Path], tmp_path: Path, srdd: Run, monkeypatch:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["base"], "nothing to check: give --baseline"),
-        (["base", "--baseline", "base", "--site", "output"], "narrow --limit and --floor"),
+        (["base"], "--baseline: nothing to check; give it"),
+        (["base", "--baseline", "base", "--site", "output"], "--site has no effect without --limit or --floor"),
         (["base", "--baseline", "base", "--floor", "sqnr_db=1"], "has no effect on floors"),
         (["base", "--baseline", "base", "--force"], "--force has no effect"),
         (["base", "--baseline", "empty"], "the report has no sites"),

@@ -296,7 +296,7 @@ def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
     ("arguments", "words"),
     [
         (["--sigma-end", "0"], "a geometric decay never reaches 0"),
-        (["--sigma-start", "nan"], "sigma_start: Input should be a finite number"),
+        (["--sigma-start", "nan"], "--sigma-start nan: Input should be a finite number"),
         (["--clamp", "1"], "expected two numbers LO,HI"),
         (["--strategy", "tiered", "--factor", "high"], "expected ZONE=NUMBER"),
         (["--target", "norm"], "expected one of rmsnorm, linear, both"),
@@ -306,7 +306,7 @@ def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
         (["--metric", "kurtosis"], "cannot rank layers"),
         (["--metric", "predicted_kl"], "--metric predicted_kl: no impact was measured in this report; run `srdd imp"),
         (["--metric", ""], "cannot rank layers"),
-        (["--strategy", "global", "--metric", "sqnr_db"], "--metric sqnr_db has no effect on global"),
+        (["--strategy", "global", "--metric", "sqnr_db"], "--metric has no effect on global"),
     ],
 )
 def test_bad_options(path: Path, srdd: Run, arguments: list[str], words: str) -> None:

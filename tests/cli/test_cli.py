@@ -191,6 +191,7 @@ def test_missing_tokenizer_still_scans_weights_and_says_so(tiny_llama: Path, tmp
         (("--quant", "mxfp4", "--device", "cuda:7"), ("cuda",)),
         (("--quant", "mxfp4", "--dtype", "float8"), ("dtype",)),
         (("--quant", "mxfp4", "--sites", "weight", "--samples", "3"), ("--samples", "no effect")),
+        (("--quant", "mxfp4", "--sites", "weight", "--samples", "16"), ("--samples has no effect",)),
         (("--quant", "mxfp4", "--sites", "weight", "--dtype", "float32"), ("--dtype", "no effect")),
         (("--quant", "mxfp4", "--sites", "weight", "--seed", "3"), ("--seed has no effect", "rounds stochastically")),
         (("--quant", "mxfp4", "--sites", "weight", "--backend", "foo"), ("--backend foo: unknown backend",)),
@@ -256,7 +257,7 @@ def test_unwritable_output_is_found_before_the_scan(tmp_path: Path, srdd: Run) -
         ("--seq-len 1", "--seq-len 1: expected at least 2"),
         ("--batch-size 0", "--batch-size 0: expected at least 1"),
         ("--seed -1", "--seed -1: expected 0 or more"),
-        ("--backend foo", "--backend foo: unknown backend 'foo'; known: auto"),
+        ("--backend foo", "--backend foo: unknown backend; known: auto"),
         ("--dtype int8", "--dtype int8: expected one of auto"),
         ("--device foo", "--device foo: expected auto"),
         ("--data none.txt", "--data none.txt: no such file"),
@@ -276,7 +277,6 @@ def test_bad_values_are_found_before_a_model_is_opened(
 ) -> None:
     ranking = ("--report", request.getfixturevalue("report")) if command == "experiment aqn" else ()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("srdd.cli.scan_steps.open_model", lambda *_, **__: pytest.fail("a model was opened"))
     monkeypatch.setattr("srdd.models.source.open_model", lambda *_, **__: pytest.fail("a model was opened"))
     given = ("--model", "somebody/huge", "--quant", "mxfp4", "--out", "out.json", *arguments.split())
     refused(srdd(*command.split(), *given, *ranking), words)
@@ -294,7 +294,6 @@ def test_how_a_model_is_opened_reaches_it(
         raise SourceError(f"{name} is not opened here")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("srdd.cli.scan_steps.open_model", opened)
     monkeypatch.setattr("srdd.models.source.open_model", opened)
     given = "--model somebody/huge --quant mxfp4 --revision abc --dtype bfloat16 --device cpu --trust-remote-code"
     refused(srdd(*command.split(), *given.split(), *ranking), "somebody/huge is not opened here")
@@ -407,6 +406,66 @@ def test_interrupt_says_so_and_leaves_no_file(
     assert code == 130
     assert "interrupted" in err
     assert [p.name for p in tmp_path.iterdir() if p.name != "words.txt"] == []
+
+
+def test_a_bug_shows_its_traceback_and_is_no_failed_check(srdd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("of nobody's making")
+
+    monkeypatch.setattr("srdd.documents.report.json_schema", broken)
+    code, out, err = srdd("schema")
+    assert (code, out) == (70, "")
+    assert err.startswith("Traceback")
+    assert "ZeroDivisionError: of nobody's making" in err
+    assert "this is a bug in srdd" in err.splitlines()[-1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminate() cannot be caught there")
+def test_terminated_while_writing_leaves_the_old_file_and_says_so(report: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "zones"
+    folder.mkdir()
+    (folder / "zones.yaml").write_text("precious")
+    code = f"""
+import sys, time
+import srdd.core.files
+from srdd.cli import main
+def slow(descriptor):
+    print("ready", flush=True)
+    time.sleep(60)
+srdd.core.files.os.fsync = slow
+sys.exit(main(["zones", {str(report)!r}, "--out", "zones.yaml", "--force"]))
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert len(list(folder.iterdir())) == 2, "the new file is being written"
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (143, "srdd: terminated; no file was left half written\n")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"zones.yaml": "precious"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_worker_is_terminated_as_ever() -> None:
+    code = """
+import os, signal, time
+from srdd.cli.endings import terminable
+reader, writer = os.pipe()
+with terminable():
+    child = os.fork()
+    if child == 0:
+        os.write(writer, b"ready")  # Python forgets signals that come while it forks
+        time.sleep(60)
+        os._exit(0)
+    os.read(reader, 5)
+    os.kill(child, signal.SIGTERM)
+    print(os.WTERMSIG(os.waitpid(child, 0)[1]))
+print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["15", "True"]
+    assert done.stderr == ""
 
 
 def test_no_color(report: Path) -> None:

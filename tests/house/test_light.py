@@ -19,6 +19,7 @@ from srdd.cli.app import COMMANDS
         "import srdd.runs; dir(srdd.runs)",
         "import srdd.documents.report, srdd.analysis.rankings, srdd.exporters.terminal.report",
         "from srdd.cli.app import main; main(['--help'])",
+        "from srdd.cli import main; main(['check', 'no-such-report.json', '--baseline', 'none.json'])",
         "from srdd.cli.app import main; main(['scan', '--help'])",
         "from srdd.cli.app import main; main(['formats'])",
         "from srdd.cli.app import main; main(['show', 'no-such-report.json'])",

@@ -342,8 +342,11 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> Non
         (["--quant", "mxfp4", "--attribute", "magic"], "expected gradient, swap, swap-groups, or both"),
         (["--quant", "mxfp4,mxfp4"], "mxfp4"),
         (["--quant", "mxfp4", "--rows", "-1"], "--rows -1: expected 0 (all) or more"),
-        (["--quant", "mxfp4", "--label-samples", "0"], "--label-samples 0: expected at least 1"),
-        (["--quant", "mxfp4", "--attribute", "swap", "--label-samples", "3"], "--label-samples 3 has no effect"),
+        (["--quant", "mxfp4", "--label-samples", "0"], "--label-samples 0: expected 1 or more"),
+        (
+            ["--quant", "mxfp4", "--attribute", "swap", "--label-samples", "3"],
+            "--label-samples has no effect without --attribute gradient",
+        ),
         (["--quant", "mxfp4", "--seq-len", "1"], ""),
         (["--quant", "mxfp4", "--exclude", "*"], "left out by --exclude"),
     ],

@@ -156,7 +156,7 @@ def _check_trials(kind: Measured, seeds: Sequence[int], samples: int, training: 
     if len(seeds) < 2 or len(set(seeds)) != len(seeds):
         raise SettingError("seeds", list(seeds), "expected 2 or more, each once; one seed shows nothing")
     if kind not in get_args(Measured):
-        raise SettingError("kind", repr(kind), f"expected one of {', '.join(get_args(Measured))}")
+        raise SettingError("measured", repr(kind), f"expected one of {', '.join(get_args(Measured))}")
     if kind == "train" and training is None:
         raise SettingError("training", None, f"{setting('kind', 'train')} needs its steps and learning rate")
     if kind != "train" and training is not None:
