@@ -19,7 +19,7 @@ from statistics import fmean
 from srdd.analysis.causes import cause, noise_shares
 from srdd.analysis.series import choose_specs
 from srdd.core.formats import parse
-from srdd.core.gaussian import gaussian
+from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import BY_NAME, MAIN
 from srdd.core.verdicts import CLASSIC, violates
 from srdd.documents.advice import (
@@ -56,7 +56,7 @@ def limits_for(spec: str, against: Against, thresholds: Mapping[str, float]) -> 
     """The limits of one format. Raises OptionError when there is no Gaussian baseline for it."""
     if against == "classic":
         return {**CLASSIC, **thresholds}
-    baseline = gaussian(spec)
+    baseline = gaussian_metrics(spec)
     if baseline is None:
         raise OptionError(f"there is no Gaussian baseline for {spec}; use --against classic")
     limits = {"sqnr_db": baseline["sqnr_db"] - _DB_BELOW}
@@ -223,7 +223,7 @@ def _sigma(measured: Sequence[Measurement]) -> tuple[tuple[float, float] | None,
     errors = [value for m in measured if math.isfinite(value := m.value("relative_error"))]
     if not errors:
         return None, None
-    mean, usual = fmean(errors), (gaussian(_QERL_FORMAT) or {})["relative_error"]
+    mean, usual = fmean(errors), (gaussian_metrics(_QERL_FORMAT) or {})["relative_error"]
     low, high = (round(sigma * mean / usual, 4) for sigma in _QERL_SIGMAS)
     source = (
         f"a starting point from one study, not a finding: QeRL's {_QERL_SIGMAS[0]:g} to {_QERL_SIGMAS[1]:g} (NVFP4, "

@@ -17,10 +17,10 @@ from statistics import fmean
 
 from srdd.analysis.segmentation import bootstrap, cuts, kept_in_samples, kept_without_one
 from srdd.analysis.series import Series
-from srdd.core.layers import span
+from srdd.core.layers import parse_spans, span
 from srdd.core.metrics import RANKED
 from srdd.documents.zones import Cut, Label, Spread, Zone
-from srdd.errors import OptionError
+from srdd.errors import OptionError, SettingError
 
 MAX_ZONES = 6
 MATERIAL = 0.05  # a mean this share above or below the model's own is called high or low
@@ -77,26 +77,24 @@ def named(series: Series, scheme: str) -> dict[str, Sequence[int]]:
 
 
 def spans(series: Series, text: str) -> dict[str, Sequence[int]]:
-    """Zones from "0-3,4-9,10": contiguous, in order, holding every layer of the series once. Raises OptionError."""
+    """Zones from "0-3,4-9,10": contiguous, in order, holding every layer of the series once. Raises SettingError."""
     groups: dict[str, Sequence[int]] = {}
     after = -1
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise OptionError(
-                f"--scheme {text!r} not understood at {part!r}; expected {', '.join(SCHEMES)}, or spans such as 0-3,4-9"
-            )
-        start, end = int(first), int(last or first)
-        if start <= after or end < start:
-            raise OptionError(f"--scheme {text!r}: {part.strip()} does not follow layer {after}; give spans in order")
-        after = end
-        layers = [layer for layer in series.layers if start <= layer <= end]
+    for part in parse_spans(text, "scheme", f"{', '.join(SCHEMES)}, or spans such as 0-3,4-9"):
+        if part.first <= after:
+            raise SettingError("scheme", repr(text), f"{part.text} does not follow layer {after}; give spans in order")
+        after = part.last
+        layers = [layer for layer in series.layers if layer in part.layers]
         if not layers:
-            raise OptionError(f"--scheme {text!r}: {part.strip()} holds no layer; the report has {span(series.layers)}")
-        groups[part.strip()] = layers
+            raise SettingError(
+                "scheme", repr(text), f"{part.text} holds no layer; the report has {span(series.layers)}"
+            )
+        groups[part.text] = layers
     missing = set(series.layers) - {layer for group in groups.values() for layer in group}
     if missing:
-        raise OptionError(f"--scheme {text!r} leaves out layer(s) {span(sorted(missing))}; every layer needs a zone")
+        raise SettingError(
+            "scheme", repr(text), f"leaves out layer(s) {span(sorted(missing))}; every layer needs a zone"
+        )
     return groups
 
 

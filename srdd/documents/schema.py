@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
-from srdd.core.metrics import BY_NAME, METRICS, RANKED, Metric
+from srdd.core.metrics import BY_NAME, METRICS, Metric, any_metric
 from srdd.core.tally import FIELDS, Tally
 from srdd.core.uncertainty import leave_one_out, standard_error, total_vector
-from srdd.errors import OptionError, ReportError
+from srdd.errors import ReportError
 
 if TYPE_CHECKING:
     pass
@@ -187,23 +187,16 @@ class Measurement(Part):
 
     def value(self, metric: str) -> float:
         """A metric as a number: nan where undefined or, in version 0, not given; +inf where exact."""
-        known = _metric(metric)
+        known = any_metric(metric)
         return self.given.get(metric, math.nan) if self.tally is None else known.of(self._sums)
 
     def error(self, metric: str) -> float:
         """Its jackknife standard error over sequences; nan where there is none."""
-        return standard_error(_metric(metric), self._without_each)
+        return standard_error(any_metric(metric), self._without_each)
 
     def without_each(self, metric: Metric) -> list[float]:
         """A metric with the first, the second, ... sequence left out; empty with fewer than two."""
         return [metric.of(tally) for tally in self._without_each]
-
-
-def _metric(name: str) -> Metric:
-    metric = RANKED.get(name)
-    if metric is None:
-        raise OptionError(f"unknown metric {name!r}; expected one of: {', '.join(RANKED)}")
-    return metric
 
 
 class Site(Part):

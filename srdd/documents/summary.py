@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from srdd.core.formats import parse
-from srdd.core.gaussian import gaussian
+from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import METRICS, Metric
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total_vector
@@ -69,7 +69,7 @@ def _row(kind: Kind, spec: str, metric: Metric, layers: Sequence[Layer], thresho
     series = {layer.layer: layer.formats[spec].value(metric.name) for layer in layers if spec in layer.formats}
     finite = [value for value in series.values() if math.isfinite(value)]
     z = robust_z(metric, {str(layer): value for layer, value in series.items()})
-    baseline = gaussian(spec)
+    baseline = gaussian_metrics(spec)
     return SummaryRow(
         kind=kind,
         format=spec,

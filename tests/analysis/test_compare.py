@@ -14,12 +14,12 @@ from fresh_interpreter import loaded_by
 from srdd.analysis.comparison.changes import compare, drift
 from srdd.analysis.comparison.comparability import comparable
 from srdd.analysis.comparison.pairing import within_noise
-from srdd.core.layers import layer_numbers, parse_zones, thirds
+from srdd.core.layers import thirds
 from srdd.core.metrics import BY_NAME
 from srdd.core.tally import Tally
 from srdd.documents.report import Report, from_document
 from srdd.documents.schema import Measurement, Site, measurement
-from srdd.errors import OptionError, ReportError
+from srdd.errors import ReportError
 from srdd.exporters.wording import change_text
 
 Run = Callable[..., tuple[int, str, str]]
@@ -113,13 +113,6 @@ def test_one_layer_makes_one_zone() -> None:
     assert thirds([5]) == {"middle": [5]}
     assert thirds([0, 1]) == {"early": [0], "late": [1]}
     assert thirds(range(10)) == {"early": [0, 1, 2], "middle": [3, 4, 5, 6], "late": [7, 8, 9]}
-    assert parse_zones("0-1,5") == {"0-1": [0, 1], "5": [5]}
-
-
-@pytest.mark.parametrize("text", ["", "a", "3-1", "1-", "-1", "0--2", "0-99999999999", "²"])
-def test_bad_layers_are_refused(text: str) -> None:
-    with pytest.raises(OptionError, match="--layers"):
-        layer_numbers(text, "--layers")
 
 
 def test_changes_as_people_read_them() -> None:

@@ -190,7 +190,7 @@ def test_limits_and_floors_by_hand() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[[limit]]\nmetric = "sqnr"\nmax_worse = 1', "metric 'sqnr' cannot rank layers"),
+        ('[[limit]]\nmetric = "sqnr"\nmax_worse = 1', "metric='sqnr': cannot rank layers"),
         ('[[limit]]\nmetric = "sqnr_db"\nmax_worse = 1\nlayer = 3', "unknown key 'layer'"),
         ('[[limit]]\nmetric = "sqnr_db"', "key 'max_worse' is missing"),
         ('[[limit]]\nmetric = "sqnr_db"\nmax_worse = true', "true is no number"),

@@ -13,7 +13,7 @@ from srdd.core.uncertainty import standard_errors, total
 from srdd.documents.merging import merge
 from srdd.documents.report import Report, dumps, in_order, json_schema, load
 from srdd.documents.schema import Calibration, Coverage, Model, Settings, Site, measurement
-from srdd.errors import ReportError
+from srdd.errors import ReportError, WriteError
 
 SPEC = "mxfp4:even"
 
@@ -208,7 +208,7 @@ def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ReportError, match="No space left"):
+    with pytest.raises(WriteError, match="No space left"):
         make(weight_noise=9.0).save(path)
     assert path.read_text() == before
     assert [p.name for p in tmp_path.iterdir()] == ["r.json"]

@@ -15,9 +15,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import srdd
 from srdd import kernels
 from srdd.analysis.advice import advise
-from srdd.analysis.comparison.changes import any_metric, compare, drift
+from srdd.analysis.comparison.changes import compare, drift
 from srdd.analysis.comparison.gate import check
 from srdd.core.formats import parse, parse_list
+from srdd.core.metrics import any_metric
 from srdd.core.tally import FIELDS
 from srdd.documents.rin import Schedule, load
 from srdd.documents.saving import save
@@ -220,11 +221,11 @@ REPORT = make_report({"weight": [[tally(0.2)], [tally(0.3)]]})
         (lambda: advise(REPORT, "weight", "nvfp4"), "the report has mxfp4:even"),
         (lambda: compare(REPORT, REPORT, "weight", "nvfp4", "sqnr_db"), "the report has mxfp4:even"),
         (lambda: compare(REPORT, REPORT, "output", "mxfp4", "sqnr_db"), "the report has weight"),
-        (lambda: compare(REPORT, REPORT, "weight", "mxfp4", "sqnr"), "unknown metric 'sqnr'"),
+        (lambda: compare(REPORT, REPORT, "weight", "mxfp4", "sqnr"), "metric='sqnr': unknown metric"),
         (lambda: drift([REPORT], "weight", "mxfp4", "sqnr_db"), "needs two or more"),
         (lambda: check(REPORT, None), "compares with a baseline"),
-        (lambda: REPORT.layers[0].formats["mxfp4:even"].value("sqnr"), "unknown metric 'sqnr'"),
-        (lambda: REPORT.layers[0].formats["mxfp4:even"].error("sqnr"), "unknown metric 'sqnr'"),
+        (lambda: REPORT.layers[0].formats["mxfp4:even"].value("sqnr"), "metric='sqnr': unknown metric"),
+        (lambda: REPORT.layers[0].formats["mxfp4:even"].error("sqnr"), "metric='sqnr': unknown metric"),
         (lambda: save(REPORT, "report.csv"), "cannot tell the format"),
     ],
 )

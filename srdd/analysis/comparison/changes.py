@@ -20,7 +20,7 @@ from typing import TypeVar
 from srdd.analysis.comparison.pairing import Pair, pairs, within_noise
 from srdd.analysis.series import choose_kinds, choose_specs
 from srdd.core.layers import span, thirds
-from srdd.core.metrics import RANKED, Metric
+from srdd.core.metrics import Metric, any_metric
 from srdd.core.uncertainty import jackknife
 from srdd.documents.comparison import Comparison, Difference, Drift, DriftTable
 from srdd.documents.report import Report
@@ -125,13 +125,6 @@ def _spec_of(report: Report, kind: Kind, spec: str) -> str:
 
 def _metric_of(metric: Metric | str) -> Metric:
     return metric if isinstance(metric, Metric) else any_metric(metric)
-
-
-def any_metric(name: str) -> Metric:
-    """A metric by name, with or without a better side. Raises OptionError."""
-    if name not in RANKED:
-        raise OptionError(f"unknown metric {name!r}; expected one of: {', '.join(RANKED)}")
-    return RANKED[name]
 
 
 def _grouped(

@@ -19,7 +19,7 @@ from srdd.analysis.comparison.limits import Floor, Limit
 from srdd.analysis.comparison.pairing import By, Pair, pairs, within_noise
 from srdd.analysis.comparison.policy import DEFAULTS, Policy
 from srdd.core.formats import parse
-from srdd.core.layers import layer_numbers
+from srdd.core.layers import parse_layers
 from srdd.core.metrics import Metric, as_error
 from srdd.core.verdicts import violates
 from srdd.documents.check import Case, Finding, Verdict
@@ -107,7 +107,7 @@ def _cases(
 
     Raises OptionError when it is measured nowhere and the limit is not `optional`.
     """
-    wanted = None if limit.layers is None else set(layer_numbers(limit.layers, "layers"))
+    wanted = None if limit.layers is None else set(parse_layers(limit.layers))
     found: list[Case] = []
     notes: list[str] = []
     which = "this report" if isinstance(limit, Floor) else "the baseline"

@@ -28,7 +28,7 @@ from srdd.analysis.overview import (
 from srdd.analysis.series import choose_kind, choose_kinds, choose_specs, series_of
 from srdd.analysis.strategies import Choices as StrategyChoices
 from srdd.analysis.strategies import plan
-from srdd.core.gaussian import gaussian
+from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import BY_NAME, MAIN, RANKED, choose_metric
 from srdd.core.tally import FIELDS
 from srdd.documents.report import Report
@@ -63,7 +63,7 @@ def build(bundle: Bundle, choices: Choices, srdd_version: str) -> tuple[dict[str
         "start": {"kind": kind, "format": spec, "metric": metric},
         "kinds": [{"name": k, "title": KIND_TITLES[k]} for k in kinds],
         "formats": [
-            {"spec": s, "bits": bits_of(s), "gaussian": {n: number(v) for n, v in (gaussian(s) or {}).items()}}
+            {"spec": s, "bits": bits_of(s), "gaussian": {n: number(v) for n, v in (gaussian_metrics(s) or {}).items()}}
             for s in formats
         ],
         "metrics": [

@@ -26,7 +26,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def render(bundle: Bundle, choices: Choices) -> str:
     """The table. Raises OptionError for a kind, format or metric that the report lacks."""
-    from srdd.analysis.comparison.changes import any_metric
+    from srdd.core.metrics import any_metric
 
     report = bundle.report
     kinds, specs = choose_kinds(report, choices.site), choose_specs(report, choices.quant)
