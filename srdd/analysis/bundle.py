@@ -10,18 +10,16 @@ from an older report of the same weights give one note.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from srdd.analysis.comparison.comparability import comparable
-from srdd.documents import rin
 from srdd.documents.experiment import Experiment
 from srdd.documents.impact import Impact
-from srdd.documents.opening import load_experiment, load_impact, load_probe, load_zones
+from srdd.documents.opening import open_document
 from srdd.documents.probe import Probe
-from srdd.documents.report import Report, load, read_source
+from srdd.documents.report import Report
 from srdd.documents.rin import RinConfig
 from srdd.documents.schema import KINDS, Kind, other_model
 from srdd.documents.zones import ZoneMap
@@ -67,15 +65,15 @@ def gather(
     experiment: Path | None = None,
 ) -> Bundle:
     """Read all documents. Raises ReportError or OptionError in one line for one that is no such document."""
-    report, source = read_source(path)
-    sha256 = hashlib.sha256(source).hexdigest()
+    opened = open_document(path, Report)
+    report, sha256 = opened.document, opened.sha256
     notes: list[str] = []
-    costs = load_impact(impact) if impact else None
-    chart = load_zones(zones) if zones else None
-    config = rin.load(multipliers) if multipliers else None
-    base = load(baseline) if baseline else None
-    borne = load_probe(probe) if probe else None
-    trial = load_experiment(experiment) if experiment else None
+    costs = open_document(impact, Impact).document if impact else None
+    chart = open_document(zones, ZoneMap).document if zones else None
+    config = open_document(multipliers, RinConfig).document if multipliers else None
+    base = Report.load(baseline) if baseline else None
+    borne = open_document(probe, Probe).document if probe else None
+    trial = open_document(experiment, Experiment).document if experiment else None
     for option, given, document in (
         ("impact", impact, costs),
         ("probe", probe, borne),
@@ -97,7 +95,7 @@ def gather(
         for name, a, b in other_model(base.model, report.model):
             raise OptionError(f"--baseline {baseline}: another model: {name} is {a}, in the report {b}")
         notes += [f"baseline: {note}" for note in comparable(base, report, *_shared(base, report))]
-    return Bundle(report, costs, chart, config, base, borne, trial, path.name, source, notes)
+    return Bundle(report, costs, chart, config, base, borne, trial, path.name, opened.content, notes)
 
 
 def _same_weights(report: Report, sha256: str, made_from: Any, option: str, what: str) -> list[str]:

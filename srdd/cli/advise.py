@@ -30,12 +30,12 @@ def advise(
     from srdd.analysis.advice import advise as decide
     from srdd.analysis.series import choose_kind, choose_specs
     from srdd.cli import console
-    from srdd.documents.report import load
+    from srdd.documents.report import Report
     from srdd.errors import OptionError
 
     if against not in ("format", "classic"):
         raise OptionError(f"--against {against}: expected format or classic")
-    document = load(report)
+    document = Report.load(report)
     kind, spec = choose_kind(document, site), choose_specs(document, quant)[0]
     advice = decide(document, kind, spec, against)  # type: ignore[arg-type]  # checked above
     if as_json:

@@ -48,7 +48,7 @@ def check(
     from srdd.analysis.comparison.policy import check_by
     from srdd.cli import console
     from srdd.core.files import check_new, write_text
-    from srdd.documents.report import load
+    from srdd.documents.report import Report
     from srdd.errors import OptionError
 
     if str(new) == "-" and str(baseline) == "-":
@@ -62,8 +62,8 @@ def check(
     for path in (junit, summary):
         if path is not None:
             check_new(path, force=force)
-    base = None if baseline is None else load(baseline)
-    verdict = hold(load(new), base, rules, allow_different_model=allow_different_model)
+    base = None if baseline is None else Report.load(baseline)
+    verdict = hold(Report.load(new), base, rules, allow_different_model=allow_different_model)
     if junit is not None:
         from srdd.exporters.check import junit as junit_xml
 

@@ -89,14 +89,16 @@ def aqn(
     from srdd.cli import console
     from srdd.core.files import check_writable, write_text
     from srdd.core.formats import parse
-    from srdd.documents.report import read
+    from srdd.documents.opening import open_document
+    from srdd.documents.report import Report
     from srdd.errors import OptionError
 
     _check(kind, steps, learning_rate, train_batch, sigma_end)
     _check_counts(seeds, samples)
     fmt, training = parse(quant), kind == "train"
     check_writable(out)
-    document, sha256 = read(report)
+    ranking = open_document(report, Report)
+    document, sha256 = ranking.document, ranking.sha256
     spec = fmt.spec if fmt.spec in document.settings.formats else None
     if spec is None:
         listed = ", ".join(document.settings.formats)

@@ -78,7 +78,8 @@ def multipliers(
     from srdd.analysis.multipliers import guide
     from srdd.analysis.strategies import Choices
     from srdd.cli import console, outputs
-    from srdd.documents.report import read
+    from srdd.documents.opening import open_document
+    from srdd.documents.report import Report
     from srdd.errors import OptionError
 
     form = _form(chosen, out, as_json)
@@ -87,7 +88,8 @@ def multipliers(
     schedule = _schedule(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
     if strategy == "global" and metric is not None:
         raise OptionError(f"--metric {metric} has no effect on global, which gives every layer the same; leave it out")
-    document, sha256 = read(report)
+    opened = open_document(report, Report)
+    document, sha256 = opened.document, opened.sha256
     metric = "relative_error" if metric is None else metric
     config, series = guide(
         document,

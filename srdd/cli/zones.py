@@ -34,12 +34,14 @@ def zones(
     from srdd.analysis.zones import find
     from srdd.cli import console, outputs
     from srdd.documents import saving as structured
-    from srdd.documents.report import read
+    from srdd.documents.opening import open_document
+    from srdd.documents.report import Report
     from srdd.documents.zones import ZoneMap, ZoneProvenance
 
     form = structured.form_of(out.suffix) if out else "json"
     outputs.check(out, force)
-    document, sha256 = read(report)
+    opened = open_document(report, Report)
+    document, sha256 = opened.document, opened.sha256
     series = layer_series(document, site, quant, metric)
     found, cuts = find(series, scheme, max_zones)
     chart = ZoneMap(

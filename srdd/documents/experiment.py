@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from srdd.documents.schema import Calibration, Model, Part
+from srdd.documents.schema import Calibration, Document, Model, Part
 
 Kind = Literal["inference", "train"]
 
@@ -87,8 +87,10 @@ class ExperimentSettings(Part):
     versions: dict[str, str]
 
 
-class Experiment(Part):
+class Experiment(Document):
     """The whole document."""
+
+    CALLED, COMMAND = "experiment document", "experiment aqn"
 
     schema_version: Literal[1] = 1
     document: Literal["srdd-experiment"] = "srdd-experiment"

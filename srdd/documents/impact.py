@@ -16,6 +16,7 @@ from srdd.core.modes import Mode
 from srdd.documents.schema import (
     Calibration,
     Coverage,
+    Document,
     Measurement,
     Model,
     Part,
@@ -108,8 +109,10 @@ class ImpactSettings(Part):
     versions: dict[str, str]
 
 
-class Impact(Part):
+class Impact(Document):
     """The whole document."""
+
+    CALLED, COMMAND = "impact document", "impact"
 
     schema_version: Literal[1] = 1
     document: Literal["srdd-impact"] = "srdd-impact"

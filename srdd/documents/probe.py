@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from srdd.documents.schema import Calibration, Model, Part
+from srdd.documents.schema import Calibration, Document, Model, Part
 
 Criterion = Literal["loss", "entropy", "agreement"]
 Profile = Literal["global", "guided"]
@@ -86,8 +86,10 @@ class ProbeSettings(Part):
     versions: dict[str, str]
 
 
-class Probe(Part):
+class Probe(Document):
     """The whole document."""
+
+    CALLED, COMMAND = "probe document", "probe"
 
     schema_version: Literal[1] = 1
     document: Literal["srdd-probe"] = "srdd-probe"

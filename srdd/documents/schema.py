@@ -13,7 +13,7 @@ import hashlib
 import math
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
@@ -22,12 +22,7 @@ from srdd.core.tally import FIELDS, Tally
 from srdd.core.uncertainty import leave_one_out, standard_error, total_vector
 from srdd.errors import ReportError
 
-if TYPE_CHECKING:
-    pass
-
-
 _MODEL_FIELDS = ("architecture", "layer_count", "parameter_count")
-
 
 Kind = Literal["weight", "input", "output"]
 KINDS: tuple[Kind, ...] = ("weight", "input", "output")
@@ -35,6 +30,24 @@ KINDS: tuple[Kind, ...] = ("weight", "input", "output")
 
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), defer_build=True)
+
+
+class Document(Part):
+    """A part that is a file of its own. Its field `document` says in the file what it is."""
+
+    CALLED: ClassVar[str]  # to people, in messages
+    COMMAND: ClassVar[str]  # of srdd, which writes it
+    IS_YAML: ClassVar[bool] = False  # it may be YAML, and then JSON too
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any], name: str) -> Self:
+        """From what a file holds; a class that knows older versions upgrades them here.
+
+        Raises ReportError for another kind of document, ValidationError or OptionError for one that is not valid.
+        """
+        if tree.get("document") != cls.model_fields["document"].default:
+            raise ReportError(f"{name} is no {cls.CALLED}; write one with `srdd {cls.COMMAND}`")
+        return cls.model_validate(tree)
 
 
 class Model(Part):

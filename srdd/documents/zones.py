@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from srdd.core.layers import span
-from srdd.documents.schema import Part
+from srdd.documents.schema import Document, Part
 
 Label = Literal["high", "medium", "low"]
 
@@ -60,8 +60,11 @@ class ZoneProvenance(Part):
     max_zones: int | None = None
 
 
-class ZoneMap(Part):
+class ZoneMap(Document):
     """The document that `srdd zones --out` writes."""
+
+    CALLED, COMMAND = "zone map", "zones"
+    IS_YAML = True
 
     schema_version: Literal[1] = 1
     document: Literal["srdd-zones"] = "srdd-zones"

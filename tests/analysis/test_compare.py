@@ -17,7 +17,8 @@ from srdd.analysis.comparison.pairing import within_noise
 from srdd.core.layers import thirds
 from srdd.core.metrics import BY_NAME
 from srdd.core.tally import Tally
-from srdd.documents.report import Report, from_document
+from srdd.documents.opening import document_of
+from srdd.documents.report import Report
 from srdd.documents.schema import Measurement, Site, measurement
 from srdd.errors import ReportError
 from srdd.exporters.wording import change_text
@@ -35,7 +36,7 @@ NEW = make_report(
 
 def version_0(*rows: dict[str, float], name: str = "old") -> Report:
     layers = [{"layer_id": i, **row} for i, row in enumerate(rows)]
-    return from_document({"config": {"quant_type": "mxfp4"}, "report": {"per_layer": layers}}, name)
+    return document_of({"config": {"quant_type": "mxfp4"}, "report": {"per_layer": layers}}, Report, name)
 
 
 def save(report: Report, folder: Path, name: str) -> Path:

@@ -199,7 +199,6 @@ def test_limits_and_floors_by_hand() -> None:
         ("implausible_gain = 2.0", "neither a"),
         ("implausible_gain = 1", "expected a factor above 1"),
         ("limit = 3", "is no table"),
-        ("[[", "cannot read the policy"),
         ('[[floor]]\nmetric = "sqnr_db"\nvalue = 1\nsite = "outputs of it"', "expected weight, input, output"),
     ],
 )
@@ -209,6 +208,15 @@ def test_damaged_policies_are_refused_in_one_line(text: str, words: str, tmp_pat
     with pytest.raises(OptionError, match=words) as caught:
         load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_policy_that_is_no_toml(tmp_path: Path) -> None:
+    path = tmp_path / "srdd.toml"
+    for content, words in ((b"[[", "cannot read the policy"), (b"\xff", "is no policy: found bytes that are no UTF-8")):
+        path.write_bytes(content)
+        with pytest.raises(ReportError, match=words) as caught:
+            load(path)
+        assert "\n" not in str(caught.value)
 
 
 def test_every_value_has_its_unit_and_the_closest_its_distance() -> None:
@@ -304,7 +312,7 @@ def test_command(files: dict[str, Path], tmp_path: Path, srdd: Run, monkeypatch:
         (["-", "--baseline", "-"], "cannot both be standard input"),
         (["missing.json", "--baseline", "base"], "no report at"),
         (["base", "--baseline", "base", "--policy", "gone.toml"], "no policy at gone.toml; write [[limit]] and"),
-        (["base", "--baseline", "base", "--policy", "/"], "cannot read the policy /: Is a directory"),
+        (["base", "--baseline", "base", "--policy", "/"], "/ is a folder, expected the file of a policy"),
         (["base", "--baseline", "base", "--junit", "out", "--summary", "out"], "are the same file"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import standard_errors, total
 from srdd.documents.merging import merge
-from srdd.documents.report import Report, dumps, in_order, json_schema, load
+from srdd.documents.report import Report, dumps, in_order, json_schema
 from srdd.documents.schema import Calibration, Coverage, Model, Settings, Site, measurement
 from srdd.errors import ReportError, WriteError
 
@@ -79,7 +79,7 @@ def test_derived_numbers_are_computed_anew(tmp_path: Path) -> None:
     document["layers"] = []
     document["summary"] = []
     (tmp_path / "r.json").write_text(json.dumps(document))
-    again = load(tmp_path / "r.json")
+    again = Report.load(tmp_path / "r.json")
     assert again.sites[0].formats[SPEC].value("sqnr_db") == pytest.approx(20)
     assert again == make()
 
@@ -178,13 +178,13 @@ def test_bad_documents_are_refused_in_one_line(tmp_path: Path, text, words: str)
     path = tmp_path / "r.json"
     path.write_text(text(dumps(make())))
     with pytest.raises(ReportError, match=words) as error:
-        load(path)
+        Report.load(path)
     assert "\n" not in str(error.value)
 
 
 def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="srdd scan"):
-        load(tmp_path / "none.json")
+        Report.load(tmp_path / "none.json")
 
 
 def test_a_folder_and_a_binary_file_are_no_reports(tmp_path: Path, srdd: Callable[..., tuple[int, str, str]]) -> None:
@@ -194,7 +194,7 @@ def test_a_folder_and_a_binary_file_are_no_reports(tmp_path: Path, srdd: Callabl
         assert code == 2
         assert len(shown.splitlines()) == 1
         assert words in shown
-        assert "`srdd scan --out`" in shown
+        assert "`srdd scan`" in shown
         assert "Errno" not in shown
         assert "codec" not in shown
 
@@ -225,12 +225,12 @@ def test_version_0_loads_without_tallies_and_without_its_saturation(tmp_path: Pa
     }
     path = tmp_path / "old.json"
     path.write_text(json.dumps(document))
-    report = load(path)
+    report = Report.load(path)
     assert report.model.id == "Qwen2.5-1.5B"
     assert [layer.formats["mxfp4:floor"].value("sqnr_db") for layer in report.layers] == [17.0, 18.0, 19.0]
     assert math.isnan(report.layers[0].formats["mxfp4:floor"].value("saturation_ratio"))
     report.save(tmp_path / "new.json")
-    assert load(tmp_path / "new.json") == report
+    assert Report.load(tmp_path / "new.json") == report
 
 
 @pytest.mark.parametrize(
@@ -243,4 +243,4 @@ def test_bad_version_0(tmp_path: Path, rows: list, words: str) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps({"report": {"per_layer": rows}}))
     with pytest.raises(ReportError, match=words):
-        load(path)
+        Report.load(path)

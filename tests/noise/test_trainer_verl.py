@@ -113,7 +113,7 @@ HUGE = make_rin({0: 1.0, 1: 1.0}, schedule={"kind": "constant", "sigma_start": 1
     ("config", "overrides", "given", "words"),
     [
         (None, ["++actor_rollout_ref.srdd.seed=1"], {}, "actor_rollout_ref.srdd has no rin"),
-        (None, ["++actor_rollout_ref.srdd.rin=none.yaml"], {}, "no file none.yaml"),
+        (None, ["++actor_rollout_ref.srdd.rin=none.yaml"], {}, "no rin document at none.yaml"),
         (CONFIG, ["++actor_rollout_ref.srdd.sigma=1"], {}, "actor_rollout_ref.srdd.sigma is not known"),
         (None, ["++trainer.srdd.rin=rin.yaml"], {}, "trainer.srdd never reaches the workers"),
         (make_rin({0: 1.0}), [], {}, "layer(s) [1] have no multiplier"),

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from srdd import kernels
 from srdd.core.formats import BlockFormat
 from srdd.core.formats import parse as parse_format
-from srdd.documents import rin
 from srdd.documents.probe import Break, Criterion, Probe, ProbeSettings, Profile, Trial
-from srdd.documents.rin import CLASSES, RinConfig, Target
+from srdd.documents.rin import CLASSES, RinConfig, Target, load_rin
 from srdd.documents.schema import Model
 from srdd.errors import OptionError
 from srdd.kernels.selfcheck import checked, values_differ
@@ -77,7 +76,7 @@ def measure_probe(
     started = time.monotonic()
     parsed = parse_format(fmt)
     if isinstance(multipliers, str | Path):
-        multipliers = rin.load(multipliers)
+        multipliers = load_rin(multipliers)
     targets = [targets] if isinstance(targets, str) else list(targets)
     chosen_modes = parse_modes(modes, parsed)
     if criterion not in LIMITS:
