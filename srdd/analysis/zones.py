@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
 
-from srdd.analysis.segmentation import bootstrap, cuts, kept_in_samples, kept_without_one
+from srdd.analysis.segmentation import bootstrap, cuts, kept_in_samples, kept_without_one, redrawn
 from srdd.analysis.series import Series
 from srdd.core.layers import parse_spans, span
 from srdd.core.metrics import RANKED
@@ -145,6 +145,9 @@ def _stability(series: Series, places: Sequence[int]) -> list[Cut]:
     if len(counts) == 1 and min(counts) > 1 and all(math.isfinite(v) for row in left_out for v in row):
         shares = kept_in_samples(places, bootstrap(series.values, left_out))
         method = f"bootstrap over {min(counts)} sequences"
+    elif all(m.given and math.isfinite(m.error(series.metric.name)) for m in series.measurements):  # costs
+        shares = kept_in_samples(places, redrawn(series.values, series.standard_errors))
+        method = "each layer redrawn within its standard error"
     else:
         shares = kept_without_one(places, series.values)
         method = "one layer left out"

@@ -73,8 +73,6 @@ def multipliers(
 
     Example: srdd multipliers srdd-report.json --strategy variable --clamp 0.5,2 --out rin.yaml
     """
-    from importlib.metadata import version
-
     from srdd.analysis.multipliers import guide
     from srdd.analysis.strategies import Choices
     from srdd.cli import console, outputs
@@ -94,7 +92,6 @@ def multipliers(
     config, series = guide(
         document,
         sha256,
-        version("srdd"),
         site=site,
         quant=quant,
         metric=metric,

@@ -45,7 +45,7 @@ def zones(
     series = layer_series(document, site, quant, metric)
     found, cuts = find(series, scheme, max_zones)
     chart = ZoneMap(
-        provenance=ZoneProvenance(**outputs.provenance(document, sha256, series), scheme=scheme, max_zones=max_zones),
+        provenance=series.made(ZoneProvenance, document.model, sha256, scheme=scheme, max_zones=max_zones),
         zones=found,
         cuts=cuts,
         layers={layer: zone.name for zone in found for layer in zone.layers},

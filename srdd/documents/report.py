@@ -16,9 +16,9 @@ from pydantic import Field, computed_field, model_validator
 from srdd.core.files import write_text
 from srdd.core.tally import FIELDS
 from srdd.documents import report_v0
-from srdd.documents.impact import Impact, as_report_fields
+from srdd.documents.impact import Impact, spec_of
 from srdd.documents.opening import open_document
-from srdd.documents.schema import Coverage, Document, Layer, Model, Settings, Site, SummaryRow
+from srdd.documents.schema import Coverage, Document, Layer, Measurement, Model, Settings, Site, SummaryRow
 from srdd.documents.summary import layer_rows, summary_rows
 from srdd.errors import ReportError
 
@@ -69,6 +69,16 @@ class Report(Document):
         tallies = (measured.tally for site in self.sites for measured in site.formats.values())
         return any(tally is not None and tally[_NONFINITE] > 0 for tally in tallies)
 
+    @property
+    def is_version_0(self) -> bool:
+        """True for what the first SRDD scripts wrote: metrics without sums and errors, calibration unknown."""
+        return self.settings.backend == report_v0.BACKEND
+
+    @property
+    def has_sums(self) -> bool:
+        """False when the numbers of layers came without sums: from version 0, or from an impact run."""
+        return all(measured.tally is not None for site in self.sites for measured in site.formats.values())
+
     def __repr__(self) -> str:
         """One line: a notebook shows this, and all sums of a small model are a megabyte."""
         kinds = ", ".join(f"{sum(s.kind == kind for s in self.sites)} {kind}" for kind in self.settings.kinds)
@@ -83,11 +93,42 @@ class Report(Document):
         return open_document(path, cls).document
 
     @classmethod
+    def of_costs(cls, impact: Impact) -> Self:
+        """What the layers of an impact run cost, with errors, so that zones and multipliers can rank by damage."""
+        settings = impact.settings
+        layers: dict[int, dict[str, Measurement]] = {}
+        for row in impact.layers:
+            costs = {"predicted_kl": row.predicted_kl, "swap_kl": row.swap_kl, "relative_rms": row.isolated}
+            given = {name: cost for name, cost in costs.items() if cost is not None}
+            layers.setdefault(row.layer, {})[spec_of(row.format, row.point)] = Measurement(given=given)
+        return cls(
+            model=impact.model,
+            settings=Settings(
+                formats=list(dict.fromkeys(spec_of(row.format, row.point) for row in impact.layers)),
+                kinds=["output"],
+                calibration=settings.calibration,
+                seed=settings.seed,
+                device=settings.device,
+                dtype=settings.dtype,
+                backend=settings.backend,
+                backend_reason="from an impact run",
+                thresholds={},
+                versions=settings.versions,
+            ),
+            coverage=Coverage(parameters=0, measured=0),
+            sites=[
+                Site(kind="output", name=f"layers.{at}", role="decoder_layer", layer=at, index=at, formats=formats)
+                for at, formats in sorted(layers.items())
+            ],
+            warnings=[*impact.warnings, "costs of an impact run: predicted_kl, swap_kl and isolated relative_rms only"],
+        )
+
+    @classmethod
     def from_tree(cls, tree: dict[str, Any], name: str) -> Self:
         """A report of any known version from what a file holds. Raises ReportError, ValidationError."""
         made_by = tree.get("document")
         if made_by == "srdd-impact":
-            return cls(**as_report_fields(Impact.from_tree(tree, name)))
+            return cls.of_costs(Impact.from_tree(tree, name))
         if made_by in ("srdd-probe", "srdd-experiment"):
             what = made_by.removeprefix("srdd-")
             raise ReportError(f"{name} is the document of a {what}: it has no layers; expected a report of `srdd scan`")

@@ -11,9 +11,10 @@ import math
 from typing import Any
 
 from srdd.core.verdicts import CLASSIC
-from srdd.documents.schema import Coverage, Measurement, Model, Settings, Site
+from srdd.documents.schema import Coverage, Estimate, Measurement, Model, Settings, Site
 from srdd.errors import ReportError
 
+BACKEND = "first SRDD scripts"  # by which a report of version 0 is known, also after it was saved anew
 _CARRIED = ("sqnr_db", "relative_error", "deadzone_ratio")
 
 
@@ -39,7 +40,7 @@ def upgrade(document: dict[str, Any], name: str) -> dict[str, Any]:
             kinds=["output"],
             device="unknown",
             dtype="bfloat16",
-            backend="first SRDD scripts",
+            backend=BACKEND,
             backend_reason="loaded from their JSON",
             thresholds=dict(CLASSIC),
             versions={},
@@ -57,14 +58,14 @@ def _site(row: Any, index: int, spec: str, name: str) -> Site:
     place = f"{name}: report.per_layer[{index}]"
     if not isinstance(row, dict) or not isinstance(row.get("layer_id"), int) or row["layer_id"] < 0:
         raise ReportError(f"{place} has no layer_id (a whole number from 0)")
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Estimate] = {}
     for key in _CARRIED:
         value = row.get(key)
         if value is None:
             continue
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise ReportError(f"{place}: {key} is {value!r}, expected a finite number")
-        metrics[key] = float(value)
+        metrics[key] = Estimate(value=value)
     if not metrics:
         raise ReportError(f"{place} holds none of {', '.join(_CARRIED)}")
     layer = row["layer_id"]

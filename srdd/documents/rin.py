@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from srdd.documents.opening import open_document
-from srdd.documents.schema import Document, Part
+from srdd.documents.schema import Document, MadeFrom, Part
 from srdd.errors import NoEffectError, SettingError
 
 Target = Literal["rmsnorm", "linear", "both"]
@@ -75,16 +75,9 @@ class Phase(Part):
     layer_factors: dict[int, float]
 
 
-class RinProvenance(Part):
+class RinProvenance(MadeFrom):
     """What the multipliers were made from, and how."""
 
-    srdd: str
-    report_sha256: str
-    model: str
-    weights_hash: str | None = None
-    quant: str
-    site: str
-    metric: str
     strategy: str
     normalize: str | None = None
     clamp: tuple[float, float] | None = None

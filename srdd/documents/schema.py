@@ -13,6 +13,7 @@ import hashlib
 import math
 from collections.abc import Iterable
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
@@ -64,6 +65,34 @@ class Model(Part):
     parameter_count: int
     weights_hash: str | None = None
     dtype: str | None = None
+
+
+class MadeFrom(Part):
+    """Which numbers of which report a document was made from."""
+
+    srdd: str
+    report_sha256: str
+    model: str
+    weights_hash: str | None = None
+    quant: str
+    site: str
+    metric: str
+
+    @classmethod
+    def of(
+        cls, model: Model, *, spec: str, kind: Kind, metric: str, report_sha256: str = "", srdd: str = "", **more: Any
+    ) -> Self:
+        """`srdd` is the version that made it, by default this one; `more` are fields of a subclass."""
+        return cls(
+            srdd=srdd or version("srdd"),
+            report_sha256=report_sha256,
+            model=model.id,
+            weights_hash=model.weights_hash,
+            quant=spec,
+            site=kind,
+            metric=metric,
+            **more,
+        )
 
 
 class Calibration(Part):
@@ -122,6 +151,13 @@ class Coverage(Part):
         return self.measured / self.parameters if self.parameters else 0.0
 
 
+class Estimate(Part):
+    """A mean over sequences and its standard error; None with fewer than two sequences."""
+
+    value: float
+    error: float | None = None
+
+
 class Measurement(Part):
     """One site under one format. Tallies are lists in the order of `Report.tally_fields`; version 0 has none.
 
@@ -130,7 +166,8 @@ class Measurement(Part):
 
     whole: list[float] | None = Field(default=None, alias="tally", exclude=True)  # of weights
     sequences: list[list[float]] | None = None  # activations only: one tally per calibration sequence
-    given: dict[str, float] = Field(default_factory=dict, exclude=True)  # version 0: metrics that came without sums
+    # What follows from no sums: the costs of an impact run, and the metrics of version 0, which came without
+    given: dict[str, Estimate] = Field(default_factory=dict, exclude=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -141,7 +178,12 @@ class Measurement(Part):
         if data.get("sequences"):
             kept["tally"] = None  # follows from them
         elif data.get("tally") is None and isinstance(data.get("metrics"), dict):
-            kept["given"] = {name: value for name, value in data["metrics"].items() if value is not None}
+            errors = data.get("standard_errors") or {}
+            kept["given"] = {
+                name: {"value": value, "error": errors.get(name)}
+                for name, value in data["metrics"].items()
+                if value is not None
+            }
         return kept
 
     @model_validator(mode="after")
@@ -176,7 +218,9 @@ class Measurement(Part):
     @property
     def standard_errors(self) -> dict[str, float | None]:
         """Jackknife errors over sequences; empty where there are none."""
-        return {metric.name: _finite(self.error(metric.name)) for metric in METRICS} if self.sequences else {}
+        if self.sequences:  # else there are those of costs, which an impact run gave
+            return {metric.name: _finite(self.error(metric.name)) for metric in METRICS}
+        return {name: given.error for name, given in self.given.items() if given.error is not None}
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -199,17 +243,23 @@ class Measurement(Part):
         return [Tally.from_vector(vector) for vector in self.sequences or ()]
 
     def value(self, metric: str) -> float:
-        """A metric as a number: nan where undefined or, in version 0, not given; +inf where exact."""
+        """A metric or cost as a number: nan where undefined or not known; +inf where exact."""
         known = any_metric(metric)
-        return self.given.get(metric, math.nan) if self.tally is None else known.of(self._sums)
+        if metric in self.given:
+            return self.given[metric].value
+        return math.nan if self.tally is None else known.of(self._sums)
 
     def error(self, metric: str) -> float:
-        """Its jackknife standard error over sequences; nan where there is none."""
-        return standard_error(any_metric(metric), self._without_each)
+        """Its standard error over sequences, of a metric by the jackknife; nan where there is none."""
+        known = any_metric(metric)
+        if metric in self.given:
+            error = self.given[metric].error
+            return math.nan if error is None else error
+        return standard_error(known, self._without_each)
 
     def without_each(self, metric: Metric) -> list[float]:
-        """A metric with the first, the second, ... sequence left out; empty with fewer than two."""
-        return [metric.of(tally) for tally in self._without_each]
+        """A metric with the first, the second, ... sequence left out; empty with fewer than two, and for `given`."""
+        return [] if metric.name in self.given else [metric.of(tally) for tally in self._without_each]
 
 
 class Site(Part):

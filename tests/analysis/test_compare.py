@@ -19,7 +19,7 @@ from srdd.core.metrics import BY_NAME
 from srdd.core.tally import Tally
 from srdd.documents.opening import document_of
 from srdd.documents.report import Report
-from srdd.documents.schema import Measurement, Site, measurement
+from srdd.documents.schema import Estimate, Measurement, Site, measurement
 from srdd.errors import ReportError
 from srdd.exporters.wording import change_text
 
@@ -314,7 +314,7 @@ def test_one_report_from_standard_input(tmp_path: Path) -> None:
 
 
 def test_metrics_without_sums_have_no_errors() -> None:
-    assert Measurement(given={"sqnr_db": 20.0}).without_each(SQNR) == []
+    assert Measurement(given={"sqnr_db": Estimate(value=20.0)}).without_each(SQNR) == []
 
 
 @pytest.mark.parametrize(

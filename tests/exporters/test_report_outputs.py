@@ -20,7 +20,7 @@ from srdd.analysis.overview import overview, zones_of
 from srdd.core.metrics import METRICS
 from srdd.core.tally import Tally
 from srdd.documents.report import Report
-from srdd.documents.schema import Measurement, measurement
+from srdd.documents.schema import Estimate, Measurement, measurement
 from srdd.errors import OptionError
 from srdd.exporters.page.data import build
 from srdd.exporters.report import (
@@ -371,7 +371,7 @@ def test_a_format_nobody_knows_still_makes_a_page() -> None:
 def test_an_impact_document_in_place_of_a_report() -> None:
     """Its layers hold costs only: they are what is looked at, and no verdict is made up."""
     report = toy()
-    given = {"predicted_kl": 0.25, "relative_rms": 0.1}
+    given = {"predicted_kl": Estimate(value=0.25), "relative_rms": Estimate(value=0.1)}
     sites = [s.model_copy(update={"formats": {MXFP4: Measurement(given=given)}}) for s in report.sites]
     settings = report.settings.model_copy(update={"formats": [MXFP4]})
     page = build(Bundle(report.model_copy(update={"sites": sites, "settings": settings})), Choices(), "0")[0]

@@ -21,7 +21,7 @@ from builders import make_rin
 
 from srdd.documents import schedule
 from srdd.documents.rin import RinConfig
-from srdd.errors import NoiseError, OptionError
+from srdd.errors import NoiseError, OptionError, ReportError
 from srdd.noise.verl import WRAPPED
 
 if find_spec("verl") is None:
@@ -139,7 +139,7 @@ def test_what_would_be_lost_stops_the_training(
     words: str,
 ) -> None:
     monkeypatch.setenv(REQUIRED, given.pop("required", "srdd.noise.verl"))
-    with pytest.raises((NoiseError, OptionError), match=re.escape(words)):
+    with pytest.raises((NoiseError, OptionError, ReportError), match=re.escape(words)):
         verl_stand_in.train(command(stand_in, config, overrides, **given))
 
 

@@ -52,6 +52,8 @@ class _Group:
     def error(self, metric: Metric) -> float:
         if len(self.members) == 1:
             return self.members[0].error(metric)
+        if all(pair.is_given(metric) for pair in self.members):  # at most this, if layers rise and fall together
+            return fmean(pair.error(metric) for pair in self.members)
         return jackknife(self.replicates(metric))
 
 
