@@ -109,7 +109,10 @@ def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -
         next_format=_next(candidates, spec) if verdict == "reconsider_format" else None,
         sigma_range=sigma_range,
         sigma_source=sigma_source,
-        notes=[text for text in report.warnings if text.startswith(("version 0", "ERROR"))] + _unjudged(layers, spec),
+        notes=[
+            *(note for note in report.warnings if note.level in ("version 0", "error")),
+            *_unjudged(layers, spec),
+        ],
     )
 
 

@@ -18,7 +18,7 @@ from srdd.core.tally import FIELDS
 from srdd.documents import report_v0
 from srdd.documents.impact import Impact, spec_of
 from srdd.documents.opening import open_document
-from srdd.documents.schema import Coverage, Document, Layer, Measurement, Model, Settings, Site, SummaryRow
+from srdd.documents.schema import Coverage, Document, Layer, Measurement, Model, Note, Settings, Site, SummaryRow
 from srdd.documents.summary import layer_rows, summary_rows
 from srdd.errors import ReportError
 
@@ -43,7 +43,7 @@ class Report(Document):
     settings: Settings
     coverage: Coverage
     sites: list[Site]
-    warnings: list[str] = Field(default_factory=list)
+    warnings: list[Note] = Field(default_factory=list)
     provenance: dict[str, str | float | None] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -120,7 +120,10 @@ class Report(Document):
                 Site(kind="output", name=f"layers.{at}", role="decoder_layer", layer=at, index=at, formats=formats)
                 for at, formats in sorted(layers.items())
             ],
-            warnings=[*impact.warnings, "costs of an impact run: predicted_kl, swap_kl and isolated relative_rms only"],
+            warnings=[
+                *map(Note, impact.warnings),
+                Note("costs of an impact run: predicted_kl, swap_kl and isolated relative_rms only"),
+            ],
         )
 
     @classmethod

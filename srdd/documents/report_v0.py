@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from srdd.core.verdicts import CLASSIC
-from srdd.documents.schema import Coverage, Estimate, Measurement, Model, Settings, Site
+from srdd.documents.schema import Coverage, Estimate, Measurement, Model, Note, Settings, Site
 from srdd.errors import ReportError
 
 BACKEND = "first SRDD scripts"  # by which a report of version 0 is known, also after it was saved anew
@@ -48,8 +48,11 @@ def upgrade(document: dict[str, Any], name: str) -> dict[str, Any]:
         "coverage": Coverage(parameters=0, measured=0),
         "sites": sorted(sites, key=lambda site: site.layer or 0),
         "warnings": [
-            "version 0 report: metrics without sums or errors, averaged over a few short prompts; "
-            "its saturation was the share of values near the maximum, not of clipped ones, and is left out"
+            Note.of(
+                "version 0",
+                "metrics without sums or errors, averaged over a few short prompts; "
+                "its saturation was the share of values near the maximum, not of clipped ones, and is left out",
+            )
         ],
     }
 

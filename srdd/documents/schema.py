@@ -16,7 +16,8 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, computed_field, model_validator
+from pydantic_core import core_schema
 
 from srdd.core.metrics import BY_NAME, METRICS, Metric, any_metric
 from srdd.core.tally import FIELDS, Tally
@@ -31,6 +32,35 @@ KINDS: tuple[Kind, ...] = ("weight", "input", "output")
 
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), defer_build=True)
+
+
+Level = Literal["error", "not deployable", "version 0", "warning"]
+# What a note of each level begins with; a warning is every other.
+_BEGINS: dict[Level, str] = {
+    "error": "ERROR: ",
+    "not deployable": "not deployable as is ",
+    "version 0": "version 0 report: ",
+    "warning": "",
+}
+
+
+class Note(str):
+    """A sentence beside the numbers, and how grave it is. It is the text that people read and documents hold."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, level: Level, text: str) -> Note:
+        return cls(_BEGINS[level] + text)
+
+    @property
+    def level(self) -> Level:
+        """By its first words: the only place where they are read."""
+        return next(level for level, begin in _BEGINS.items() if self.startswith(begin.rstrip(": ")))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
 
 
 class Document(Part):
@@ -273,7 +303,7 @@ class Site(Part):
     group: str | None = None
     members: list[str] = Field(default_factory=list)  # modules that read the same input
     shape: list[int] = Field(default_factory=list)  # of a weight; of an activation its last axis
-    notes: list[str] = Field(default_factory=list)
+    notes: list[Note] = Field(default_factory=list)
     formats: dict[str, Measurement]
 
     def order(self) -> tuple[int, float, int, str]:

@@ -19,7 +19,7 @@ from srdd.core.metrics import BY_NAME
 from srdd.core.tally import Tally
 from srdd.documents.opening import document_of
 from srdd.documents.report import Report
-from srdd.documents.schema import Estimate, Measurement, Site, measurement
+from srdd.documents.schema import Estimate, Measurement, Note, Site, measurement
 from srdd.errors import ReportError
 from srdd.exporters.wording import change_text
 
@@ -236,7 +236,8 @@ def test_layers_without_numbers_are_not_the_same(tmp_path: Path, srdd: Run) -> N
 def test_an_error_of_either_report_is_repeated(broken: int, tmp_path: Path, srdd: Run) -> None:
     said = "ERROR: NaN or infinite values at 1 site(s): output model.layers.2"
     reports = [
-        report.model_copy(update={"warnings": [said] if i == broken else []}) for i, report in enumerate((BASE, NEW))
+        report.model_copy(update={"warnings": [Note(said)] if i == broken else []})
+        for i, report in enumerate((BASE, NEW))
     ]
     paths = [save(report, tmp_path, f"{i}.json") for i, report in enumerate(reports)]
     for options in ((), ("--series",), ("--site", "weight")):

@@ -22,7 +22,7 @@ from srdd.analysis.comparison.policy import DEFAULTS, Policy, load, parse_floor,
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
 from srdd.documents.report import Report, in_order
-from srdd.documents.schema import measurement
+from srdd.documents.schema import Note, measurement
 from srdd.errors import OptionError, ReportError
 from srdd.exporters.check import junit
 from srdd.exporters.check import markdown as gate_markdown
@@ -135,7 +135,7 @@ def test_what_the_baseline_lacks_is_held_to_nothing_and_said() -> None:
 
 
 def test_values_that_are_not_finite_fail() -> None:
-    bad = BASE.model_copy(update={"warnings": ["ERROR: NaN or infinite values at 1 site(s): output x"]})
+    bad = BASE.model_copy(update={"warnings": [Note("ERROR: NaN or infinite values at 1 site(s): output x")]})
     verdict = check(bad, BASE, LIMIT)
     assert (verdict.passed, len(verdict.problems)) == (False, 1)
     assert ElementTree.fromstring(junit.render(verdict)).get("failures") == "1"

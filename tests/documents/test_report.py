@@ -12,7 +12,7 @@ from srdd.core.tally import Tally
 from srdd.core.uncertainty import standard_errors, total
 from srdd.documents.merging import merge
 from srdd.documents.report import Report, dumps, in_order, json_schema
-from srdd.documents.schema import Calibration, Coverage, Model, Settings, Site, measurement
+from srdd.documents.schema import Calibration, Coverage, Model, Note, Settings, Site, measurement
 from srdd.errors import ReportError, WriteError
 
 SPEC = "mxfp4:even"
@@ -180,6 +180,28 @@ def test_bad_documents_are_refused_in_one_line(tmp_path: Path, text, words: str)
     with pytest.raises(ReportError, match=words) as error:
         Report.load(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_note_is_its_text_and_knows_its_level(tmp_path: Path) -> None:
+    said = {
+        "error": "ERROR: 3 NaN",
+        "not deployable": "not deployable as is in mxfp4: 33 columns",
+        "version 0": "version 0 report: no sums",
+        "warning": "2 expert(s) got no tokens",
+    }
+    notes = [
+        Note.of("error", "3 NaN"),
+        Note.of("not deployable", "in mxfp4: 33 columns"),
+        Note.of("version 0", "no sums"),
+        Note.of("warning", "2 expert(s) got no tokens"),
+    ]
+    assert notes == list(said.values())
+    report = make().model_copy(update={"warnings": notes})
+    report.save(tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["warnings"] == list(said.values())
+    again = Report.load(tmp_path / "r.json")
+    assert again == report
+    assert [note.level for note in again.warnings] == list(said)
 
 
 def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from srdd.analysis.overview import overview, zones_of
 from srdd.core.metrics import METRICS
 from srdd.core.tally import Tally
 from srdd.documents.report import Report
-from srdd.documents.schema import Estimate, Measurement, measurement
+from srdd.documents.schema import Estimate, Measurement, Note, measurement
 from srdd.errors import OptionError
 from srdd.exporters.page.data import build
 from srdd.exporters.report import (
@@ -172,7 +172,7 @@ def test_worst_verdict_and_nan() -> None:
     }
     sites = [*report.sites]
     sites[place] = sites[place].model_copy(update={"formats": holed})
-    broken = report.model_copy(update={"sites": sites, "warnings": ["ERROR: weight x holds NaN"]})
+    broken = report.model_copy(update={"sites": sites, "warnings": [Note.of("error", "weight x holds NaN")]})
     found = overview(Bundle(broken), "output", MXFP4)
     assert found.verdict == "broken"
     assert [step.why[:6] for step in found.steps] == ["Repair"]

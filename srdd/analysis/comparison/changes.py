@@ -203,11 +203,11 @@ def _sorted(rows: list[_Row]) -> list[_Row]:
 
 
 def error_notes(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
-    """Every ERROR a report warns of (NaN or infinite values), with the report's name, each once."""
+    """Every error a report warns of (NaN or infinite values), with the report's name, each once."""
     found = [
-        f"{name}: {text}"
+        f"{name}: {note}"
         for name, report in zip(names, reports, strict=True)
-        for text in report.warnings
-        if text.startswith("ERROR")
+        for note in report.warnings
+        if note.level == "error"
     ]
     return list(dict.fromkeys(found))

@@ -54,7 +54,7 @@ def check(
         cases, notes = cases + made, notes + said
     if not cases:
         raise OptionError("nothing was checked: give --limit with --baseline, or --floor")
-    problems = [text for text in new.warnings if text.startswith("ERROR")]
+    problems: list[str] = [note for note in new.warnings if note.level == "error"]
     return Verdict(
         passed=not problems and all(case.passed for case in cases),
         baseline=None if baseline is None else baseline.model.id,

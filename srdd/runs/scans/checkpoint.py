@@ -14,7 +14,7 @@ from srdd import kernels
 from srdd.core.formats import BlockFormat, parse_list
 from srdd.core.verdicts import CLASSIC
 from srdd.documents.report import Report, in_order
-from srdd.documents.schema import Coverage, Settings
+from srdd.documents.schema import Coverage, Note, Settings
 from srdd.kernels.selfcheck import checked
 from srdd.models.checkpoint_sites import checkpoint_sites, matrices_from
 from srdd.models.files.checkpoint import Checkpoint
@@ -79,7 +79,7 @@ def scan_checkpoint(
             skipped=list(found.skipped),
         ),
         sites=rows,
-        warnings=[*checkpoint.notes, *warnings_for(rows, [])],
+        warnings=[*map(Note, checkpoint.notes), *warnings_for(rows, [])],
         provenance=provenance(started),
     )
     return in_order(report)

@@ -22,7 +22,7 @@ from srdd import kernels
 from srdd.core.formats import BlockFormat, parse_list
 from srdd.core.verdicts import CLASSIC, check_thresholds
 from srdd.documents.report import Report, in_order
-from srdd.documents.schema import KINDS, Coverage, Model, Settings
+from srdd.documents.schema import KINDS, Coverage, Model, Note, Settings
 from srdd.documents.schema import Site as SiteRow
 from srdd.errors import OptionError
 from srdd.kernels.backend import Backend
@@ -116,7 +116,7 @@ def scan(
             uncovered=uncovered,
         ),
         sites=rows,
-        warnings=[*notes, *warnings_for(rows, uncovered)],
+        warnings=[*map(Note, notes), *warnings_for(rows, uncovered)],
         provenance=provenance(started),
     )
     return in_order(report)
