@@ -2,7 +2,7 @@
 
 from builders import impact_settings, make_report, tally
 
-from srdd.documents.experiment import ArmResult, Comparison, Experiment, ExperimentSettings
+from srdd.documents.experiment import ArmResult, Experiment, ExperimentSettings, PairedTest
 from srdd.documents.impact import Estimate, Impact, LayerImpact, LinearImpact
 from srdd.documents.probe import Baseline, Break, Probe, ProbeSettings, Trial
 from srdd.documents.report import Report, in_order
@@ -149,7 +149,7 @@ def noise_documents(model: Model, names: tuple[str, ...] = ("w16a16", "w4a4")) -
             for name in names
         ],
         comparisons=[
-            Comparison(
+            PairedTest(
                 a=names[0],
                 b=name,
                 difference=None if name == last else 0.05,

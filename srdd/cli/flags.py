@@ -7,7 +7,9 @@ Those that are not stand in `OTHERWISE`.
 from __future__ import annotations
 
 # setting of the library -> how a shell says it
-OTHERWISE: dict[str, str] = {}
+OTHERWISE: dict[str, str] = {
+    "thresholds": "--threshold",
+}
 
 
 def as_option(name: str, value: str | None) -> str:

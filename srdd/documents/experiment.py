@@ -1,8 +1,10 @@
 """The document of an experiment: arms, seeds, losses, tests; everything needed to run it again.
 
-Not here: running (experiments/). An arm is a treatment: no quantization, quantization, or quantization with noise on
-some layers. Seeds are pairs: within a seed every arm sees the same text, and a layer's noise is the same draw in every
-arm that has it. Losses are in nats per token; None is a collapse (a loss that is not finite).
+An arm is a treatment: no quantization, quantization, or quantization with noise on some layers. Seeds are pairs:
+within a seed every arm sees the same text, and a layer's noise is the same draw in every arm that has it. Losses are in
+nats per token; None is a collapse (a loss that is not finite).
+
+Not here: running it (srdd.runs.experiments.aqn).
 
 Worked number: losses of two arms over three seeds 3.1 3.3 3.2 and 3.0 3.2 3.2: mean difference 0.067, spread 0.058,
 effect size 1.15, t = 2.0, p = 0.18: no difference shown.
@@ -16,7 +18,7 @@ from pydantic import Field
 
 from srdd.documents.schema import Calibration, Document, Model, Part
 
-Kind = Literal["inference", "train"]
+Measured = Literal["inference", "train"]
 
 
 class ArmResult(Part):
@@ -36,7 +38,7 @@ class ArmResult(Part):
         return sum(loss is None for loss in self.losses)
 
 
-class Comparison(Part):
+class PairedTest(Part):
     """Arm `a` minus arm `b`, paired by seed; negative: `a` has the lower loss."""
 
     a: str
@@ -65,7 +67,7 @@ class ExperimentSettings(Part):
     """All that decides the numbers."""
 
     experiment: Literal["aqn"] = "aqn"
-    kind: Kind
+    kind: Measured
     format: str
     mode: str
     target: str
@@ -97,7 +99,7 @@ class Experiment(Document):
     model: Model
     settings: ExperimentSettings
     arms: list[ArmResult]
-    comparisons: list[Comparison]
+    comparisons: list[PairedTest]
     verdict: str
     warnings: list[str] = Field(default_factory=list)
     provenance: dict[str, str | float | None] = Field(default_factory=dict)

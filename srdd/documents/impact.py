@@ -1,7 +1,9 @@
 """The document of an impact run: what quantization costs, per Linear, per layer and for the whole model.
 
-Not here: measuring (impact/). KL is in nats per token. Errors are standard errors over calibration sequences. A point
-is where formats act: "weight" (W4A16 in users' words), "input" (W16A4) or "both" (W4A4).
+KL is in nats per token. Errors are standard errors over calibration sequences. A `point` is the mode: what is
+quantized, "weight" (W4A16 in users' words), "input" (W16A4) or "both" (W4A4).
+
+Not here: measuring it (srdd.runs.impact).
 
 Worked number: losses 2.60 clean and 3.12 quantized: change +20 %, perplexities 13.5 and 22.6.
 """
@@ -31,7 +33,7 @@ class LinearImpact(Part):
 
 
 class LayerImpact(Part):
-    """One decoder layer under one format at one point."""
+    """One decoder layer under one format in one mode."""
 
     layer: int
     format: str
@@ -114,5 +116,5 @@ class Impact(Document):
 
 
 def spec_of(format: str, point: Mode) -> str:
-    """How a format at a point is called where reports have formats: mxfp4:even, or mxfp4:even/weight."""
+    """How a format in a mode is called where reports have formats: mxfp4:even, or mxfp4:even/weight."""
     return format if point == "both" else f"{format}/{point}"

@@ -1,7 +1,9 @@
 """The report: one versioned JSON document, the waist between measuring (needs torch) and everything else (does not).
 
-Not here: statistics (metrics.py, uncertainty.py, summary.py) and tables. Everything that follows from the tallies is
-computed anew after loading and never trusted: editing sqnr_db in the file changes nothing, editing sum_e2 does.
+Whatever follows from the tallies is computed anew after loading and never trusted: editing sqnr_db in the file changes
+nothing, editing sum_e2 does.
+
+Not here: the parts of it (schema.py) and the rows derived from them (summary.py).
 """
 
 from __future__ import annotations

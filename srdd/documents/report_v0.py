@@ -1,8 +1,8 @@
 """Reads the per-layer JSON of the first SRDD scripts as version 0: metrics without tallies.
 
-Not here: repair. Those scripts measured decoder-layer outputs only, averaged decibels over prompts, computed in
-bfloat16 and called values near the maximum "saturation". Their saturation is therefore not carried over, and the
-report says what its numbers are. Enough for zones, multipliers and compare.
+Those scripts measured decoder-layer outputs only, averaged decibels over prompts, computed in bfloat16 and called
+values near the maximum "saturation". Nothing is repaired: their saturation is left out, and the report says what its
+numbers are. They are good enough for zones, multipliers and compare.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """`rin.yaml`: how much noise a trainer should inject where, with the schedule; one self-contained document.
 
-Not here: how the numbers are found (multipliers.py) and the injection itself. RIN (resilient-improving noise) is QeRL's
-adaptive quantization noise (arXiv 2510.11696) with a factor per layer: the weights w of a norm become w + N(0, s^2)
-with s = sigma(step) * layer_multipliers[layer] * phase factor. sigma decays geometrically in stages.
+RIN (resilient-improving noise) is QeRL's adaptive quantization noise (arXiv 2510.11696) with a factor per layer: the
+weights w of a norm become w + N(0, s^2) with s = sigma(step) * layer_multipliers[layer] * phase factor. sigma decays
+geometrically in stages.
+
+Not here: how the numbers are found (srdd.analysis.multipliers) and the injection itself (srdd.noise).
 
 Worked number: sigma_start 0.05, sigma_end 0.0005, 10 stages over 30 steps: no noise for steps 0-2, 0.05 for 3-5,
 0.05 * 0.01^(1/8) = 0.0281 for 6-8, ..., 0.0005 for 27-29; a layer with multiplier 1.2 gets 0.06 in steps 3-5.

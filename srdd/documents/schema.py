@@ -1,8 +1,9 @@
-"""The parts of the report document, as pydantic models.
+"""The parts of the report and what documents share, as Pydantic models.
 
-Not here: reading, writing and merging (report.py), and the rows derived from sites (summary.py). The tallies are the
-truth; metrics and standard errors stand beside them for readers. Tallies of activations are kept per calibration
-sequence, so that halves of a scan merge into exactly the whole, errors included.
+The tallies are the truth; metrics and standard errors stand beside them for readers. Tallies of activations are kept
+per calibration sequence, so that halves of a scan merge into exactly the whole, errors included.
+
+Not here: the whole report (report.py), reading it (opening.py), and the rows derived from sites (summary.py).
 
 Worked number: a site with sum_x2 = 100 and sum_e2 = 1 is stored with metrics.sqnr_db = 20.
 """

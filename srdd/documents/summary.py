@@ -1,7 +1,6 @@
 """Rows derived from sites: one per decoder layer, and one per metric over the layers.
 
-Not here: the sums (schema.py holds them) and printing. std is the sample standard deviation over layers; "gaussian" is
-what the same format and rule give on normal data.
+std is the sample standard deviation over layers; "gaussian" is what the same format and rule give on normal data.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from srdd.exporters.wording import conditions, layers_of, loss_of, measured_loss
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from srdd.documents.experiment import Comparison, Experiment
+    from srdd.documents.experiment import Experiment, PairedTest
 
 
 def show(out: Console, document: Experiment) -> None:
@@ -41,7 +41,7 @@ def show(out: Console, document: Experiment) -> None:
     out.print(f"[bold]{document.verdict}[/bold] (layers ranked by {escape(settings.ranked_by)})")
 
 
-def _numbers(row: Comparison) -> list[str]:
+def _numbers(row: PairedTest) -> list[str]:
     if row.difference is None:
         return ["-"] * 5
     cells = [f"{row.difference:+.4f}"]

@@ -22,10 +22,10 @@ from srdd.core.formats import BlockFormat
 from srdd.core.formats import parse as parse_format
 from srdd.documents.experiment import (
     ArmResult,
-    Comparison,
     Experiment,
     ExperimentSettings,
-    Kind,
+    Measured,
+    PairedTest,
     TrainSettings,
 )
 from srdd.documents.rin import Schedule, Target
@@ -63,7 +63,7 @@ def run_aqn(
     *,
     ranked_by: str,
     report_sha256: str = "",
-    kind: Kind = "inference",
+    kind: Measured = "inference",
     mode: str | None = None,
     target: Target = "rmsnorm",
     schedule: Schedule,
@@ -94,8 +94,8 @@ def run_aqn(
     profiles.check_target(target)
     if len(seeds) < 2 or len(set(seeds)) != len(seeds):
         raise OptionError(f"{len(seeds)} seed(s): expected 2 or more, each once; one seed shows nothing")
-    if kind not in get_args(Kind):
-        raise OptionError(f"kind {kind!r}: expected one of {', '.join(get_args(Kind))}")
+    if kind not in get_args(Measured):
+        raise OptionError(f"kind {kind!r}: expected one of {', '.join(get_args(Measured))}")
     if (kind == "train") != (training is not None):
         raise OptionError("steps and learning rate belong to --kind train, and are needed there")
     if training is not None and (training.steps < 1 or training.batch_size < 1 or not training.learning_rate > 0):
@@ -178,7 +178,7 @@ def run_aqn(
     )
 
 
-def verdict_of(comparisons: Sequence[Comparison]) -> str:
+def verdict_of(comparisons: Sequence[PairedTest]) -> str:
     """One sentence on the question: is guided noise better than its controls?"""
     by_pair = {(row.a, row.b): row for row in comparisons}
     against = [by_pair["targeted", other] for other in ("global", "random", "healthy")]

@@ -13,12 +13,12 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from srdd.documents.experiment import Comparison
+from srdd.documents.experiment import PairedTest
 
 ALPHA = 0.05
 
 
-def compare(losses: Mapping[str, Sequence[float | None]], pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
+def compare(losses: Mapping[str, Sequence[float | None]], pairs: Sequence[tuple[str, str]]) -> list[PairedTest]:
     """All pairs of arms (a, b), a minus b, with p-values corrected over all of them."""
     rows = [_paired(a, b, losses[a], losses[b]) for a, b in pairs]
     corrected = holm([row.p for row in rows])
@@ -39,7 +39,7 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def _paired(a: str, b: str, of_a: Sequence[float | None], of_b: Sequence[float | None]) -> Comparison:
+def _paired(a: str, b: str, of_a: Sequence[float | None], of_b: Sequence[float | None]) -> PairedTest:
     lost = sum(x is None or y is None for x, y in zip(of_a, of_b, strict=True))
     if lost:
         return _untested(a, b, None, f"not tested: a collapse in {lost} of {len(of_a)} seeds")
@@ -52,7 +52,7 @@ def _paired(a: str, b: str, of_a: Sequence[float | None], of_b: Sequence[float |
 
     tested = stats.ttest_1samp(differences, 0.0)
     half = float(stats.t.ppf(1 - ALPHA / 2, len(differences) - 1)) * spread / math.sqrt(len(differences))
-    return Comparison(
+    return PairedTest(
         a=a,
         b=b,
         difference=middle,
@@ -64,13 +64,13 @@ def _paired(a: str, b: str, of_a: Sequence[float | None], of_b: Sequence[float |
     )
 
 
-def _untested(a: str, b: str, difference: float | None, why: str) -> Comparison:
-    return Comparison(
+def _untested(a: str, b: str, difference: float | None, why: str) -> PairedTest:
+    return PairedTest(
         a=a, b=b, difference=difference, interval=None, effect_size=None, p=None, p_holm=None, verdict=why
     )
 
 
-def _verdict(row: Comparison, p: float) -> str:
+def _verdict(row: PairedTest, p: float) -> str:
     if p >= ALPHA or row.difference is None:
         return "no difference shown"
     better, worse = (row.a, row.b) if row.difference < 0 else (row.b, row.a)
