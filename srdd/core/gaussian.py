@@ -9,9 +9,7 @@ Worked number: mxfp4:floor gives 18.8 dB, with 8.8 % of the values becoming zero
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from importlib.resources import files
 
 
 def gaussian_metrics(spec: str) -> dict[str, float] | None:
@@ -21,6 +19,9 @@ def gaussian_metrics(spec: str) -> dict[str, float] | None:
 
 @cache
 def _table() -> dict[str, dict[str, float]]:
+    import json
+    from importlib.resources import files  # slower to import than all else in core
+
     text = files("srdd.core").joinpath("gaussian.json").read_text(encoding="utf-8")
     table: dict[str, dict[str, float]] = json.loads(text)
     return table

@@ -14,7 +14,6 @@ import hashlib
 import math
 from collections.abc import Iterable
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, computed_field, model_validator
@@ -114,6 +113,8 @@ class MadeFrom(Part):
         cls, model: Model, *, spec: str, kind: Kind, metric: str, report_sha256: str = "", srdd: str = "", **more: Any
     ) -> Self:
         """`srdd` is the version that made it, by default this one; `more` are fields of a subclass."""
+        from importlib.metadata import version  # slow to import, and most commands make no such document
+
         return cls(
             srdd=srdd or version("srdd"),
             report_sha256=report_sha256,

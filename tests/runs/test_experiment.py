@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
-from srdd.documents.experiment import Comparison, Experiment
+from srdd.documents.experiment import Experiment, PairedTest
 from srdd.documents.report import Report
 from srdd.documents.rin import Schedule
 from srdd.errors import CalibrationError, NoiseError, OptionError, SourceError
@@ -214,8 +214,8 @@ def test_a_planted_fault_has_its_dither_arm(llama: LlamaForCausalLM) -> None:
     assert [row.a for row in found.comparisons][-1] == "dither"
 
 
-def _row(a: str, b: str, verdict: str) -> Comparison:
-    return Comparison(a=a, b=b, difference=0, interval=None, effect_size=None, p=0, p_holm=0, verdict=verdict)
+def _row(a: str, b: str, verdict: str) -> PairedTest:
+    return PairedTest(a=a, b=b, difference=0, interval=None, effect_size=None, p=0, p_holm=0, verdict=verdict)
 
 
 def test_the_verdict_is_plain() -> None:
