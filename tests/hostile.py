@@ -6,7 +6,7 @@ from srdd.documents.experiment import ArmResult, Experiment, ExperimentSettings,
 from srdd.documents.impact import Estimate, Impact, LayerImpact, LinearImpact
 from srdd.documents.probe import Baseline, Break, Probe, ProbeSettings, Trial
 from srdd.documents.report import Report, in_order
-from srdd.documents.schema import Calibration, Model, Site
+from srdd.documents.schema import Calibration, Model, Note, Site
 
 NAMES = (
     "</script><script>window.pwned=1</script>",
@@ -41,7 +41,7 @@ def hostile_report() -> Report:
                 index=site.index,
                 group=name,
                 members=[name, name],
-                notes=[name],
+                notes=[Note(name)],
                 formats=site.formats,
             )
         )
@@ -51,7 +51,7 @@ def hostile_report() -> Report:
         update={"calibration": calibration, "selection": NAMES[2], "backend": NAMES[1]}
     )
     coverage = report.coverage.model_copy(update={"uncovered": list(NAMES)})
-    warnings = [f"ERROR {name}" for name in NAMES]
+    warnings = [Note(f"ERROR {name}") for name in NAMES]
     changed = {"sites": sites, "model": model, "settings": settings, "coverage": coverage, "warnings": warnings}
     return in_order(report.model_copy(update=changed))
 

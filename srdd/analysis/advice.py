@@ -19,7 +19,7 @@ from statistics import fmean
 from srdd.analysis.causes import cause, noise_shares
 from srdd.analysis.series import choose_spec
 from srdd.core.formats import bits_per_value
-from srdd.core.gaussian import gaussian
+from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import BY_NAME, MAIN
 from srdd.core.verdicts import CLASSIC, violates
 from srdd.documents.advice import (
@@ -56,7 +56,7 @@ def limits_for(spec: str, against: Against, thresholds: Mapping[str, float]) -> 
     """The limits of one format. Raises SettingError when there is no Gaussian baseline for it."""
     if against == "classic":
         return {**CLASSIC, **thresholds}
-    baseline = gaussian(spec)
+    baseline = gaussian_metrics(spec)
     if baseline is None:
         raise SettingError(
             "against", against, f"there is no Gaussian baseline for {spec}; use {setting('against', 'classic')}"
@@ -114,7 +114,10 @@ def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -
         next_format=_next(candidates, spec) if verdict == "reconsider_format" else None,
         sigma_range=sigma_range,
         sigma_source=sigma_source,
-        notes=[text for text in report.warnings if text.startswith(("version 0", "ERROR"))] + _unjudged(layers, spec),
+        notes=[
+            *(note for note in report.warnings if note.level in ("version 0", "error")),
+            *_unjudged(layers, spec),
+        ],
     )
 
 
@@ -221,7 +224,7 @@ def _sigma(measured: Sequence[Measurement]) -> tuple[tuple[float, float] | None,
     errors = [value for m in measured if math.isfinite(value := m.value("relative_error"))]
     if not errors:
         return None, None
-    mean, usual = fmean(errors), (gaussian(_QERL_FORMAT) or {})["relative_error"]
+    mean, usual = fmean(errors), (gaussian_metrics(_QERL_FORMAT) or {})["relative_error"]
     low, high = (round(sigma * mean / usual, 4) for sigma in _QERL_SIGMAS)
     source = (
         f"a starting point from one study, not a finding: QeRL's {_QERL_SIGMAS[0]:g} to {_QERL_SIGMAS[1]:g} (NVFP4, "

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from srdd.analysis.comparison.comparability import comparable
-from srdd.documents import rin
 from srdd.documents.experiment import Experiment
 from srdd.documents.impact import Impact
-from srdd.documents.opening import load_experiment, load_impact, load_probe, load_zones
+from srdd.documents.opening import open_document
 from srdd.documents.probe import Probe
-from srdd.documents.report import Report, load, read_source
+from srdd.documents.report import Report
 from srdd.documents.rin import RinConfig
 from srdd.documents.schema import KINDS, Kind, other_model
 from srdd.documents.zones import ZoneMap
@@ -68,17 +67,17 @@ def gather(
     experiment: Path | None = None,
 ) -> Bundle:
     """Read all documents. Raises ReportError for one that cannot be read or is of another model."""
-    report, source = read_source(path)
+    opened = open_document(path, Report)
     bundle = Bundle(
-        report,
-        impact=load_impact(impact) if impact else None,
-        zones=load_zones(zones) if zones else None,
-        multipliers=rin.load(multipliers) if multipliers else None,
-        baseline=load(baseline) if baseline else None,
-        probe=load_probe(probe) if probe else None,
-        experiment=load_experiment(experiment) if experiment else None,
+        opened.document,
+        impact=open_document(impact, Impact).document if impact else None,
+        zones=open_document(zones, ZoneMap).document if zones else None,
+        multipliers=open_document(multipliers, RinConfig).document if multipliers else None,
+        baseline=Report.load(baseline) if baseline else None,
+        probe=open_document(probe, Probe).document if probe else None,
+        experiment=open_document(experiment, Experiment).document if experiment else None,
         name=path.name,
-        source=source,
+        source=opened.content,
     )
     places = {
         "impact": impact,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from srdd.core.gaussian import gaussian
+from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import BY_NAME
 from srdd.documents.schema import Measurement
 
@@ -29,7 +29,7 @@ def noise_shares(measured: Measurement) -> dict[str, float]:
 def cause(spec: str, measured: Measurement) -> str:
     """The part of the noise that stands out most against Gaussian data; heavy tails are named beside it."""
     shares = noise_shares(measured)
-    baseline = gaussian(spec)
+    baseline = gaussian_metrics(spec)
     usual = dict.fromkeys(shares, 0.0)
     if baseline is not None:
         usual = {"clipping": baseline["noise_clipped"], "underflow": baseline["noise_deadzone"]}

@@ -47,7 +47,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
 def warnings(bundle: Bundle, kinds: Sequence[Kind]) -> list[str]:
     """Gravest first: tensors with NaN, what was not covered, metrics that say nothing, rankings that disagree."""
     report = bundle.report
-    texts = sorted(report.warnings, key=lambda text: not text.startswith("ERROR"))
+    gravest_first = sorted(report.warnings, key=lambda note: note.level != "error")
+    texts: list[str] = [*gravest_first]
     idle = report.coverage.uncovered
     if idle:
         more = f" and {len(idle) - _LISTED} more" if len(idle) > _LISTED else ""

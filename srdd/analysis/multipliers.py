@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version as package_version
 from statistics import fmean
 
 from srdd.analysis.series import Series, layer_series, series_of
@@ -62,14 +61,11 @@ def find_multipliers(
     else:
         multipliers = apply_strategy(series, strategy, options)
     config = RinConfig(
-        provenance=RinProvenance(
-            srdd=version or package_version("srdd"),
-            report_sha256=report_sha256,
-            model=report.model.id,
-            weights_hash=report.model.weights_hash,
-            quant=series.spec,
-            site=series.kind,
-            metric=series.metric.name,
+        provenance=series.made(
+            RinProvenance,
+            report.model,
+            report_sha256,
+            srdd=version,
             strategy=strategy,
             normalize=_normalize(strategy, options),
             clamp=options.clamp,

@@ -19,7 +19,7 @@ from srdd.analysis.causes import cause
 from srdd.analysis.rankings import agreement, worst
 from srdd.analysis.series import series_of
 from srdd.analysis.zones import find_zones, stability_grade
-from srdd.core.gaussian import gaussian
+from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import BY_NAME, MAIN, RANKED
 from srdd.documents.advice import Advice, Flagged
 from srdd.documents.report import Report
@@ -138,7 +138,7 @@ def limit_text(name: str, value: float) -> str:
 def _advice(report: Report, kind: Kind, spec: str) -> tuple[Advice | None, str]:
     """Advice against the format's own limits, without a baseline against the classic ones; or why there is none."""
     try:
-        return advise(report, kind, spec, "format" if gaussian(spec) else "classic"), ""
+        return advise(report, kind, spec, "format" if gaussian_metrics(spec) else "classic"), ""
     except (OptionError, ReportError) as problem:
         return None, str(problem)
 

@@ -12,13 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from srdd.core.formats import parse
 from srdd.core.metrics import COSTS, Metric, as_error, choose_metric
 from srdd.documents.report import Report
-from srdd.documents.schema import KINDS, Kind, Measurement, Site
+from srdd.documents.schema import KINDS, Kind, MadeFrom, Measurement, Model, Site
 from srdd.documents.summary import layer_rows
 from srdd.errors import ReportError, SettingError, setting
+
+Made = TypeVar("Made", bound=MadeFrom)
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,19 @@ class Series:
 
     @property
     def standard_errors(self) -> list[float]:
-        """Jackknife errors; nan where a layer has none (weights, version 0)."""
-        return [m.error(self.metric.name) if m.sequences else math.nan for m in self.measurements]
+        """Over sequences; nan where a layer has none (weights, version 0)."""
+        return [m.error(self.metric.name) for m in self.measurements]
 
     @property
     def errors(self) -> list[float]:
         """The values as errors: positive, larger is worse, on a scale where a ratio means something."""
         return [as_error(self.metric, value) for value in self.values]
+
+    def made(self, kind: type[Made], model: Model, report_sha256: str = "", **more: Any) -> Made:
+        """The provenance of a document that is made from this series of a report."""
+        return kind.of(
+            model, spec=self.spec, kind=self.kind, metric=self.metric.name, report_sha256=report_sha256, **more
+        )
 
 
 def choose_kinds(report: Report, kind: str | None) -> list[Kind]:

@@ -16,9 +16,9 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Literal
 
-from srdd.analysis.segmentation import bootstrap, cuts, kept_in_samples, kept_without_one
+from srdd.analysis.segmentation import bootstrap, cuts, kept_in_samples, kept_without_one, redrawn
 from srdd.analysis.series import Series
-from srdd.core.layers import span
+from srdd.core.layers import parse_spans, span
 from srdd.core.metrics import RANKED
 from srdd.documents.zones import Cut, Label, Spread, Zone
 from srdd.errors import NoEffectError, SettingError, setting
@@ -82,30 +82,20 @@ def spans(series: Series, text: str) -> dict[str, Sequence[int]]:
     """Zones from "0-3,4-9,10": contiguous, in order, holding every layer of the series once. Raises SettingError."""
     groups: dict[str, Sequence[int]] = {}
     after = -1
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise SettingError(
-                "scheme",
-                repr(text),
-                f"not understood at {part!r}; expected {', '.join(SCHEMES)}, or spans such as 0-3,4-9",
-            )
-        start, end = int(first), int(last or first)
-        if start <= after or end < start:
-            raise SettingError(
-                "scheme", repr(text), f"{part.strip()} does not follow layer {after}; give spans in order"
-            )
-        after = end
-        layers = [layer for layer in series.layers if start <= layer <= end]
+    for part in parse_spans(text, "scheme", f"{', '.join(SCHEMES)}, or spans such as 0-3,4-9"):
+        if part.first <= after:
+            raise SettingError("scheme", repr(text), f"{part.text} does not follow layer {after}; give spans in order")
+        after = part.last
+        layers = [layer for layer in series.layers if layer in part.layers]
         if not layers:
             raise SettingError(
-                "scheme", repr(text), f"{part.strip()} holds no layer; the report has {span(series.layers)}"
+                "scheme", repr(text), f"{part.text} holds no layer; the report has {span(series.layers)}"
             )
-        groups[part.strip()] = layers
+        groups[part.text] = layers
     missing = set(series.layers) - {layer for group in groups.values() for layer in group}
     if missing:
         raise SettingError(
-            "scheme", repr(text), f"layer(s) {span(sorted(missing))} are left out; every layer needs a zone"
+            "scheme", repr(text), f"leaves out layer(s) {span(sorted(missing))}; every layer needs a zone"
         )
     return groups
 
@@ -162,6 +152,9 @@ def _stability(series: Series, places: Sequence[int]) -> list[Cut]:
     if len(counts) == 1 and min(counts) > 1 and all(math.isfinite(v) for row in left_out for v in row):
         shares = kept_in_samples(places, bootstrap(series.values, left_out))
         method = f"bootstrap over {min(counts)} sequences"
+    elif all(m.given and math.isfinite(m.error(series.metric.name)) for m in series.measurements):  # costs
+        shares = kept_in_samples(places, redrawn(series.values, series.standard_errors))
+        method = "each layer redrawn within its standard error"
     else:
         shares = kept_without_one(places, series.values)
         method = "one layer left out"

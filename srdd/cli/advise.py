@@ -25,10 +25,10 @@ def advise(
     from srdd.analysis.advice import advise as decide
     from srdd.analysis.series import choose_kind, choose_spec
     from srdd.cli import console
-    from srdd.documents.report import load
+    from srdd.documents.report import Report
     from srdd.exporters.terminal.advice import show
 
-    document = load(report)
+    document = Report.load(report)
     kind, spec = choose_kind(document, site), choose_spec(document, quant)
     advice = decide(document, kind, spec, against)  # type: ignore[arg-type]  # checked there
     if as_json:

@@ -46,7 +46,7 @@ def check(
     from srdd.analysis.comparison.policy import check_by
     from srdd.cli import console
     from srdd.core.files import check_new
-    from srdd.documents.report import load
+    from srdd.documents.report import Report
     from srdd.errors import NoEffectError, ReportError, SettingError, setting
     from srdd.exporters.terminal.check import show
 
@@ -61,8 +61,8 @@ def check(
     for path in (junit, summary):
         if path is not None:
             check_new(path, force=force)
-    base = None if baseline is None else load(baseline)
-    verdict = hold(load(new), base, rules, allow_different_model=allow_different_model)
+    base = None if baseline is None else Report.load(baseline)
+    verdict = hold(Report.load(new), base, rules, allow_different_model=allow_different_model)
     _write(verdict, junit, summary)
     if as_json:
         console.machine(verdict.model_dump_json(indent=1))

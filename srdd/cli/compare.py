@@ -47,13 +47,14 @@ def compare(
     from srdd.analysis.series import choose_kinds
     from srdd.cli import console
     from srdd.core.layers import parse_zones
+    from srdd.core.metrics import any_metric
     from srdd.documents.comparison import ComparisonDocument
-    from srdd.documents.report import load
+    from srdd.documents.report import Report
     from srdd.errors import ReportError
 
     _check_usage(reports, series, across)
-    measured, chosen_zones = comparing.any_metric(metric), parse_zones(zones) if zones else None
-    documents = [load(path) for path in (reports if len(reports) > 1 else reports * 2)]
+    measured, chosen_zones = any_metric(metric), parse_zones(zones) if zones else None
+    documents = [Report.load(path) for path in (reports if len(reports) > 1 else reports * 2)]
     base, new = documents[0], documents[-1]
     if not base.sites:
         raise ReportError(f"{reports[0]} is empty: it has no sites")

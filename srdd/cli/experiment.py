@@ -84,14 +84,16 @@ def aqn(
     from srdd.cli.opening import ModelOptions, TextOptions, given, open_with_text
     from srdd.core.files import check_writable, write_text
     from srdd.core.formats import parse
-    from srdd.documents.report import read
+    from srdd.documents.opening import open_document
+    from srdd.documents.report import Report
     from srdd.errors import SettingError
 
     measured = _measured(kind, given(context))
     _check_numbers(seeds, samples, {"steps": steps, "learning_rate": learning_rate, "train_batch": train_batch})
     fmt, training = parse(quant), measured == "train"
     check_writable(out)
-    document, sha256 = read(report)
+    ranking = open_document(report, Report)
+    document, sha256 = ranking.document, ranking.sha256
     spec = fmt.spec if fmt.spec in document.settings.formats else None
     if spec is None:
         listed = ", ".join(document.settings.formats)

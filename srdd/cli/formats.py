@@ -17,7 +17,7 @@ def formats(
     """
     from srdd.cli import console
     from srdd.core.formats import FORMATS, SYNONYMS
-    from srdd.core.gaussian import gaussian
+    from srdd.core.gaussian import gaussian_metrics
 
     if as_json:
         rows = [
@@ -31,7 +31,7 @@ def formats(
                 "rules": [rule.value for rule in row.rules],
                 "bits_per_value": row.bits_per_value,
                 "stochastic": row.stochastic,
-                "gaussian": {rule.value: gaussian(f"{row.name}:{rule.value}") for rule in row.rules},
+                "gaussian": {rule.value: gaussian_metrics(f"{row.name}:{rule.value}") for rule in row.rules},
             }
             for row in FORMATS.values()
         ]

@@ -79,12 +79,11 @@ def multipliers(
 
     Example: srdd multipliers srdd-report.json --strategy variable --clamp 0.5,2 --out rin.yaml
     """
-    from importlib.metadata import version
-
     from srdd.analysis.multipliers import find_multipliers
     from srdd.analysis.strategies import StrategyOptions
     from srdd.cli import console, outputs
-    from srdd.documents.report import read
+    from srdd.documents.opening import open_document
+    from srdd.documents.report import Report
     from srdd.errors import NoEffectError
     from srdd.exporters.terminal.rin import show
 
@@ -94,12 +93,12 @@ def multipliers(
     schedule = options.make_schedule(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
     if strategy == "global" and metric is not None:
         raise NoEffectError("metric", "on global, which gives every layer the same")
-    document, sha256 = read(report)
+    opened = open_document(report, Report)
+    document, sha256 = opened.document, opened.sha256
     metric = "relative_error" if metric is None else metric
     config, series = find_multipliers(
         document,
         sha256,
-        version("srdd"),
         kind=site,
         spec=quant,
         metric=metric,

@@ -1,4 +1,4 @@
-"""What the commands that turn a report into a document share: checks before work, provenance, the lines at the top.
+"""What the commands that turn a report into a document share: checks before work, the lines at the top.
 
 Not here: the documents themselves.
 """
@@ -6,7 +6,7 @@ Not here: the documents themselves.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from srdd.core.files import check_new, write_text
 from srdd.errors import NoEffectError, setting
@@ -16,16 +16,6 @@ if TYPE_CHECKING:
 
     from srdd.analysis.series import Series
     from srdd.documents.report import Report
-
-
-class Provenance(TypedDict):
-    srdd: str
-    report_sha256: str
-    model: str
-    weights_hash: str | None
-    quant: str
-    site: str
-    metric: str
 
 
 def check(out: Path | None, force: bool) -> None:
@@ -38,21 +28,6 @@ def check(out: Path | None, force: bool) -> None:
 
 def write(out: Path, text: str) -> None:
     write_text(out, text)
-
-
-def provenance(report: Report, sha256: str, series: Series) -> Provenance:
-    """Which numbers of which report a document was made from."""
-    from importlib.metadata import version
-
-    return Provenance(
-        srdd=version("srdd"),
-        report_sha256=sha256,
-        model=report.model.id,
-        weights_hash=report.model.weights_hash,
-        quant=series.spec,
-        site=series.kind,
-        metric=series.metric.name,
-    )
 
 
 def about(out: Console, report: Report, series: Series) -> None:

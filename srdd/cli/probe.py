@@ -54,11 +54,11 @@ def probe(
     """
     from srdd.cli import console
     from srdd.core.files import check_writable, write_text
-    from srdd.documents import rin
+    from srdd.documents.rin import load_rin
 
     fmt, grid = _format(quant), _numbers(sigmas)
     check_writable(out)
-    guide = rin.load(multipliers) if multipliers is not None else None
+    guide = load_rin(multipliers) if multipliers is not None else None
 
     from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
     from srdd.cli.progress import bars_on

@@ -21,12 +21,12 @@ def schedule(
     import json
 
     from srdd.cli import console
-    from srdd.documents import rin
     from srdd.documents import schedule as course
+    from srdd.documents.rin import load_rin
     from srdd.errors import SettingError
     from srdd.exporters.terminal.schedule import show
 
-    config = rin.load(document)
+    config = load_rin(document)
     if steps < 1:
         raise SettingError("steps", steps, "expected 1 or more")
     if layer is not None and layer not in config.layer_multipliers:

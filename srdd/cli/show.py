@@ -39,14 +39,19 @@ def show(
     Example: srdd show srdd-report.json --site output --quant mxfp4 --top 5
     """
     from srdd.analysis.series import choose_kinds, choose_specs
-    from srdd.documents.opening import load_any
+    from srdd.documents.experiment import Experiment
+    from srdd.documents.impact import Impact
+    from srdd.documents.opening import open_document
+    from srdd.documents.probe import Probe
     from srdd.documents.report import Report
-    from srdd.errors import NoEffectError, SettingError, setting
+    from srdd.errors import NoEffectError, ReportError, SettingError, setting
 
     if top is not None and (as_json or layer is not None):
         raise NoEffectError("top", f"with {setting('json' if as_json else 'layer')}")
-    document = load_any(report)
+    document = open_document(report).document
     if not isinstance(document, Report):
+        if not isinstance(document, Impact | Probe | Experiment):
+            raise ReportError(f"{report} is a {document.CALLED}: nothing to show; expected a report")
         _show_other(document, top, as_json, unused={"kind": site, "spec": quant, "layer": layer})
         return
     kinds, specs = choose_kinds(document, site), choose_specs(document, quant)

@@ -22,10 +22,11 @@ def validate(
 
     from srdd.analysis.validation import validate as correlate
     from srdd.cli import console
-    from srdd.documents.opening import load_impact
+    from srdd.documents.impact import Impact
+    from srdd.documents.opening import open_document
     from srdd.exporters.terminal.validation import show
 
-    document = load_impact(impact)
+    document = open_document(impact, Impact).document
     tables = correlate(document)
     if as_json:
         console.machine(json.dumps({"model": document.model.id, "tables": [t.model_dump() for t in tables]}, indent=1))

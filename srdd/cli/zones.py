@@ -29,17 +29,19 @@ def zones(
     from srdd.analysis.zones import find_zones
     from srdd.cli import console, outputs
     from srdd.documents import saving as structured
-    from srdd.documents.report import read
+    from srdd.documents.opening import open_document
+    from srdd.documents.report import Report
     from srdd.documents.zones import ZoneMap, ZoneProvenance
     from srdd.exporters.terminal.zones import show
 
     form = structured.form_of(out.suffix) if out else "json"
     outputs.check(out, force)
-    document, sha256 = read(report)
+    opened = open_document(report, Report)
+    document, sha256 = opened.document, opened.sha256
     series = layer_series(document, site, quant, metric)
     zone_list, cuts = find_zones(series, scheme, max_zones)
     chart = ZoneMap(
-        provenance=ZoneProvenance(**outputs.provenance(document, sha256, series), scheme=scheme, max_zones=max_zones),
+        provenance=series.made(ZoneProvenance, document.model, sha256, scheme=scheme, max_zones=max_zones),
         zones=zone_list,
         cuts=cuts,
         layers={layer: zone.name for zone in zone_list for layer in zone.layers},

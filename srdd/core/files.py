@@ -1,7 +1,7 @@
-"""Writing files so that nothing is ever half there.
+"""Writing files so that none is ever left half written.
 
-Not here: what is written. A file appears under its name only when it is complete: it is written beside its place under
-a temporary name and renamed, so a full disk or Ctrl-C leaves the old file, or none.
+A file appears under its name only when it is complete: it is written next to its place under a temporary name and then
+renamed, so a full disk or Ctrl-C leaves the old file, or none.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from srdd.errors import OptionError, ReportError
+from srdd.errors import WriteError, setting
 
 
 def check_writable(path: Path) -> None:
-    """Raise ReportError now rather than after a long scan when `path` cannot be written."""
+    """Raise WriteError now rather than after a long scan when `path` cannot be written."""
     folder = path.parent
     if path.is_dir():
-        raise ReportError(f"cannot write {path}: it is a folder; give a file name")
+        raise WriteError(f"cannot write {path}: it is a folder; give a file name")
     if not folder.is_dir():
-        raise ReportError(f"cannot write {path}: folder {folder} does not exist; create it or choose another place")
+        raise WriteError(f"cannot write {path}: folder {folder} does not exist; create it or choose another place")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise ReportError(f"cannot write {path}: no permission; choose another place with --out")
+        raise WriteError(f"cannot write {path}: no permission; choose another place")
 
 
 def check_new(path: Path, *, force: bool) -> None:
-    """As `check_writable`, and raise OptionError when `path` exists and `force` does not allow to replace it."""
+    """As `check_writable`, and raise WriteError when `path` exists and `force` does not allow replacing it."""
     check_writable(path)
     if path.exists() and not force:
-        raise OptionError(f"{path} exists; choose another name or replace it with --force")
+        raise WriteError(f"{path} exists; choose another name or replace it with {setting('force')}")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path` completely or not at all. Raises ReportError, e.g. on a full disk."""
+    """Write `text` as UTF-8 to `path` completely or not at all. Raises WriteError, e.g. on a full disk."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """As `write_text`, for what is no text."""
+    """As `write_text`, for bytes."""
     check_writable(path)
     temporary = None
     try:
@@ -55,7 +55,7 @@ def write_bytes(path: Path, content: bytes) -> None:
                 temporary.unlink(missing_ok=True)
         if isinstance(problem, OSError):
             reason = problem.strerror or str(problem)
-            raise ReportError(f"cannot write {path}: {reason}; what was there before is untouched") from problem
+            raise WriteError(f"cannot write {path}: {reason}; what was there before is untouched") from problem
         raise
 
 

@@ -146,12 +146,12 @@ _ROWS = (
     _mx("mxfp4_sr", E2M1, Rule.RCEIL, sr=True),  # a rule that clips would not be unbiased
     _nv("nvfp4_sr", sr=True),
 )
-FORMATS: dict[str, BlockFormat] = {row.name: row for row in _ROWS}
+FORMATS: dict[str, BlockFormat] = {fmt.name: fmt for fmt in _ROWS}
 SYNONYMS: dict[str, str] = {"mxfp8": "mxfp8_e4m3"}
 
 
 def parse(spec: str | BlockFormat) -> BlockFormat:
-    """Turn `name` or `name:rule` into its row, e.g. "mxfp4:ocp" -> mxfp4 with rule floor. A row passes through.
+    """Turn `name` or `name:rule` into its format, e.g. "mxfp4:ocp" -> mxfp4 with rule floor. A format passes through.
 
     Raises FormatError for a name or rule that does not exist, naming those that do.
     """
@@ -160,38 +160,38 @@ def parse(spec: str | BlockFormat) -> BlockFormat:
     if not isinstance(spec, str):
         raise FormatError(f"quant spec {spec!r}: expected a text such as mxfp4 or nvfp4:nvidia; see `srdd formats`")
     name, colon, rule_name = spec.strip().lower().partition(":")
-    row = FORMATS.get(SYNONYMS.get(name, name))
-    if row is None:
+    fmt = FORMATS.get(SYNONYMS.get(name, name))
+    if fmt is None:
         known = ", ".join([*FORMATS, *SYNONYMS])
         raise FormatError(f"unknown format {name!r} in quant spec {spec!r}; known: {known}; see `srdd formats`")
     if not colon:
-        return row
-    rule = next((r for r in row.rules if r == _RULE_SYNONYMS.get(rule_name, rule_name)), None)
+        return fmt
+    rule = next((r for r in fmt.rules if r == _RULE_SYNONYMS.get(rule_name, rule_name)), None)
     if rule is None:
-        known = ", ".join([r.value for r in row.rules] + [s for s, r in _RULE_SYNONYMS.items() if r in row.rules])
-        raise FormatError(f"unknown scale rule {rule_name!r} in quant spec {spec!r}; {row.name} knows: {known}")
-    return replace(row, rule=rule)
+        known = ", ".join([r.value for r in fmt.rules] + [s for s, r in _RULE_SYNONYMS.items() if r in fmt.rules])
+        raise FormatError(f"unknown scale rule {rule_name!r} in quant spec {spec!r}; {fmt.name} knows: {known}")
+    return replace(fmt, rule=rule)
 
 
 def parse_list(specs: str | Iterable[str | BlockFormat]) -> tuple[BlockFormat, ...]:
-    """Parse comma lists of specs, e.g. "mxfp4,nvfp4" or ["mxfp4,nvfp4", "mxfp8"] -> three rows, in the order given.
+    """Parse comma lists of specs, e.g. "mxfp4,nvfp4" or ["mxfp4,nvfp4", "mxfp8"] -> three formats, in the order given.
 
     Raises FormatError for an unknown spec, none at all, or the same format and rule twice (mxfp4 and mxfp4:even).
     """
     if not isinstance(specs, Iterable):
         raise FormatError(f"quant {specs!r}: expected a text such as mxfp4,nvfp4 or a list of specs")
-    rows: dict[str, BlockFormat] = {}
+    formats: dict[str, BlockFormat] = {}
     for given in [specs] if isinstance(specs, str) else specs:
         for spec in given.split(",") if isinstance(given, str) else (given,):
             if isinstance(spec, str) and not spec.strip():
                 raise FormatError(f"empty quant spec in {given!r}; expected e.g. mxfp4,nvfp4:nvidia")
-            row = parse(spec)
-            if row.spec in rows:
-                raise FormatError(f"quant spec {row.spec} is given twice; name each format and rule once")
-            rows[row.spec] = row
-    if not rows:
+            fmt = parse(spec)
+            if fmt.spec in formats:
+                raise FormatError(f"quant spec {fmt.spec} is given twice; name each format and rule once")
+            formats[fmt.spec] = fmt
+    if not formats:
         raise FormatError("no quant spec given; expected e.g. mxfp4,nvfp4")
-    return tuple(rows.values())
+    return tuple(formats.values())
 
 
 def bits_per_value(spec: str) -> float | None:

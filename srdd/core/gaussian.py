@@ -1,25 +1,27 @@
-"""What every format and rule does to standard normal data, stored as data beside this file.
+"""What every format and rule does to standard normal data: the numbers to read a layer against.
 
-Not here: a judgement. It is the number to read a layer against: a format costs this much on data without outliers.
-E8M0 scales are powers of two, so the figures move slightly (0.1 dB) with the standard deviation; these are for 1.
-`benchmarks/make_baselines.py` writes the file from 2^23 values with the reference kernel.
+A format costs this much on data without outliers. E8M0 scales are powers of two, so the figures move slightly (0.1 dB)
+with the standard deviation; these are for 1. They lie in gaussian.json, which `benchmarks/make_baselines.py` writes
+from 2^23 values with the reference kernel.
+
 Worked number: mxfp4:floor gives 18.8 dB, with 8.8 % of the values becoming zero and 2.3 % clipped.
 """
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from importlib.resources import files
 
 
-def gaussian(spec: str) -> dict[str, float] | None:
-    """Metrics by name for a canonical spec such as "mxfp4:even"; None when there are none for it."""
+def gaussian_metrics(spec: str) -> dict[str, float] | None:
+    """Metrics by name for a canonical spec such as "mxfp4:even"; None for one that was not tabulated."""
     return _table().get(spec)
 
 
 @cache
 def _table() -> dict[str, dict[str, float]]:
+    import json
+    from importlib.resources import files  # slower to import than all else in core
+
     text = files("srdd.core").joinpath("gaussian.json").read_text(encoding="utf-8")
     table: dict[str, dict[str, float]] = json.loads(text)
     return table

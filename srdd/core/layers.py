@@ -1,42 +1,69 @@
-"""Layers as a user writes them, "0-3,29", and zones for comparing: "0-3,4-9", or thirds of the depth.
+"""Layers as users write them: "0-3,29", and zones to compare by: "0-3,4-9", or thirds of the depth.
 
-Not here: zones found from data (zones.py); two reports need the same zones, whatever their data say.
+Not here: zones found from the data (srdd.analysis.zones). Two reports are compared zone by zone, so their zones must
+not depend on what the data say.
+
 Worked number: thirds of layers 0 to 9 are early 0-2, middle 3-6, late 7-9.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from srdd.errors import OptionError, SiteError
+from srdd.errors import SettingError
 
 _MOST_LAYERS = 100_000  # a typing slip such as 0-99999999999 must not fill the memory
+_DIGITS = len(str(_MOST_LAYERS))
 
 
-def layer_numbers(text: str, option: str) -> list[int]:
-    """ "0-3,29" -> [0, 1, 2, 3, 29]. Raises OptionError that names `option`."""
-    chosen: set[int] = set()
+class Span(NamedTuple):
+    """Layers `first` to `last`, both included, and how they were written."""
+
+    text: str
+    first: int
+    last: int
+
+    @property
+    def layers(self) -> range:
+        return range(self.first, self.last + 1)
+
+
+def parse_spans(text: str, name: str = "layers", expected: str = "numbers and ranges such as 0-3,29") -> list[Span]:
+    """ "0-3,29" -> the spans 0-3 and 29, as given. Raises SettingError, which calls the setting `name`."""
+    spans = []
     for part in text.split(","):
         first, dash, last = (piece.strip() for piece in part.partition("-"))
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise OptionError(f"{option} {text!r} not understood; expected numbers and ranges such as 0-3,29")
-        start, end = int(first), int(last if dash else first)
+            raise SettingError(name, repr(text), f"{part.strip()!r} not understood; expected {expected}")
+        start, end = _number(first), _number(last if dash else first)
         if not start <= end < _MOST_LAYERS:
-            raise OptionError(f"{option} {text!r}: {part.strip()} is no range of layers")
-        chosen.update(range(start, end + 1))
-    return sorted(chosen)
+            raise SettingError(name, repr(text), f"{part.strip()} is no range of layers; expected {expected}")
+        spans.append(Span(part.strip(), start, end))
+    return spans
 
 
-def parse_zones(text: str) -> dict[str, list[int]]:
-    """ "0-3,4-9" -> {"0-3": [0, 1, 2, 3], "4-9": [4, ..., 9]}. Raises OptionError when two zones overlap."""
+def _number(digits: str) -> int:
+    """Python refuses to read numbers of thousands of digits; none of them is a layer."""
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= _DIGITS else _MOST_LAYERS
+
+
+def parse_layers(text: str, name: str = "layers") -> tuple[int, ...]:
+    """ "0-3,29" -> (0, 1, 2, 3, 29), ascending, each once. Raises SettingError as `parse_spans`."""
+    return tuple(sorted({layer for part in parse_spans(text, name) for layer in part.layers}))
+
+
+def parse_zones(text: str, name: str = "zones") -> dict[str, list[int]]:
+    """ "0-3,4-9" -> {"0-3": [0, 1, 2, 3], "4-9": [4, ..., 9]}. Raises SettingError when two zones overlap."""
     zones: dict[str, list[int]] = {}
     seen: set[int] = set()
-    for part in text.split(","):
-        layers = layer_numbers(part, "--zones")
-        if seen & set(layers):
-            raise OptionError(f"--zones {text!r}: layer(s) {span(sorted(seen & set(layers)))} are in two zones")
-        seen.update(layers)
-        zones[span(layers)] = layers
+    for part in parse_spans(text, name, "spans such as 0-3,4-9"):
+        twice = sorted(seen.intersection(part.layers))
+        if twice:
+            raise SettingError(name, repr(text), f"layer(s) {span(twice)} are in two zones")
+        seen.update(part.layers)
+        zones[span(part.layers)] = list(part.layers)
     return zones
 
 
@@ -56,14 +83,3 @@ def span(layers: Sequence[int]) -> str:
             texts.append(str(layers[start]) if i - start == 1 else f"{layers[start]}-{layers[i - 1]}")
             start = i
     return ",".join(texts)
-
-
-def parse_layers(text: str) -> tuple[int, ...]:
-    """ "0-3,29" -> (0, 1, 2, 3, 29). Raises SiteError when it is no such list."""
-    chosen: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
-            raise SiteError(f"layers {text!r} not understood; expected numbers and ranges such as 0-3,29")
-        chosen.update(range(int(first), int(last if dash else first) + 1))
-    return tuple(sorted(chosen))

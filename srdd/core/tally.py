@@ -1,7 +1,9 @@
 """Tally: the sums one site and one format leave behind, from which every metric follows.
 
-Not here: metrics (ratios, decibels) and tensors. A tally is one float64 vector, so it can be added on any device,
-stored in a report and merged exactly: counts stay exact below 2^53. With e = q - x:
+A tally is one float64 vector, so it can be added on any device, stored in a report and merged exactly: counts stay
+exact below 2^53. Throughout e = q - x.
+
+Not here: metrics, the ratios and decibels that follow (metrics.py).
 
 Worked number: x = [1, -3, 0.1, 0] in one mxfp4:floor block (scale 2^-1) gives q = [1, -3, 0, 0], hence n 4, nonzero 3,
 deadzone 1, at_max 1 (|-3| is 6 * 2^-1), sum_x2 10.01, sum_e2 0.01, sum_rel 1.

@@ -1,6 +1,6 @@
 """Means and standard errors over calibration sequences: of a plain mean, and of metrics by the jackknife.
 
-Not here: errors of weights, which have none. Sequences are the unit because tokens of one text are not independent.
+Weights have no such error. Sequences are the unit because tokens of one text are not independent.
 
 With S sequences and m_i the metric of all tallies but the i-th: se = sqrt((S - 1) / S * sum (m_i - mean m)^2)
 (Efron and Tibshirani 1993, ch. 11). It works for ratios of sums, where averaging per-sequence metrics would not.

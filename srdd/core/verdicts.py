@@ -1,9 +1,11 @@
 """Two verdicts side by side: the classic absolute thresholds, and what is unusual for this format and this model.
 
-Not here: the decision what to do (that is advice). The classic thresholds flag every layer of every model in 4-bit
-formats, so they are shown and not trusted. The second verdict compares each number with the model's own median in
-robust standard deviations: z = (value - median) / max(1.4826 MAD, material / Z_LIMIT). The floor in the denominator
-keeps a series without spread (random weights) from flagging differences too small to matter.
+The classic thresholds flag every layer of every model in 4-bit formats, so they are shown and not trusted. The second
+verdict compares each number with the model's own median in robust standard deviations:
+z = (value - median) / max(1.4826 MAD, material / Z_LIMIT). The floor in the denominator keeps a series without spread
+(random weights) from flagging differences too small to matter.
+
+Not here: what to do about it (srdd.analysis.advice).
 
 Worked number: SQNR 18.9, 19.0, 19.1, 19.0 and 15.0 dB: median 19.0, MAD 0.1, denominator max(0.148, 0.5/3.5 = 0.143),
 so 15.0 has z = -27 and is flagged, 18.9 has z = -0.7 and is not.
@@ -16,7 +18,7 @@ from collections.abc import Mapping
 from statistics import median
 
 from srdd.core.metrics import BY_NAME, METRICS, Metric
-from srdd.errors import OptionError
+from srdd.errors import SettingError
 
 # Iglewicz and Hoaglin (1993) recommend 3.5 for modified z-scores.
 Z_LIMIT = 3.5
@@ -27,14 +29,16 @@ CLASSIC: dict[str, float] = {m.name: m.threshold for m in METRICS if m.threshold
 
 
 def check_thresholds(thresholds: Mapping[str, float]) -> None:
-    """Raises OptionError for a name that is no metric with a better side, which would be ignored, or for no number."""
+    """Raises SettingError for a metric that is unknown or has no better side, and for what is not a finite number."""
     for name, value in thresholds.items():
         metric = BY_NAME.get(name)
         if metric is None or metric.better is None:
             known = ", ".join(m.name for m in METRICS if m.better is not None)
-            raise OptionError(f"threshold {name!r} is no metric that can be judged; expected one of: {known}")
+            raise SettingError(
+                "thresholds", None, f"{name!r} is no metric that can be judged; expected one of: {known}"
+            )
         if not isinstance(value, float | int) or not math.isfinite(value):
-            raise OptionError(f"threshold {name}={value!r}: expected a finite number")
+            raise SettingError("thresholds", f"{name}={value!r}", "expected a finite number")
 
 
 def violates(metric: Metric, value: float | None, threshold: float) -> bool:

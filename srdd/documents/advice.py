@@ -1,6 +1,6 @@
 """Advice as a document: the verdict, the rule it came from, flagged layers, and formats that would do better.
 
-Not here: the rules (advice.py).
+Not here: the rules (srdd.analysis.advice).
 
 Worked number: a layer of 40 % relative error under a limit of 33.2 % has severity 1.2.
 """

@@ -1,4 +1,4 @@
-"""What the gate decides as a document: findings, cases and the verdict that exporters print.
+"""What the gate decides, as a document: findings, cases and the verdict that exporters print.
 
 Not here: how they are decided (srdd.analysis.comparison.gate).
 """

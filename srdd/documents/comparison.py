@@ -1,6 +1,8 @@
 """What a comparison of reports is as a document: differences of two, drift over several, per layer, site and zone.
 
-Not here: how they are found (compare.py). nan and inf are null in JSON.
+nan and inf are null in JSON.
+
+Not here: how they are found (srdd.analysis.comparison).
 
 Worked number: a layer of 20 dB before and 17 dB after is one `Difference` with change -3, worse.
 """

@@ -1,8 +1,10 @@
 """The document of an experiment: arms, seeds, losses, tests; everything needed to run it again.
 
-Not here: running (srdd.runs.experiments). An arm is a treatment: no quantization, quantization, or quantization with
-noise on some layers. Seeds are pairs: within a seed every arm sees the same text, and a layer's noise is the same draw
-in every arm that has it. Losses are in nats per token; None is a collapse (a loss that is not finite).
+An arm is a treatment: no quantization, quantization, or quantization with noise on some layers. Seeds are pairs:
+within a seed every arm sees the same text, and a layer's noise is the same draw in every arm that has it. Losses are in
+nats per token; None is a collapse (a loss that is not finite).
+
+Not here: running it (srdd.runs.experiments.aqn).
 
 Worked number: losses of two arms over three seeds 3.1 3.3 3.2 and 3.0 3.2 3.2: mean difference 0.067, spread 0.058,
 effect size 1.15, t = 2.0, p = 0.18: no difference shown.
@@ -14,7 +16,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from srdd.documents.schema import Calibration, Model, Part
+from srdd.documents.schema import Calibration, Document, Model, Part
 
 Measured = Literal["inference", "train"]  # the loss under noise, or the quantized loss after a fine-tuning
 
@@ -87,8 +89,10 @@ class ExperimentSettings(Part):
     versions: dict[str, str]
 
 
-class Experiment(Part):
+class Experiment(Document):
     """The whole document."""
+
+    CALLED, COMMAND = "experiment document", "experiment aqn"
 
     schema_version: Literal[1] = 1
     document: Literal["srdd-experiment"] = "srdd-experiment"

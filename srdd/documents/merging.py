@@ -1,8 +1,10 @@
 """Merging reports of parts of one scan into the report of the whole.
 
-Not here: comparing reports. Parts may hold other sites, other formats or other calibration sequences of the same
-model; what both hold must be consistent: weights equal, sequences disjoint. Two halves of the calibration give exactly
-the whole scan, standard errors included, because activations are stored per sequence.
+Parts may hold other sites, other formats or other calibration sequences of the same model; what both hold must agree:
+weights equal, sequences disjoint. Two halves of the calibration give exactly the whole scan, standard errors included,
+because activations are stored per sequence.
+
+Not here: comparing reports (srdd.analysis.comparison).
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """The document of a probe: how a model bears noise in each quantization mode, and where it breaks.
 
-Not here: measuring (experiments/probe.py). A mode is W16A16, W4A16, W16A4 or W4A4 with the format's own bits. Every
-trial is one noise draw at one sigma; the same seed draws the same numbers at every sigma and in every mode, so that
-differences are paired. KL and entropy are in nats per token; None where a value is not finite (a collapse).
+A mode is W16A16, W4A16, W16A4 or W4A4, with the format's own bits. Every trial is one noise draw at one sigma; the same
+seed draws the same numbers at every sigma and in every mode, so that differences are paired. KL and entropy are in nats
+per token; None where a value is not finite (a collapse).
+
+Not here: measuring it (srdd.runs.experiments.probe).
 
 Worked number: losses 3.00 without noise, 3.28 and 3.32 with two seeds at sigma 0.05: ratio 1.10 +- 0.007 over seeds.
 """
@@ -15,7 +17,7 @@ from typing import Literal
 from pydantic import Field
 
 from srdd.core.uncertainty import mean_and_error
-from srdd.documents.schema import Calibration, Model, Part
+from srdd.documents.schema import Calibration, Document, Model, Part
 
 Criterion = Literal["loss", "entropy", "agreement"]
 Profile = Literal["global", "guided"]
@@ -89,8 +91,10 @@ class ProbeSettings(Part):
     versions: dict[str, str]
 
 
-class Probe(Part):
+class Probe(Document):
     """The whole document."""
+
+    CALLED, COMMAND = "probe document", "probe"
 
     schema_version: Literal[1] = 1
     document: Literal["srdd-probe"] = "srdd-probe"

@@ -1,26 +1,26 @@
 """The report: one versioned JSON document, the waist between measuring (needs torch) and everything else (does not).
 
-Not here: statistics (metrics.py, uncertainty.py, summary.py) and tables. Everything that follows from the tallies is
-computed anew after loading and never trusted: editing sqnr_db in the file changes nothing, editing sum_e2 does.
+Whatever follows from the tallies is computed anew after loading and never trusted: editing sqnr_db in the file changes
+nothing, editing sum_e2 does.
+
+Not here: the parts of it (schema.py) and the rows derived from them (summary.py).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, computed_field, model_validator
-from pydantic_core import from_json
+from pydantic import Field, computed_field, model_validator
 
 from srdd.core.files import write_text
 from srdd.core.tally import FIELDS
 from srdd.documents import report_v0
-from srdd.documents.impact import Impact, as_report_fields
-from srdd.documents.schema import Coverage, Layer, Model, Part, Settings, Site, SummaryRow
+from srdd.documents.impact import Impact, spec_of
+from srdd.documents.opening import open_document
+from srdd.documents.schema import Coverage, Document, Layer, Measurement, Model, Note, Settings, Site, SummaryRow
 from srdd.documents.summary import layer_rows, summary_rows
 from srdd.errors import ReportError
 
@@ -28,11 +28,15 @@ from srdd.errors import ReportError
 # 1: the first document of this package
 SCHEMA_VERSION = 1
 _NONFINITE = FIELDS.index("nonfinite")
-Document = TypeVar("Document", bound=Part)
 
 
-class Report(Part):
+R = TypeVar("R", bound="Report")
+
+
+class Report(Document):
     """The whole document. `layers` and `summary` follow from `sites`; only `provenance` may differ between two runs."""
+
+    CALLED, COMMAND = "report", "scan"
 
     schema_version: Literal[1] = 1
     document: Literal["srdd-scan"] = "srdd-scan"
@@ -41,7 +45,7 @@ class Report(Part):
     settings: Settings
     coverage: Coverage
     sites: list[Site]
-    warnings: list[str] = Field(default_factory=list)
+    warnings: list[Note] = Field(default_factory=list)
     provenance: dict[str, str | float | None] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -67,6 +71,16 @@ class Report(Part):
         tallies = (measured.tally for site in self.sites for measured in site.formats.values())
         return any(tally is not None and tally[_NONFINITE] > 0 for tally in tallies)
 
+    @property
+    def is_version_0(self) -> bool:
+        """True for what the first SRDD scripts wrote: metrics without sums and errors, calibration unknown."""
+        return self.settings.backend == report_v0.BACKEND
+
+    @property
+    def has_sums(self) -> bool:
+        """False when the numbers of layers came without sums: from version 0, or from an impact run."""
+        return all(measured.tally is not None for site in self.sites for measured in site.formats.values())
+
     def __repr__(self) -> str:
         """One line: a notebook shows this, and all sums of a small model are a megabyte."""
         kinds = ", ".join(f"{sum(s.kind == kind for s in self.sites)} {kind}" for kind in self.settings.kinds)
@@ -78,10 +92,69 @@ class Report(Part):
     @classmethod
     def load(cls, path: str | Path) -> Report:
         """Read a report of any known version. Raises ReportError in one line."""
-        return load(Path(path))
+        return open_document(path, cls).document
+
+    @classmethod
+    def of_costs(cls, impact: Impact) -> Self:
+        """What the layers of an impact run cost, with errors, so that zones and multipliers can rank by damage."""
+        settings = impact.settings
+        layers: dict[int, dict[str, Measurement]] = {}
+        for row in impact.layers:
+            costs = {"predicted_kl": row.predicted_kl, "swap_kl": row.swap_kl, "relative_rms": row.isolated}
+            given = {name: cost for name, cost in costs.items() if cost is not None}
+            layers.setdefault(row.layer, {})[spec_of(row.format, row.point)] = Measurement(given=given)
+        return cls(
+            model=impact.model,
+            settings=Settings(
+                formats=list(dict.fromkeys(spec_of(row.format, row.point) for row in impact.layers)),
+                kinds=["output"],
+                calibration=settings.calibration,
+                seed=settings.seed,
+                device=settings.device,
+                dtype=settings.dtype,
+                backend=settings.backend,
+                backend_reason="from an impact run",
+                thresholds={},
+                versions=settings.versions,
+            ),
+            coverage=Coverage(parameters=0, measured=0),
+            sites=[
+                Site(kind="output", name=f"layers.{at}", role="decoder_layer", layer=at, index=at, formats=formats)
+                for at, formats in sorted(layers.items())
+            ],
+            warnings=[
+                *map(Note, impact.warnings),
+                Note("costs of an impact run: predicted_kl, swap_kl and isolated relative_rms only"),
+            ],
+        )
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any], name: str) -> Self:
+        """A report of any known version from what a file holds. Raises ReportError, ValidationError."""
+        made_by = tree.get("document")
+        if made_by == "srdd-impact":
+            return cls.of_costs(Impact.from_tree(tree, name))
+        if made_by in ("srdd-probe", "srdd-experiment"):
+            what = made_by.removeprefix("srdd-")
+            raise ReportError(f"{name} is the document of a {what}: it has no layers; expected a report of `srdd scan`")
+        version = tree.get("schema_version")
+        if version is None and isinstance(tree.get("report"), dict):
+            return cls(**report_v0.upgrade(tree, name))
+        if version is None:
+            raise ReportError(f"{name} is no srdd report: it has no schema_version")
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise ReportError(f"{name}: schema_version {version!r} is not known; expected 1 to {SCHEMA_VERSION}")
+        if version > SCHEMA_VERSION:
+            raise ReportError(
+                f"{name} has schema_version {version}, this srdd reads up to {SCHEMA_VERSION}; install a newer srdd"
+            )
+        report = cls.model_validate(tree)
+        if report.tally_fields != list(FIELDS):
+            raise ReportError(f"{name}: its tally fields differ from those of this version; scan again")
+        return in_order(report)
 
     def save(self, path: str | Path) -> None:
-        """Write the report whole or not at all. Raises ReportError."""
+        """Write the report whole or not at all. Raises WriteError."""
         write_text(Path(path), dumps(self))
 
 
@@ -114,89 +187,11 @@ def _short(value: Any) -> Any:
     return value
 
 
-def load(path: Path) -> Report:
-    """Read a report of any known version. Raises ReportError: missing, cut in half, from the future, not a report."""
-    return read(path)[0]
-
-
-def read(path: Path) -> tuple[Report, str]:
-    """A report and the SHA-256 of its bytes, for provenance; "-" is standard input. Raises ReportError as `load`."""
-    report, content = read_source(path)
-    return report, hashlib.sha256(content).hexdigest()
-
-
-def read_source(path: Path) -> tuple[Report, bytes]:
-    """A report and its bytes as they are, for whom it shall be passed on to. Raises ReportError as `load`."""
-    content = _content(path)
-    return from_document(_parse(content, path), str(path)), content
-
-
-def _content(path: Path, what: str = "report", command: str = "scan") -> bytes:
-    try:
-        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except FileNotFoundError:
-        raise ReportError(f"no {what} at {path}; write one with `srdd {command} --out {path}`") from None
-    except IsADirectoryError:
-        raise ReportError(
-            f"{path} is a folder, expected the file of a {what}; name one that `srdd {command} --out` wrote"
-        ) from None
-    except OSError as problem:
-        raise ReportError(f"cannot read {path}: {problem.strerror}") from problem
-
-
-def _parse(content: bytes, path: Path) -> Any:
-    try:
-        return from_json(content.decode("utf-8"), allow_inf_nan=False)  # several times faster than json
-    except UnicodeDecodeError:
-        raise ReportError(
-            f"{path} is no report: found bytes that are no UTF-8 text, expected JSON that `srdd scan --out` wrote"
-        ) from None
-    except ValueError as problem:
-        raise ReportError(
-            f"{path} is no complete JSON document ({problem}); it may be cut off: scan again"
-        ) from problem
-
-
-def from_document(document: Any, name: str) -> Report:
-    """A report from parsed JSON; `name` is for messages. Raises ReportError."""
-    if not isinstance(document, dict):
-        raise ReportError(f"{name} is no srdd report: found a JSON {type(document).__name__}, expected an object")
-    if document.get("document") == "srdd-impact":
-        return Report(**as_report_fields(_validated(Impact, document, name)))
-    if document.get("document") in ("srdd-probe", "srdd-experiment"):
-        what = document["document"].removeprefix("srdd-")
-        raise ReportError(f"{name} is the document of a {what}: it has no layers; expected a report of `srdd scan`")
-    version = document.get("schema_version")
-    if version is None and isinstance(document.get("report"), dict):
-        return Report(**report_v0.upgrade(document, name))
-    if version is None:
-        raise ReportError(f"{name} is no srdd report: it has no schema_version")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ReportError(f"{name}: schema_version {version!r} is not known; expected 1 to {SCHEMA_VERSION}")
-    if version > SCHEMA_VERSION:
-        raise ReportError(
-            f"{name} has schema_version {version}, this srdd reads up to {SCHEMA_VERSION}; install a newer srdd"
-        )
-    report = _validated(Report, document, name)
-    if report.tally_fields != list(FIELDS):
-        raise ReportError(f"{name}: its tally fields differ from those of this version; scan again")
-    return in_order(report)
-
-
-def _validated(kind: type[Document], document: Any, name: str) -> Document:
-    try:
-        return kind.model_validate(document)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ReportError(f"{name} is no valid {document.get('document')}: {place}: {first['msg']}") from problem
-
-
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of what `save` writes, derived numbers included."""
     return Report.model_json_schema(mode="serialization")
 
 
-def in_order(report: Report) -> Report:
+def in_order(report: R) -> R:
     """The report with its sites in order. What follows from sites is computed when it is first asked for."""
-    return Report.model_construct(**{**dict(report), "sites": sorted(report.sites, key=Site.order)})
+    return type(report).model_construct(**{**dict(report), "sites": sorted(report.sites, key=Site.order)})

@@ -1,8 +1,8 @@
 """Reads the per-layer JSON of the first SRDD scripts as version 0: metrics without tallies.
 
-Not here: repair. Those scripts measured decoder-layer outputs only, averaged decibels over prompts, computed in
-bfloat16 and called values near the maximum "saturation". Their saturation is therefore not carried over, and the
-report says what its numbers are. Enough for zones, multipliers and compare.
+Those scripts measured decoder-layer outputs only, averaged decibels over prompts, computed in bfloat16 and called
+values near the maximum "saturation". Nothing is repaired: their saturation is left out, and the report says what its
+numbers are. They are good enough for zones, multipliers and compare.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import math
 from typing import Any
 
 from srdd.core.verdicts import CLASSIC
-from srdd.documents.schema import Coverage, Measurement, Model, Settings, Site
+from srdd.documents.schema import Coverage, Estimate, Measurement, Model, Note, Settings, Site
 from srdd.errors import ReportError
 
+BACKEND = "first SRDD scripts"  # by which a report of version 0 is known, also after it was saved anew
 _CARRIED = ("sqnr_db", "relative_error", "deadzone_ratio")
 
 
@@ -39,7 +40,7 @@ def upgrade(document: dict[str, Any], name: str) -> dict[str, Any]:
             kinds=["output"],
             device="unknown",
             dtype="bfloat16",
-            backend="first SRDD scripts",
+            backend=BACKEND,
             backend_reason="loaded from their JSON",
             thresholds=dict(CLASSIC),
             versions={},
@@ -47,8 +48,11 @@ def upgrade(document: dict[str, Any], name: str) -> dict[str, Any]:
         "coverage": Coverage(parameters=0, measured=0),
         "sites": sorted(sites, key=lambda site: site.layer or 0),
         "warnings": [
-            "version 0 report: metrics without sums or errors, averaged over a few short prompts; "
-            "its saturation was the share of values near the maximum, not of clipped ones, and is left out"
+            Note.of(
+                "version 0",
+                "metrics without sums or errors, averaged over a few short prompts; "
+                "its saturation was the share of values near the maximum, not of clipped ones, and is left out",
+            )
         ],
     }
 
@@ -57,14 +61,14 @@ def _site(row: Any, index: int, spec: str, name: str) -> Site:
     place = f"{name}: report.per_layer[{index}]"
     if not isinstance(row, dict) or not isinstance(row.get("layer_id"), int) or row["layer_id"] < 0:
         raise ReportError(f"{place} has no layer_id (a whole number from 0)")
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Estimate] = {}
     for key in _CARRIED:
         value = row.get(key)
         if value is None:
             continue
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise ReportError(f"{place}: {key} is {value!r}, expected a finite number")
-        metrics[key] = float(value)
+        metrics[key] = Estimate(value=value)
     if not metrics:
         raise ReportError(f"{place} holds none of {', '.join(_CARRIED)}")
     layer = row["layer_id"]

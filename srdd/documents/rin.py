@@ -1,8 +1,10 @@
 """`rin.yaml`: how much noise a trainer should inject where, with the schedule; one self-contained document.
 
-Not here: how the numbers are found (multipliers.py) and the injection itself. RIN (resilient-improving noise) is QeRL's
-adaptive quantization noise (arXiv 2510.11696) with a factor per layer: the weights w of a norm become w + N(0, s^2)
-with s = sigma(step) * layer_multipliers[layer] * phase factor. sigma decays geometrically in stages.
+RIN (resilient-improving noise) is QeRL's adaptive quantization noise (arXiv 2510.11696) with a factor per layer: the
+weights w of a norm become w + N(0, s^2) with s = sigma(step) * layer_multipliers[layer] * phase factor. sigma decays
+geometrically in stages.
+
+Not here: how the numbers are found (srdd.analysis.multipliers) and the injection itself (srdd.noise).
 
 Worked number: sigma_start 0.05, sigma_end 0.0005, 10 stages over 30 steps: no noise for steps 0-2, 0.05 for 3-5,
 0.05 * 0.01^(1/8) = 0.0281 for 6-8, ..., 0.0005 for 27-29; a layer with multiplier 1.2 gets 0.06 in steps 3-5.
@@ -12,12 +14,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from srdd.documents.schema import Part
-from srdd.errors import OptionError
+from srdd.documents.opening import open_document
+from srdd.documents.schema import Document, MadeFrom, Part
+from srdd.errors import NoEffectError, SettingError
 
 Target = Literal["rmsnorm", "linear", "both"]
 ScheduleKind = Literal["staged", "constant", "linear"]
@@ -43,32 +46,28 @@ class Schedule(Part):
 
     @model_validator(mode="after")
     def _possible(self) -> Schedule:
-        if not self.sigma_start > 0:
-            raise OptionError(f"sigma_start {self.sigma_start:g}: expected above 0; at 0 no noise would be injected")
-        if self.sigma_end > self.sigma_start:
-            raise OptionError(
-                f"sigma_end {self.sigma_end:g} is above sigma_start {self.sigma_start:g}; noise must not grow"
-            )
+        start, end = self.sigma_start, self.sigma_end
+        if not start > 0:
+            raise SettingError("sigma_start", f"{start:g}", "expected above 0; at 0 no noise would be injected")
+        if end > start:
+            raise SettingError("sigma_end", f"{end:g}", f"is above sigma_start {start:g}; noise must not grow")
         if self.kind == "staged":
             self._possible_stages()
         elif self.num_stages is not None:
-            raise OptionError(f"num_stages {self.num_stages} has no effect on a {self.kind} schedule; leave it out")
-        if self.kind == "constant" and self.sigma_end != self.sigma_start:
-            raise OptionError(f"sigma_end {self.sigma_end:g}: a constant schedule keeps {self.sigma_start:g}")
-        if self.kind == "linear" and self.sigma_end < 0:
-            raise OptionError(f"sigma_end {self.sigma_end:g}: expected 0 or above")
+            raise NoEffectError("num_stages", f"on a {self.kind} schedule")
+        if self.kind == "constant" and end != start:
+            raise SettingError("sigma_end", f"{end:g}", f"a constant schedule keeps {start:g}")
+        if self.kind == "linear" and end < 0:
+            raise SettingError("sigma_end", f"{end:g}", "expected 0 or above")
         return self
 
     def _possible_stages(self) -> None:
         if not self.sigma_end > 0:
-            raise OptionError(
-                f"sigma_end {self.sigma_end:g}: expected above 0; a geometric decay never reaches 0 (try 0.0005)"
-            )
+            expected = "expected above 0; a geometric decay never reaches 0 (try 0.0005)"
+            raise SettingError("sigma_end", f"{self.sigma_end:g}", expected)
         if self.num_stages is None or self.num_stages < MIN_STAGES:
-            raise OptionError(
-                f"num_stages {self.num_stages}: expected {MIN_STAGES} or more; the first stage is silent and a decay "
-                "needs two"
-            )
+            expected = f"expected {MIN_STAGES} or more; the first stage is silent and a decay needs two"
+            raise SettingError("num_stages", self.num_stages, expected)
 
 
 class Phase(Part):
@@ -78,16 +77,9 @@ class Phase(Part):
     layer_factors: dict[int, float]
 
 
-class RinProvenance(Part):
+class RinProvenance(MadeFrom):
     """What the multipliers were made from, and how."""
 
-    srdd: str
-    report_sha256: str
-    model: str
-    weights_hash: str | None = None
-    quant: str
-    site: str
-    metric: str
     strategy: str
     normalize: str | None = None
     clamp: tuple[float, float] | None = None
@@ -103,8 +95,11 @@ class Feeds(Part):
     unfed: list[str]
 
 
-class RinConfig(Part):
+class RinConfig(Document):
     """The document. Multipliers are relative: they say where, not how much; unknown keys are errors."""
+
+    CALLED, COMMAND = "rin document", "multipliers"
+    IS_YAML = True
 
     schema_version: Literal[1] = 1
     document: Literal["srdd-rin"] = "srdd-rin"
@@ -146,41 +141,11 @@ class RinConfig(Part):
         return self
 
 
-def load(path: str | Path) -> RinConfig:
-    """Read rin.yaml or rin.json. Raises OptionError in one line."""
-    import yaml
-
-    if not isinstance(path, str | Path):
-        raise OptionError(f"expected a RinConfig or the path of rin.yaml, found {type(path).__name__}")
-    path = Path(path)
-    try:
-        tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except FileNotFoundError:
-        raise OptionError(f"no file {path}; write one with `srdd multipliers --out {path}`") from None
-    except (OSError, UnicodeDecodeError) as problem:
-        raise OptionError(f"cannot read {path}: {problem}") from problem
-    except yaml.YAMLError as problem:
-        mark = getattr(problem, "problem_mark", None)
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        what = getattr(problem, "problem", None) or getattr(problem, "reason", None) or type(problem).__name__
-        raise OptionError(f"{path} is no YAML{place}: {what}; correct it, or write it anew") from problem
-    if not isinstance(tree, dict) or tree.get("document") != "srdd-rin":
-        raise OptionError(f"{path} is no srdd-rin document; write one with `srdd multipliers --out {path}`")
-    try:
-        return RinConfig.model_validate(tree)
-    except ValidationError as problem:
-        raise OptionError(f"{path}: {_said(problem)}") from problem
-    except OptionError as problem:
-        raise OptionError(f"{path}: {problem}") from problem
-
-
-def _said(problem: ValidationError) -> str:
-    """The first error; an unknown key comes before the missing one that it was probably meant to be."""
-    errors = problem.errors()
-    first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
-    place = ".".join(map(str, first["loc"]))
-    if first["type"] != "extra_forbidden":
-        return f"{place}: {first['msg']}" if place else first["msg"]
-    beside = [e["loc"] for e in errors if e["type"] == "missing" and e["loc"][:-1] == first["loc"][:-1]]
-    missing = ", ".join(".".join(map(str, loc)) for loc in beside)
-    return f"unknown key {place!r}" + (f"; missing: {missing}" if missing else "; leave it out")
+def load_rin(config: RinConfig | str | Path) -> RinConfig:
+    """The document itself, or what rin.yaml or rin.json at this path holds. Raises ReportError in one line."""
+    if isinstance(config, RinConfig):
+        return config
+    if not isinstance(config, str | Path):
+        found = type(config).__name__
+        raise SettingError("config", None, f"expected a RinConfig or the path of rin.yaml, found {found}")
+    return open_document(config, RinConfig).document

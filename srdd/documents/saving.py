@@ -1,8 +1,9 @@
-"""Documents of srdd as JSON or YAML.
+"""Documents as JSON or YAML.
 
-Not here: what they hold, and the report itself, which has a form of its own (report.py). Keys keep the order in which
-the document declares them, so that a reader meets provenance first. Worked number: {0: 1.5} is written "0: 1.5" in
-YAML and "0": 1.5 in JSON, whose keys are strings; loading either through the document's model gives 0 back.
+Keys keep the order in which the document declares them, so that a reader meets provenance first. JSON has no numbers
+as keys: a layer 0 is written "0" there, and loading the file gives 0 back.
+
+Not here: the form of the report itself (report.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from srdd.core.files import write_text
-from srdd.errors import OptionError
+from srdd.errors import SettingError
 
 SUFFIXES = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
 
@@ -40,15 +41,15 @@ def render(document: BaseModel, form: str) -> str:
 
 
 def save(document: BaseModel, path: str | Path) -> None:
-    """Write the document as its file name says, .yaml or .json. Raises OptionError and ReportError."""
+    """Write the document as its file name says, .yaml or .json. Raises SettingError and WriteError."""
     path = Path(path)
     write_text(path, render(document, form_of(path.suffix)))
 
 
 def form_of(suffix: str) -> str:
-    """The form that a file name's suffix asks for. Raises OptionError."""
+    """The form that a file name's suffix asks for. Raises SettingError."""
     form = SUFFIXES.get(suffix.lower())
     if form is None:
-        found = repr(suffix) if suffix else "a name without suffix"
-        raise OptionError(f"cannot tell the format of the output from {found}; use {', '.join(SUFFIXES)}")
+        told = repr(suffix) if suffix else "a name without suffix"
+        raise SettingError("out", None, f"cannot tell the format of the output from {told}; use {', '.join(SUFFIXES)}")
     return form

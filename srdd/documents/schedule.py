@@ -1,9 +1,9 @@
 """sigma and the layers' multipliers at a step of the training.
 
-Not here: weights and trainers; this module needs no torch. `staged` is QeRL's schedule (arXiv 2510.11696 and its
-noise_scheduler.py): K equal intervals, the first silent, then sigma_k = s0 * (s1 / s0)^(k / (K - 2)), k = 0 .. K - 2.
-Interval borders are exact fractions; QeRL divides in floating point, which may put a step that falls exactly on a
-border one interval earlier (1 step of 1 in 10 stages does not reach stage 10 there).
+`staged` is QeRL's schedule (arXiv 2510.11696 and its noise_scheduler.py): K equal intervals, the first silent, then
+sigma_k = s0 * (s1 / s0)^(k / (K - 2)), k = 0 .. K - 2. Interval borders are exact fractions; QeRL divides in floating
+point, which may put a step that falls exactly on a border one interval earlier (1 step of 1 in 10 stages does not reach
+stage 10 there).
 
 Worked number: 0.05 to 0.0005 in 10 stages over 29 steps: steps 0-2 silent, 3-5 0.05, 6-8 0.05 * 0.01^(1/8) = 0.0281,
 ..., 27-28 0.0005. With multiplier 1.2 a layer gets 0.06 in steps 3-5.

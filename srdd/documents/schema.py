@@ -1,8 +1,9 @@
-"""The parts of the report document, as pydantic models.
+"""The parts of the report and what documents share, as Pydantic models.
 
-Not here: reading, writing and merging (report.py), and the rows derived from sites (summary.py). The tallies are the
-truth; metrics and standard errors stand beside them for readers. Tallies of activations are kept per calibration
-sequence, so that halves of a scan merge into exactly the whole, errors included.
+The tallies are the truth; metrics and standard errors stand beside them for readers. Tallies of activations are kept
+per calibration sequence, so that halves of a scan merge into exactly the whole, errors included.
+
+Not here: the whole report (report.py), reading it (opening.py), and the rows derived from sites (summary.py).
 
 Worked number: a site with sum_x2 = 100 and sum_e2 = 1 is stored with metrics.sqnr_db = 20.
 """
@@ -12,17 +13,17 @@ from __future__ import annotations
 import hashlib
 import math
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, computed_field, model_validator
+from pydantic_core import core_schema
 
-from srdd.core.metrics import BY_NAME, METRICS, RANKED, Metric
+from srdd.core.metrics import BY_NAME, METRICS, Metric, any_metric
 from srdd.core.tally import FIELDS, Tally
 from srdd.core.uncertainty import leave_one_out, standard_error, total_vector
-from srdd.errors import OptionError, ReportError
+from srdd.errors import ReportError
 
 _MODEL_FIELDS = ("architecture", "layer_count", "parameter_count")
-
 
 Kind = Literal["weight", "input", "output"]
 KINDS: tuple[Kind, ...] = ("weight", "input", "output")
@@ -30,6 +31,53 @@ KINDS: tuple[Kind, ...] = ("weight", "input", "output")
 
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), defer_build=True)
+
+
+Level = Literal["error", "not deployable", "version 0", "warning"]
+# What a note of each level begins with; a warning is every other.
+_BEGINS: dict[Level, str] = {
+    "error": "ERROR: ",
+    "not deployable": "not deployable as is ",
+    "version 0": "version 0 report: ",
+    "warning": "",
+}
+
+
+class Note(str):
+    """A sentence beside the numbers, and how grave it is. It is the text that people read and documents hold."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, level: Level, text: str) -> Note:
+        return cls(_BEGINS[level] + text)
+
+    @property
+    def level(self) -> Level:
+        """By its first words: the only place where they are read."""
+        return next(level for level, begin in _BEGINS.items() if self.startswith(begin.rstrip(": ")))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
+
+class Document(Part):
+    """A part that is a file of its own. Its field `document` says in the file what it is."""
+
+    CALLED: ClassVar[str]  # to people, in messages
+    COMMAND: ClassVar[str]  # of srdd, which writes it
+    IS_YAML: ClassVar[bool] = False  # it may be YAML, and then JSON too
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any], name: str) -> Self:
+        """From what a file holds; a class that knows older versions upgrades them here.
+
+        Raises ReportError for another kind of document, ValidationError or OptionError for one that is not valid.
+        """
+        if tree.get("document") != cls.model_fields["document"].default:
+            raise ReportError(f"{name} is no {cls.CALLED}; write one with `srdd {cls.COMMAND}`")
+        return cls.model_validate(tree)
 
 
 class Model(Part):
@@ -46,6 +94,36 @@ class Model(Part):
     parameter_count: int
     weights_hash: str | None = None
     dtype: str | None = None
+
+
+class MadeFrom(Part):
+    """Which numbers of which report a document was made from."""
+
+    srdd: str
+    report_sha256: str
+    model: str
+    weights_hash: str | None = None
+    quant: str
+    site: str
+    metric: str
+
+    @classmethod
+    def of(
+        cls, model: Model, *, spec: str, kind: Kind, metric: str, report_sha256: str = "", srdd: str = "", **more: Any
+    ) -> Self:
+        """`srdd` is the version that made it, by default this one; `more` are fields of a subclass."""
+        from importlib.metadata import version  # slow to import, and most commands make no such document
+
+        return cls(
+            srdd=srdd or version("srdd"),
+            report_sha256=report_sha256,
+            model=model.id,
+            weights_hash=model.weights_hash,
+            quant=spec,
+            site=kind,
+            metric=metric,
+            **more,
+        )
 
 
 class Calibration(Part):
@@ -104,6 +182,13 @@ class Coverage(Part):
         return self.measured / self.parameters if self.parameters else 0.0
 
 
+class Estimate(Part):
+    """A mean over sequences and its standard error; None with fewer than two sequences."""
+
+    value: float
+    error: float | None = None
+
+
 class Measurement(Part):
     """One site under one format. Tallies are lists in the order of `Report.tally_fields`; version 0 has none.
 
@@ -112,7 +197,8 @@ class Measurement(Part):
 
     whole: list[float] | None = Field(default=None, alias="tally", exclude=True)  # of weights
     sequences: list[list[float]] | None = None  # activations only: one tally per calibration sequence
-    given: dict[str, float] = Field(default_factory=dict, exclude=True)  # version 0: metrics that came without sums
+    # What follows from no sums: the costs of an impact run, and the metrics of version 0, which came without
+    given: dict[str, Estimate] = Field(default_factory=dict, exclude=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -123,7 +209,12 @@ class Measurement(Part):
         if data.get("sequences"):
             kept["tally"] = None  # follows from them
         elif data.get("tally") is None and isinstance(data.get("metrics"), dict):
-            kept["given"] = {name: value for name, value in data["metrics"].items() if value is not None}
+            errors = data.get("standard_errors") or {}
+            kept["given"] = {
+                name: {"value": value, "error": errors.get(name)}
+                for name, value in data["metrics"].items()
+                if value is not None
+            }
         return kept
 
     @model_validator(mode="after")
@@ -158,7 +249,9 @@ class Measurement(Part):
     @property
     def standard_errors(self) -> dict[str, float | None]:
         """Jackknife errors over sequences; empty where there are none."""
-        return {metric.name: _finite(self.error(metric.name)) for metric in METRICS} if self.sequences else {}
+        if self.sequences:  # else there are those of costs, which an impact run gave
+            return {metric.name: _finite(self.error(metric.name)) for metric in METRICS}
+        return {name: given.error for name, given in self.given.items() if given.error is not None}
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -181,24 +274,23 @@ class Measurement(Part):
         return [Tally.from_vector(vector) for vector in self.sequences or ()]
 
     def value(self, metric: str) -> float:
-        """A metric as a number: nan where undefined or, in version 0, not given; +inf where exact."""
-        known = _metric(metric)
-        return self.given.get(metric, math.nan) if self.tally is None else known.of(self._sums)
+        """A metric or cost as a number: nan where undefined or not known; +inf where exact."""
+        known = any_metric(metric)
+        if metric in self.given:
+            return self.given[metric].value
+        return math.nan if self.tally is None else known.of(self._sums)
 
     def error(self, metric: str) -> float:
-        """Its jackknife standard error over sequences; nan where there is none."""
-        return standard_error(_metric(metric), self._without_each)
+        """Its standard error over sequences, of a metric by the jackknife; nan where there is none."""
+        known = any_metric(metric)
+        if metric in self.given:
+            error = self.given[metric].error
+            return math.nan if error is None else error
+        return standard_error(known, self._without_each)
 
     def without_each(self, metric: Metric) -> list[float]:
-        """A metric with the first, the second, ... sequence left out; empty with fewer than two."""
-        return [metric.of(tally) for tally in self._without_each]
-
-
-def _metric(name: str) -> Metric:
-    metric = RANKED.get(name)
-    if metric is None:
-        raise OptionError(f"unknown metric {name!r}; expected one of: {', '.join(RANKED)}")
-    return metric
+        """A metric with the first, the second, ... sequence left out; empty with fewer than two, and for `given`."""
+        return [] if metric.name in self.given else [metric.of(tally) for tally in self._without_each]
 
 
 class Site(Part):
@@ -212,7 +304,7 @@ class Site(Part):
     group: str | None = None
     members: list[str] = Field(default_factory=list)  # modules that read the same input
     shape: list[int] = Field(default_factory=list)  # of a weight; of an activation its last axis
-    notes: list[str] = Field(default_factory=list)
+    notes: list[Note] = Field(default_factory=list)
     formats: dict[str, Measurement]
 
     def order(self) -> tuple[int, float, int, str]:

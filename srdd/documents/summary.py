@@ -1,7 +1,6 @@
 """Rows derived from sites: one per decoder layer, and one per metric over the layers.
 
-Not here: the sums (schema.py holds them) and printing. std is the sample standard deviation over layers; "gaussian" is
-what the same format and rule give on normal data.
+std is the sample standard deviation over layers; "gaussian" is what the same format and rule give on normal data.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from srdd.core.formats import parse
-from srdd.core.gaussian import gaussian
+from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import METRICS, Metric
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total_vector
@@ -69,7 +68,7 @@ def _row(kind: Kind, spec: str, metric: Metric, layers: Sequence[Layer], thresho
     series = {layer.layer: layer.formats[spec].value(metric.name) for layer in layers if spec in layer.formats}
     finite = [value for value in series.values() if math.isfinite(value)]
     z = robust_z(metric, {str(layer): value for layer, value in series.items()})
-    baseline = gaussian(spec)
+    baseline = gaussian_metrics(spec)
     return SummaryRow(
         kind=kind,
         format=spec,

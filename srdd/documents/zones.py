@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from srdd.core.layers import span
-from srdd.documents.schema import Part
+from srdd.documents.schema import Document, MadeFrom, Part
 
 Label = Literal["high", "medium", "low"]
 
@@ -46,22 +46,18 @@ class Cut(Part):
     method: str
 
 
-class ZoneProvenance(Part):
-    """What the zones were made from."""
+class ZoneProvenance(MadeFrom):
+    """What the zones were made from, and how."""
 
-    srdd: str
-    report_sha256: str
-    model: str
-    weights_hash: str | None = None
-    quant: str
-    site: str
-    metric: str
     scheme: str
     max_zones: int | None = None
 
 
-class ZoneMap(Part):
+class ZoneMap(Document):
     """The document that `srdd zones --out` writes."""
+
+    CALLED, COMMAND = "zone map", "zones"
+    IS_YAML = True
 
     schema_version: Literal[1] = 1
     document: Literal["srdd-zones"] = "srdd-zones"

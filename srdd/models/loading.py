@@ -35,7 +35,7 @@ def unread_part(model: nn.Module, unexpected: Sequence[str]) -> tuple[str, ...]:
         return ()
     return (
         f"{len(unexpected)} tensor(s) of the checkpoint are no part of {type(model).__name__} and not measured, "
-        f"{unexpected[0]} among them; `srdd scan --sites weight` reads them too",
+        f"{unexpected[0]} among them; a scan of the weights alone reads them too",
     )
 
 

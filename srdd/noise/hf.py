@@ -24,8 +24,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback
 
-from srdd.documents import rin
-from srdd.documents.rin import RinConfig
+from srdd.documents.rin import RinConfig, load_rin
 from srdd.errors import NoiseError
 from srdd.noise.injector import Injector
 from srdd.noise.learning_rates import require_rates
@@ -46,7 +45,7 @@ class RinCallback(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, config: RinConfig | str | Path, *, seed: int = 0) -> None:
-        self.config = config if isinstance(config, RinConfig) else rin.load(config)
+        self.config = load_rin(config)
         self.seed = seed
         self.record = Record()
         self._injector: Injector | None = None

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback
 
-from srdd.documents import rin
-from srdd.documents.rin import RinConfig
+from srdd.documents.rin import RinConfig, load_rin
 from srdd.errors import NoiseError, setting
 from srdd.models.modules import decoder_layers, layer_of
 from srdd.noise.targets import check_layers
@@ -58,7 +57,7 @@ def split_groups(
     Raises NoiseError when the document has no learning rates, its layers are not the model's, a parameter is not the
     model's, or the groups cannot be split: already split, without lr, under a scheduler.
     """
-    config = config if isinstance(config, RinConfig) else rin.load(config)
+    config = load_rin(config)
     ratios = _ratios(model, config)
     split: list[dict[str, Any]] = []
     for origin, group in enumerate(groups):
@@ -100,7 +99,7 @@ def set_layer_rates(trainer: Any, config: RinConfig | str | Path) -> None:
             f"{type(trainer).__name__} is no transformers Trainer; for a loop of your own take "
             "srdd.noise.parameter_groups"
         )
-    config = config if isinstance(config, RinConfig) else rin.load(config)
+    config = load_rin(config)
     _ratios(trainer.model, config)  # a wrong document stops here and not after the data is prepared
     if trainer.optimizer is not None:
         split_optimizer(trainer.optimizer, trainer.model, config)

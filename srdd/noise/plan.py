@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from srdd.documents import rin, schedule
-from srdd.documents.rin import RinConfig
+from srdd.documents import schedule
+from srdd.documents.rin import RinConfig, load_rin
 from srdd.errors import NoiseError, NoiseWarning
 from srdd.kernels.precision import to_float64
 from srdd.models.modules import require_module
@@ -35,7 +35,7 @@ class NoisePlan:
 
     def __init__(self, model: nn.Module, config: RinConfig | str | Path, seed: int) -> None:
         require_module(model)
-        self.config = config if isinstance(config, RinConfig) else rin.load(config)
+        self.config = load_rin(config)
         self.seed = seed
         self.targets = find_targets(model, self.config)
         self._offsets = {t.name: unit_offset(t.module) for t in self.targets} if self.config.relative else {}

@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from srdd.core.roles import _BEFORE_ATTENTION, _BEFORE_MLP, _SANDWICH, Norm
+from srdd.core.roles import BEFORE_ATTENTION, BEFORE_MLP, SANDWICH, Norm
 from srdd.documents.rin import CLASSES, EXCLUDE, RinConfig
 from srdd.errors import NoiseError
 from srdd.models.modules import decoder_layers, fused_experts, layer_of
@@ -120,12 +120,12 @@ def _norm(model: nn.Module, path: str, kind: str) -> Norm | None:
         return None
     last = canonical(f"{path}.weight").split(".")[-2]
     path = path.partition(".modules_to_save.")[0].removesuffix(".original_module")  # PEFT's wrapper stands for the norm
-    if last in _BEFORE_ATTENTION:
+    if last in BEFORE_ATTENTION:
         return "attention"
     if last == "post_attention_layernorm":
         owner = model.get_submodule(path.rpartition(".")[0])
-        return None if hasattr(owner, _SANDWICH) else "mlp"
-    return "mlp" if last in _BEFORE_MLP else None
+        return None if hasattr(owner, SANDWICH) else "mlp"
+    return "mlp" if last in BEFORE_MLP else None
 
 
 def check_layers(model: nn.Module, config: RinConfig, count: int) -> None:

@@ -27,8 +27,8 @@ from typing import Any, Literal, get_args
 import torch
 from transformers import TrainerCallback
 
-from srdd.documents import rin, schedule
-from srdd.documents.rin import RinConfig
+from srdd.documents import schedule
+from srdd.documents.rin import RinConfig, load_rin
 from srdd.errors import NoiseError, SettingError
 from srdd.noise.hf import RinCallback, refuse_sharding
 from srdd.noise.injector import Injector
@@ -58,7 +58,7 @@ def attach(
     """
     if where not in get_args(Where):
         raise SettingError("where", repr(where), "expected rollout, training or both")
-    config = config if isinstance(config, RinConfig) else rin.load(config)
+    config = load_rin(config)
     for method in ("_generate", "_generate_and_score_completions", "add_callback"):
         if not callable(getattr(trainer, method, None)):
             raise NoiseError(

@@ -24,8 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srdd.documents import rin
-from srdd.documents.rin import RinConfig
+from srdd.documents.rin import RinConfig, load_rin
 from srdd.errors import NoiseError
 from srdd.noise.record import require_noise_ahead
 from srdd.noise.stream import NoisyStream
@@ -59,7 +58,7 @@ def settings(actor_rollout_ref: Any) -> Settings | None:
         raise NoiseError(f"actor_rollout_ref.srdd.{unknown[0]} is not known; expected {', '.join(_KEYS)}")
     if not node.get("rin"):
         raise NoiseError("actor_rollout_ref.srdd has no rin; add ++actor_rollout_ref.srdd.rin=/path/to/rin.yaml")
-    config = rin.load(node["rin"])
+    config = load_rin(node["rin"])
     if any(value != 1 for value in (config.lr_multipliers or {}).values()):
         raise NoiseError("rin.yaml has lr_multipliers, which verl cannot take and would lose; take them out")
     return Settings(config, int(node.get("seed") or 0), node.get("total_steps"))

@@ -10,7 +10,7 @@ from builders import N, make_report, tally
 
 from srdd.analysis.advice import advise, limits_for
 from srdd.analysis.causes import cause, noise_shares
-from srdd.core.gaussian import gaussian
+from srdd.core.gaussian import gaussian_metrics
 from srdd.core.tally import Tally
 from srdd.documents.advice import Advice
 from srdd.documents.report import Report, in_order
@@ -61,7 +61,7 @@ def test_the_worse_half_is_kept_in_higher_precision() -> None:
 
 
 def test_limits() -> None:
-    baseline = gaussian(SPEC)
+    baseline = gaussian_metrics(SPEC)
     assert baseline is not None
     limits = limits_for(SPEC, "format", {})
     assert limits["sqnr_db"] == baseline["sqnr_db"] - 1
@@ -116,7 +116,7 @@ def test_causes_stand_out_against_gaussian_data() -> None:
 
 
 def test_sigma_is_in_proportion_and_says_where_it_comes_from() -> None:
-    baseline = gaussian("nvfp4:nvidia")
+    baseline = gaussian_metrics("nvfp4:nvidia")
     assert baseline is not None
     advice = advise(make_report({"weight": [[tally(2 * baseline["relative_error"])]] * 4}), "weight", SPEC)
     assert advice.sigma_range == (0.02, 0.1)

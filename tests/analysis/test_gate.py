@@ -22,7 +22,7 @@ from srdd.analysis.comparison.policy import DEFAULTS, Policy, load_policy, parse
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
 from srdd.documents.report import Report, in_order
-from srdd.documents.schema import measurement
+from srdd.documents.schema import Note, measurement
 from srdd.errors import ReportError, SettingError
 from srdd.exporters.check import junit
 from srdd.exporters.check import markdown as gate_markdown
@@ -135,7 +135,7 @@ def test_what_the_baseline_lacks_is_held_to_nothing_and_said() -> None:
 
 
 def test_values_that_are_not_finite_fail() -> None:
-    bad = BASE.model_copy(update={"warnings": ["ERROR: NaN or infinite values at 1 site(s): output x"]})
+    bad = BASE.model_copy(update={"warnings": [Note("ERROR: NaN or infinite values at 1 site(s): output x")]})
     verdict = check(bad, BASE, LIMIT)
     assert (verdict.passed, len(verdict.problems)) == (False, 1)
     assert ElementTree.fromstring(junit.render(verdict)).get("failures") == "1"
@@ -190,7 +190,7 @@ def test_limits_and_floors_by_hand() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[[limit]]\nmetric = "sqnr"\nmax_worse = 1', "metric 'sqnr' cannot rank layers"),
+        ('[[limit]]\nmetric = "sqnr"\nmax_worse = 1', "metric='sqnr': cannot rank layers"),
         ('[[limit]]\nmetric = "sqnr_db"\nmax_worse = 1\nlayer = 3', "unknown key 'layer'"),
         ('[[limit]]\nmetric = "sqnr_db"', "key 'max_worse' is missing"),
         ('[[limit]]\nmetric = "sqnr_db"\nmax_worse = true', "true is no number"),
@@ -199,7 +199,6 @@ def test_limits_and_floors_by_hand() -> None:
         ("implausible_gain = 2.0", "neither a"),
         ("implausible_gain = 1", "expected a factor above 1"),
         ("limit = 3", "is no table"),
-        ("[[", "cannot read the policy"),
         ('[[floor]]\nmetric = "sqnr_db"\nvalue = 1\nsite = "outputs of it"', "expected weight, input, output"),
     ],
 )
@@ -209,6 +208,15 @@ def test_damaged_policies_are_refused_in_one_line(text: str, words: str, tmp_pat
     with pytest.raises(ReportError, match=words) as caught:
         load_policy(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_policy_that_is_no_toml(tmp_path: Path) -> None:
+    path = tmp_path / "srdd.toml"
+    for content, words in ((b"[[", "cannot read the policy"), (b"\xff", "is no policy: found bytes that are no UTF-8")):
+        path.write_bytes(content)
+        with pytest.raises(ReportError, match=words) as caught:
+            load_policy(path)
+        assert "\n" not in str(caught.value)
 
 
 def test_every_value_has_its_unit_and_the_closest_its_distance() -> None:
@@ -304,7 +312,7 @@ def test_command(files: dict[str, Path], tmp_path: Path, srdd: Run, monkeypatch:
         (["-", "--baseline", "-"], "cannot both be standard input"),
         (["missing.json", "--baseline", "base"], "no report at"),
         (["base", "--baseline", "base", "--policy", "gone.toml"], "no policy at gone.toml; write [[limit]] and"),
-        (["base", "--baseline", "base", "--policy", "/"], "cannot read the policy /: Is a directory"),
+        (["base", "--baseline", "base", "--policy", "/"], "/ is a folder, expected the file of a policy"),
         (["base", "--baseline", "base", "--junit", "out", "--summary", "out"], "are the same file"),
     ],
 )

@@ -16,10 +16,9 @@ from omegaconf import OmegaConf
 from srdd.analysis.multipliers import find_multipliers
 from srdd.analysis.strategies import STRATEGIES, StrategyOptions, apply_strategy
 from srdd.core.roles import norm_of
-from srdd.documents import rin
 from srdd.documents import saving as structured
 from srdd.documents.report import Report, in_order
-from srdd.documents.rin import Phase, RinConfig, Schedule
+from srdd.documents.rin import Phase, RinConfig, Schedule, load_rin
 from srdd.documents.schema import Site, measurement
 from srdd.errors import OptionError, ReportError
 from srdd.exporters.rin import hydra, verl_fork
@@ -123,7 +122,7 @@ def test_an_exact_layer_has_no_inverse() -> None:
     [
         (0.05, 0.0, 10, "never reaches 0"),
         (0.05, 0.06, 10, "noise must not grow"),
-        (0.0, 0.0, 10, "sigma_start 0"),
+        (0.0, 0.0, 10, "sigma_start=0"),
         (0.05, 0.0005, 2, "expected 3 or more"),
         (float("nan"), 0.0005, 10, "finite"),
     ],
@@ -139,7 +138,7 @@ def test_a_document_loads_back_as_the_same_object(strategy: str, form: str, tmp_
     config = made([0.1] * 6 + [0.2] * 6 + [0.9] * 6, strategy)
     path = tmp_path / f"rin.{form}"
     path.write_text(structured.render(config, form))
-    assert rin.load(path) == config
+    assert load_rin(path) == config
     assert RinConfig.model_validate(OmegaConf.to_container(OmegaConf.load(path))) == config
 
 
@@ -160,13 +159,13 @@ def test_a_document_loads_back_as_the_same_object(strategy: str, form: str, tmp_
         (lambda d: d.update(phases=[{"from_share": 0.5, "layer_factors": {0: 1}}]), r"layer\(s\) \[1\] are missing"),
         (lambda d: d.update(lr_multipliers={0: 1.2}), r"lr_multipliers: layer\(s\) \[1\] are missing"),
         (lambda d: d.update(outside_layers=-1.0), "outside_layers"),
-        (lambda d: d["schedule"].update(kind="linear"), "num_stages 10 has no effect on a linear schedule"),
+        (lambda d: d["schedule"].update(kind="linear"), "num_stages has no effect on a linear schedule"),
         (lambda d: d["schedule"].update(kind="constant", num_stages=None), "a constant schedule keeps 0.05"),
         (lambda d: d["schedule"].update(kind="linear", num_stages=None, sigma_end=-1), "expected 0 or above"),
         (lambda d: d["schedule"].update(kind="cosine"), "schedule.kind"),
         (lambda d: d["schedule"].update(warmup_share=1.0), "warmup_share"),
         (lambda d: d.update(schema_version=2), "schema_version"),
-        (lambda d: d.update(document="srdd-zones"), "is no srdd-rin document"),
+        (lambda d: d.update(document="srdd-zones"), "is no rin document"),
     ],
 )
 def test_damaged_documents_are_refused_in_one_line(change: Callable[[Any], None], words: str, tmp_path: Path) -> None:
@@ -174,18 +173,18 @@ def test_damaged_documents_are_refused_in_one_line(change: Callable[[Any], None]
     change(tree)
     path = tmp_path / "rin.yaml"
     path.write_text(yaml.safe_dump(tree))
-    with pytest.raises(OptionError, match=words) as caught:
-        rin.load(path)
+    with pytest.raises(ReportError, match=words) as caught:
+        load_rin(path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_or_broken_file(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="srdd multipliers --out"):
-        rin.load(tmp_path / "rin.yaml")
+    with pytest.raises(ReportError, match="write one with `srdd multipliers`"):
+        load_rin(tmp_path / "rin.yaml")
     for text, words in (("a: 1\nb: [", "at line 2, column 5: "), ("a: \x00", ": special characters")):
         (tmp_path / "rin.yaml").write_text(text)
-        with pytest.raises(OptionError, match="is no YAML") as caught:
-            rin.load(tmp_path / "rin.yaml")
+        with pytest.raises(ReportError, match="is no YAML") as caught:
+            load_rin(tmp_path / "rin.yaml")
         assert words in str(caught.value)
         assert "unicode string" not in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -278,7 +277,7 @@ def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
     assert (code, printed) == (0, "")
     assert "1.168" in shown
     assert "Multipliers tell where, not how much" in shown
-    config = rin.load(out)
+    config = load_rin(out)
     assert config.provenance.quant == "mxfp4:floor"
     assert config.layer_multipliers[15] == pytest.approx(1.17, abs=0.005)
     code, printed, _ = srdd("multipliers", path, "--json")
@@ -289,7 +288,7 @@ def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
     assert "never copies per-layer multipliers" in shown
     assert srdd("multipliers", path, "--out", out)[0] == 2
     assert srdd("multipliers", path, "--out", out, "--strategy", "phased", "--force")[0] == 0
-    assert len(rin.load(out).phases) == 1
+    assert len(load_rin(out).phases) == 1
 
 
 @pytest.mark.parametrize(

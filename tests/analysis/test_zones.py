@@ -140,11 +140,11 @@ def test_label_and_span() -> None:
 @pytest.mark.parametrize(
     ("scheme", "words"),
     [
-        ("six", "not understood at 'six'; expected auto, five"),
+        ("six", "scheme='six': 'six' not understood; expected auto, five"),
         ("0-3,3-9", "3-9 does not follow layer 3"),
-        ("0-3,5-9", r"layer\(s\) 4 are left out"),
+        ("0-3,5-9", r"leaves out layer\(s\) 4"),
         ("0-9,10-12", "10-12 holds no layer; the report has 0-9"),
-        ("9-0", "does not follow"),
+        ("9-0", "9-0 is no range of layers"),
         ("", "not understood"),
     ],
 )

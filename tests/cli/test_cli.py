@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from srdd.cli.app import COMMANDS
-from srdd.documents.report import json_schema, load
+from srdd.documents.report import Report, json_schema
 from srdd.errors import SourceError
 
 Run = Callable[..., tuple[int, str, str]]
@@ -60,7 +60,7 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
 
 
 def test_scan_writes_a_report_and_shows_it(report: Path) -> None:
-    document = load(report)
+    document = Report.load(report)
     assert document.settings.formats == ["mxfp4:even", "nvfp4:nvidia", "mxfp8_e4m3:rceil"]
     assert {site.kind for site in document.sites} == {"weight", "input", "output"}
     assert document.settings.calibration is not None
@@ -119,7 +119,7 @@ def test_weights_from_the_checkpoint_equal_those_of_the_model(
     assert (
         srdd("scan", "--model", tiny_llama, "--quant", "mxfp4,nvfp4", "--data", text, *SHORT, "--out", opened)[0] == 0
     )
-    a, b = ({s.name: s.formats for s in load(path).sites if s.kind == "weight"} for path in (stored, opened))
+    a, b = ({s.name: s.formats for s in Report.load(path).sites if s.kind == "weight"} for path in (stored, opened))
     assert a == b
 
 
@@ -130,7 +130,7 @@ def test_layers_and_patterns(tiny_llama: Path, text: Path, tmp_path: Path, srdd:
         "--sites", "weight,input:*down_proj", "--layers", "0,2", "--exclude", "*o_proj",
     )  # fmt: skip
     assert code == 0, err
-    names = {(s.kind, s.name) for s in load(out).sites}
+    names = {(s.kind, s.name) for s in Report.load(out).sites}
     assert ("input", "model.layers.2.mlp.down_proj") in names
     assert all("layers.1." not in name and "o_proj" not in name for _, name in names)
     assert all(name.endswith("down_proj") for kind, name in names if kind == "input")
@@ -148,7 +148,7 @@ def test_nan_weights_finish_with_a_warning_and_fail_only_when_strict(
     assert code == 0
     assert "NaN or infinite" in err
     assert srdd(*arguments, "--strict")[0] == 1
-    report = load(tmp_path / "r.json")
+    report = Report.load(tmp_path / "r.json")
     site = next(s for s in report.sites if s.name == "model.layers.1.mlp.up_proj")
     tally = site.formats["mxfp4:even"].merged()
     assert (tally.nonfinite, tally.excluded) == (1, 32)
@@ -161,7 +161,7 @@ def test_missing_tokenizer_still_scans_weights_and_says_so(tiny_llama: Path, tmp
     code, _, err = srdd("scan", "--model", bare, "--quant", "mxfp4", "--out", tmp_path / "r.json")
     assert code == 0, err
     assert "only weights are scanned" in err
-    assert {s.kind for s in load(tmp_path / "r.json").sites} == {"weight"}
+    assert {s.kind for s in Report.load(tmp_path / "r.json").sites} == {"weight"}
     refused(
         srdd("scan", "--model", bare, "--quant", "mxfp4", "--sites", "input", "--out", tmp_path / "r.json"), "tokenizer"
     )
@@ -329,7 +329,7 @@ def test_show_layer_and_json(report: Path, srdd: Run) -> None:
     _, out, _ = srdd("show", report, "--layer", "-1", "--quant", "mxfp4", "--json")
     assert {row["name"] for row in json.loads(out)["rows"]} == {"lm_head"}
     _, out, _ = srdd("show", report, "--json")
-    assert len(json.loads(out)["rows"]) == len(load(report).summary)
+    assert len(json.loads(out)["rows"]) == len(Report.load(report).summary)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import mean_and_error, standard_errors, total
 from srdd.documents.merging import merge
-from srdd.documents.report import Report, dumps, in_order, json_schema, load
-from srdd.documents.schema import Calibration, Coverage, Model, Settings, Site, measurement
-from srdd.errors import ReportError
+from srdd.documents.report import Report, dumps, in_order, json_schema
+from srdd.documents.schema import Calibration, Coverage, Model, Note, Settings, Site, measurement
+from srdd.errors import ReportError, WriteError
 
 SPEC = "mxfp4:even"
 
@@ -79,7 +79,7 @@ def test_derived_numbers_are_computed_anew(tmp_path: Path) -> None:
     document["layers"] = []
     document["summary"] = []
     (tmp_path / "r.json").write_text(json.dumps(document))
-    again = load(tmp_path / "r.json")
+    again = Report.load(tmp_path / "r.json")
     assert again.sites[0].formats[SPEC].value("sqnr_db") == pytest.approx(20)
     assert again == make()
 
@@ -185,13 +185,35 @@ def test_bad_documents_are_refused_in_one_line(tmp_path: Path, text, words: str)
     path = tmp_path / "r.json"
     path.write_text(text(dumps(make())))
     with pytest.raises(ReportError, match=words) as error:
-        load(path)
+        Report.load(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_note_is_its_text_and_knows_its_level(tmp_path: Path) -> None:
+    said = {
+        "error": "ERROR: 3 NaN",
+        "not deployable": "not deployable as is in mxfp4: 33 columns",
+        "version 0": "version 0 report: no sums",
+        "warning": "2 expert(s) got no tokens",
+    }
+    notes = [
+        Note.of("error", "3 NaN"),
+        Note.of("not deployable", "in mxfp4: 33 columns"),
+        Note.of("version 0", "no sums"),
+        Note.of("warning", "2 expert(s) got no tokens"),
+    ]
+    assert notes == list(said.values())
+    report = make().model_copy(update={"warnings": notes})
+    report.save(tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["warnings"] == list(said.values())
+    again = Report.load(tmp_path / "r.json")
+    assert again == report
+    assert [note.level for note in again.warnings] == list(said)
 
 
 def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="srdd scan"):
-        load(tmp_path / "none.json")
+        Report.load(tmp_path / "none.json")
 
 
 def test_a_folder_and_a_binary_file_are_no_reports(tmp_path: Path, srdd: Callable[..., tuple[int, str, str]]) -> None:
@@ -201,7 +223,7 @@ def test_a_folder_and_a_binary_file_are_no_reports(tmp_path: Path, srdd: Callabl
         assert code == 2
         assert len(shown.splitlines()) == 1
         assert words in shown
-        assert "`srdd scan --out`" in shown
+        assert "`srdd scan`" in shown
         assert "Errno" not in shown
         assert "codec" not in shown
 
@@ -215,7 +237,7 @@ def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ReportError, match="No space left"):
+    with pytest.raises(WriteError, match="No space left"):
         make(weight_noise=9.0).save(path)
     assert path.read_text() == before
     assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
@@ -232,12 +254,12 @@ def test_version_0_loads_without_tallies_and_without_its_saturation(tmp_path: Pa
     }
     path = tmp_path / "old.json"
     path.write_text(json.dumps(document))
-    report = load(path)
+    report = Report.load(path)
     assert report.model.id == "Qwen2.5-1.5B"
     assert [layer.formats["mxfp4:floor"].value("sqnr_db") for layer in report.layers] == [17.0, 18.0, 19.0]
     assert math.isnan(report.layers[0].formats["mxfp4:floor"].value("saturation_ratio"))
     report.save(tmp_path / "new.json")
-    assert load(tmp_path / "new.json") == report
+    assert Report.load(tmp_path / "new.json") == report
 
 
 @pytest.mark.parametrize(
@@ -250,4 +272,4 @@ def test_bad_version_0(tmp_path: Path, rows: list, words: str) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps({"report": {"per_layer": rows}}))
     with pytest.raises(ReportError, match=words):
-        load(path)
+        Report.load(path)

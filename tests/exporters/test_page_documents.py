@@ -15,7 +15,7 @@ from hostile import NAMES, hostile_report, impact_document, noise_documents
 
 from srdd.analysis.bundle import Bundle, View, gather
 from srdd.documents.report import Report
-from srdd.documents.schema import Part
+from srdd.documents.schema import Note, Part
 from srdd.exporters.page.data import build
 from srdd.exporters.report import html as report_html
 from srdd.exporters.report import markdown as report_markdown
@@ -152,7 +152,7 @@ def test_an_experiment_of_another_report_is_said(tmp_path: Path) -> None:
 
 
 def test_warnings_of_the_report_are_not_said_twice() -> None:
-    report = toy().model_copy(update={"warnings": ["w16a16"]})
+    report = toy().model_copy(update={"warnings": [Note("w16a16")]})
     probe, experiment = noise_documents(report.model)
     page = build(Bundle(report, probe=probe, experiment=experiment), View(), "0")[0]
     assert (page["probe"]["warnings"], page["experiment"]["warnings"]) == (["w4a4"], ["w4a4"])

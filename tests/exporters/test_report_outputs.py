@@ -20,7 +20,7 @@ from srdd.analysis.overview import overview, zones_of
 from srdd.core.metrics import METRICS
 from srdd.core.tally import Tally
 from srdd.documents.report import Report
-from srdd.documents.schema import Measurement, measurement
+from srdd.documents.schema import Estimate, Measurement, Note, measurement
 from srdd.errors import SettingError
 from srdd.exporters.next_steps import next_steps
 from srdd.exporters.page.data import build
@@ -174,7 +174,7 @@ def test_worst_verdict_and_nan() -> None:
     }
     sites = [*report.sites]
     sites[place] = sites[place].model_copy(update={"formats": holed})
-    broken = report.model_copy(update={"sites": sites, "warnings": ["ERROR: weight x holds NaN"]})
+    broken = report.model_copy(update={"sites": sites, "warnings": [Note.of("error", "weight x holds NaN")]})
     found = overview(Bundle(broken), "output", MXFP4)
     assert found.verdict == "broken"
     assert [step.why[:6] for step in next_steps(Bundle(broken), found)] == ["Repair"]
@@ -277,19 +277,19 @@ def test_the_command(tmp_path: Path, srdd: Run) -> None:
         (["--out", "x.png", "--figure", "scatter", "--metric", "cosine"], "--metric has no effect on --figure scatter"),
         (["--out", "x.html", "--quant", "nvfp4"], "--quant nvfp4: the report has"),
         (["--out", "x.html", "--site", "input"], "--site input: the report has weight, output"),
-        (["--out", "x.html", "--metric", "bias"], "metric 'bias' cannot rank layers"),
+        (["--out", "x.html", "--metric", "bias"], "--metric 'bias': cannot rank layers"),
         (["--out", "x.html", "--impact", "report.json"], "is no impact document"),
-        (["--out", "x.html", "--probe", "report.json"], "is no probe document; write one with `srdd probe --out"),
+        (["--out", "x.html", "--probe", "report.json"], "is no probe document; write one with `srdd probe`"),
         (["--out", "x.html", "--experiment", "report.json"], "is no experiment document; write one with `srdd exp"),
         (["--out", "x.csv", "--probe", "report.json"], "--probe has no effect on .csv (only on .html, .htm, .md)"),
-        (["--out", "x.html", "--zones", "report.json"], "is no srdd-zones document"),
-        (["--out", "x.html", "--multipliers", "report.json"], "is no srdd-rin document"),
+        (["--out", "x.html", "--zones", "report.json"], "is no zone map; write one with `srdd zones`"),
+        (["--out", "x.html", "--multipliers", "report.json"], "is no rin document"),
         (["--out", "x.html", "--baseline", "gone.json"], "no report at gone.json"),
         (
             ["--out", "x.html", "--experiment", "gone.json"],
             "no experiment document at gone.json; write one with `srdd exp",
         ),
-        (["--out", "x.html", "--zones", "gone.yaml"], "no file gone.yaml"),
+        (["--out", "x.html", "--zones", "gone.yaml"], "no zone map at gone.yaml"),
         (["--out", "no/such/folder.html"], "folder no/such does not exist"),
     ],
 )
@@ -360,7 +360,7 @@ def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_unknown_metric_of_csv_is_refused() -> None:
-    with pytest.raises(SettingError, match="metric=nonsense: expected one of"):
+    with pytest.raises(SettingError, match="metric='nonsense': unknown metric; expected one of"):
         report_csv.render(Bundle(toy()), View(metric="nonsense"))
 
 
@@ -373,7 +373,7 @@ def test_a_format_nobody_knows_still_makes_a_page() -> None:
 def test_an_impact_document_in_place_of_a_report() -> None:
     """Its layers hold costs only: they are what is looked at, and no verdict is made up."""
     report = toy()
-    given = {"predicted_kl": 0.25, "relative_rms": 0.1}
+    given = {"predicted_kl": Estimate(value=0.25), "relative_rms": Estimate(value=0.1)}
     sites = [s.model_copy(update={"formats": {MXFP4: Measurement(given=given)}}) for s in report.sites]
     settings = report.settings.model_copy(update={"formats": [MXFP4]})
     page = build(Bundle(report.model_copy(update={"sites": sites, "settings": settings})), View(), "0")[0]

@@ -17,6 +17,8 @@ from srdd.cli.app import COMMANDS
         "import srdd",
         "import srdd; srdd.Report; srdd.merge",
         "import srdd.runs; dir(srdd.runs)",
+        "import srdd.core; [getattr(srdd.core, name) for name in srdd.core.__all__]",
+        "import srdd.documents as wing; [getattr(wing, name) for name in wing.__all__]",
         "import srdd.documents.report, srdd.analysis.rankings, srdd.exporters.terminal.report",
         "from srdd.cli.app import main; main(['--help'])",
         "from srdd.cli import main; main(['check', 'no-such-report.json', '--baseline', 'none.json'])",

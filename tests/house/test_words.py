@@ -24,7 +24,15 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 OF_OTHERS = {"--no-deps": "pip", "--merge": "llama-gguf-split"}
 # Settings that no command has: what a caller of the library passes and a shell user cannot.
-ONLY_IN_THE_LIBRARY: set[str] = set()
+ONLY_IN_THE_LIBRARY = {
+    "config",  # of Injector and its kin
+    "errors",  # of run_aqn
+    "implausible_gain",  # a key of a policy file
+    "modules",  # of fake_quantize
+    "reports",  # of drift
+    "training",  # of run_aqn
+    "where",  # of attach
+}
 
 
 def flags_raised(tree: ast.AST) -> Iterator[tuple[int, str]]:

@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 
 from srdd.documents import schedule
 from srdd.documents.rin import RinConfig
-from srdd.errors import NoiseError
+from srdd.errors import NoiseError, ReportError
 from srdd.noise import RinCallback
 
 MULTIPLIERS = {0: 1.0, 1: 1.6}
@@ -231,9 +231,7 @@ def test_what_would_be_lost_stops_the_training(
 
 
 def test_a_document_that_cannot_be_read(tmp_path: Path) -> None:
-    from srdd.errors import OptionError
-
-    with pytest.raises(OptionError, match="no file"):
+    with pytest.raises(ReportError, match=r"no rin document at .*rin\.yaml; write one with"):
         RinCallback(tmp_path / "rin.yaml")
 
 

@@ -21,7 +21,7 @@ from builders import make_rin
 
 from srdd.documents import schedule
 from srdd.documents.rin import RinConfig
-from srdd.errors import NoiseError, OptionError
+from srdd.errors import NoiseError, OptionError, ReportError
 from srdd.noise.verl import WRAPPED
 
 if find_spec("verl") is None:
@@ -113,7 +113,7 @@ HUGE = make_rin({0: 1.0, 1: 1.0}, schedule={"kind": "constant", "sigma_start": 1
     ("config", "overrides", "given", "words"),
     [
         (None, ["++actor_rollout_ref.srdd.seed=1"], {}, "actor_rollout_ref.srdd has no rin"),
-        (None, ["++actor_rollout_ref.srdd.rin=none.yaml"], {}, "no file none.yaml"),
+        (None, ["++actor_rollout_ref.srdd.rin=none.yaml"], {}, "no rin document at none.yaml"),
         (CONFIG, ["++actor_rollout_ref.srdd.sigma=1"], {}, "actor_rollout_ref.srdd.sigma is not known"),
         (None, ["++trainer.srdd.rin=rin.yaml"], {}, "trainer.srdd never reaches the workers"),
         (make_rin({0: 1.0}), [], {}, "layer(s) [1] have no multiplier"),
@@ -139,7 +139,7 @@ def test_what_would_be_lost_stops_the_training(
     words: str,
 ) -> None:
     monkeypatch.setenv(REQUIRED, given.pop("required", "srdd.noise.verl"))
-    with pytest.raises((NoiseError, OptionError), match=re.escape(words)):
+    with pytest.raises((NoiseError, OptionError, ReportError), match=re.escape(words)):
         verl_stand_in.train(command(stand_in, config, overrides, **given))
 
 

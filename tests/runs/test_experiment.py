@@ -17,7 +17,7 @@ from scipy import stats
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from srdd.documents.experiment import Experiment, PairedTest
-from srdd.documents.report import load
+from srdd.documents.report import Report
 from srdd.documents.rin import Schedule
 from srdd.errors import (
     CalibrationError,
@@ -282,7 +282,7 @@ def test_a_report_of_another_size_or_other_weights(
 ) -> None:
     given = ("experiment", "aqn", "--model", tiny_llama, "--quant", "mxfp4", "--data", text, "--seq-len", "16")
     given = (*given, "--seeds", "2", "--worst", "1", "--out", tmp_path / "e.json", "--report")
-    document = load(report)
+    document = Report.load(report)
     for changes, code, words in (
         ({"architecture": "BertModel"}, 2, "of another model: architecture is BertModel, here it is LlamaForCausalLM"),
         ({"parameter_count": 5}, 2, "parameter_count is 5, here it is"),

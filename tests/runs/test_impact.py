@@ -15,7 +15,7 @@ import srdd as srdd_package
 from srdd import kernels
 from srdd.core.formats import parse
 from srdd.documents.impact import Impact
-from srdd.documents.report import load
+from srdd.documents.report import Report
 from srdd.errors import CalibrationError, NoEffectError, SettingError, SiteError
 from srdd.models.fake import Quantizer, fake_quantize
 from srdd.models.stack import LayerStack
@@ -314,7 +314,7 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> Non
     document = Impact.model_validate_json(out.read_text())
     assert document.settings.formats == ["mxfp4:even", "identity"]
     assert document.layers[0].scores["output relative_error"] > 0
-    report = load(out)
+    report = Report.load(out)
     assert report.settings.formats[:3] == ["mxfp4:even/weight", "mxfp4:even/input", "mxfp4:even"]
     code, printed, shown = srdd("zones", out, "--metric", "swap_kl", "--quant", "mxfp4:even", "--json")
     assert code == 0, shown

@@ -300,7 +300,7 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> Non
         (["--sigmas", "a"], "--sigmas 'a'"),
         (["--modes", "w8a8"], "mxfp4:even has 4 bits"),
         (["--target", "norm"], "--target 'norm'"),
-        (["--multipliers", "no-such.yaml"], "no file no-such.yaml"),
+        (["--multipliers", "no-such.yaml"], "no rin document at no-such.yaml"),
         (["--criterion", "x"], "--criterion x: expected loss, entropy, agreement"),
         (["--sigmas", "-1"], "--sigmas [-1.0]: expected finite numbers above 0"),
         (["--limit", "0.5"], "--limit 0.5: expected a ratio above 1"),

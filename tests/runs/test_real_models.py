@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from srdd.documents.report import Report
-from srdd.documents.report import load as load_report
 from srdd.models.source import OpenModel, open_model
 from srdd.runs.calibration import load_sequences
 from srdd.runs.scans import model as scanner
@@ -103,13 +102,13 @@ def test_minilm_encoder(tmp_path: Path, srdd: Callable[..., tuple[int, str, str]
         "scan", "--model", "minilm", "--quant", "mxfp8,nvfp4", "--samples", "2", "--seq-len", "64", "--out", out
     )
     assert code == 0, err
-    report = load_report(out)
+    report = Report.load(out)
     assert report.model.architecture == "BertModel"
     assert len({layer.layer for layer in report.layers if layer.kind == "output"}) == 6
     assert all(math.isfinite(layer.formats["mxfp8_e4m3:rceil"].value("sqnr_db")) for layer in report.layers)
     stored = tmp_path / "weights.json"
     assert srdd("scan", "--model", "minilm", "--quant", "nvfp4", "--sites", "weight", "--out", stored)[0] == 0
-    from_file = {s.name: s.formats["nvfp4:nvidia"].tally for s in load_report(stored).sites}
+    from_file = {s.name: s.formats["nvfp4:nvidia"].tally for s in Report.load(stored).sites}
     from_model = {s.name: s.formats["nvfp4:nvidia"].tally for s in report.sites if s.kind == "weight"}
     assert from_file == from_model
 

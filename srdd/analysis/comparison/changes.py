@@ -20,7 +20,7 @@ from typing import TypeVar
 from srdd.analysis.comparison.pairing import Pair, pairs, within_noise
 from srdd.analysis.series import choose_kinds, choose_spec
 from srdd.core.layers import span, thirds
-from srdd.core.metrics import MAIN, RANKED, Metric
+from srdd.core.metrics import MAIN, RANKED, Metric, any_metric
 from srdd.core.uncertainty import jackknife
 from srdd.documents.comparison import Comparison, Difference, Drift, DriftTable
 from srdd.documents.report import Report
@@ -51,6 +51,8 @@ class _Group:
     def error(self, metric: Metric) -> float:
         if len(self.members) == 1:
             return self.members[0].error(metric)
+        if all(pair.is_given(metric) for pair in self.members):  # at most this, if layers rise and fall together
+            return fmean(pair.error(metric) for pair in self.members)
         return jackknife(self.replicates(metric))
 
 
@@ -132,13 +134,6 @@ def _metric_of(metric: Metric | str) -> Metric:
     return metric if isinstance(metric, Metric) else any_metric(metric)
 
 
-def any_metric(name: str) -> Metric:
-    """A metric by name, with or without a better side. Raises SettingError."""
-    if name not in RANKED:
-        raise SettingError("metric", name, f"expected one of: {', '.join(RANKED)}")
-    return RANKED[name]
-
-
 def _grouped(
     paired: Sequence[Pair], zones: Mapping[str, Sequence[int]] | None
 ) -> tuple[list[_Group], list[_Group], list[_Group]]:
@@ -213,11 +208,11 @@ def _sorted(rows: list[_Row]) -> list[_Row]:
 
 
 def error_notes(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
-    """Every ERROR that a report warns of (NaN or infinite values), with the report's name, each once."""
+    """Every error a report warns of (NaN or infinite values), with the report's name, each once."""
     texts = [
-        f"{name}: {text}"
+        f"{name}: {note}"
         for name, report in zip(names, reports, strict=True)
-        for text in report.warnings
-        if text.startswith("ERROR")
+        for note in report.warnings
+        if note.level == "error"
     ]
     return list(dict.fromkeys(texts))

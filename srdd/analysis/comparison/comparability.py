@@ -48,12 +48,12 @@ def comparable(
                     f"{setting('kind')}"
                 )
     if any(kind != "weight" for kind in wanted):
-        version_0 = is_version_0(base) or is_version_0(new)
+        version_0 = base.is_version_0 or new.is_version_0
         notes += _calibrations(base.settings.calibration, new.settings.calibration, allow_different_model, version_0)
     if not across_quant:
         _formats(base.settings.formats, new.settings.formats, specs)
     for kind in wanted:
-        if allow_different_model or is_version_0(base) or is_version_0(new):  # other names for the same layers
+        if allow_different_model or not (base.has_sums and new.has_sums):  # other names for the same layers
             notes += _layers_only(base, new, kind, allow_different_model)
         else:
             notes += _sites(base, new, kind, specs or base.settings.formats, across_quant)
@@ -80,14 +80,9 @@ def _models(base: Report, new: Report, allow: bool) -> list[str]:
     if base.model.id != new.model.id:
         notes.append(f"model ids differ: {base.model.id} and {new.model.id}")
     for which, report in (("base", base), ("new", new)):
-        if is_version_0(report):
+        if report.is_version_0:
             notes.append(f"the {which} report is of version 0: no sums, no standard errors, calibration unknown")
     return notes
-
-
-def is_version_0(report: Report) -> bool:
-    """True for metrics without tallies."""
-    return any(m.tally is None for site in report.sites for m in site.formats.values())
 
 
 def _calibrations(a: Calibration | None, b: Calibration | None, allow: bool, version_0: bool) -> list[str]:

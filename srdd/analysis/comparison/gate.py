@@ -19,7 +19,7 @@ from srdd.analysis.comparison.limits import Floor, Limit
 from srdd.analysis.comparison.pairing import By, Pair, pairs, within_noise
 from srdd.analysis.comparison.policy import DEFAULTS, Policy
 from srdd.core.formats import parse
-from srdd.core.layers import layer_numbers
+from srdd.core.layers import parse_layers
 from srdd.core.metrics import Metric, as_error
 from srdd.core.verdicts import violates
 from srdd.documents.check import Case, CheckResult, Finding
@@ -57,7 +57,7 @@ def check(
     if not cases:
         names = ", ".join(limit.metric for limit in policy.limits)
         raise ReportError(f"nothing was checked: the baseline has none of {names}")
-    problems = [text for text in new.warnings if text.startswith("ERROR")]
+    problems: list[str] = [note for note in new.warnings if note.level == "error"]
     return CheckResult(
         passed=not problems and all(case.passed for case in cases),
         baseline=None if baseline is None else baseline.model.id,
@@ -110,7 +110,7 @@ def _cases(
 
     Raises ReportError when it is measured nowhere and the limit is not `optional`.
     """
-    wanted = None if limit.layers is None else set(layer_numbers(limit.layers, "layers"))
+    wanted = None if limit.layers is None else set(parse_layers(limit.layers))
     cases: list[Case] = []
     notes: list[str] = []
     which = "this report" if isinstance(limit, Floor) else "the baseline"

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from srdd.core.layers import layer_numbers
+from srdd.core.layers import parse_layers
 from srdd.core.metrics import RANKED, Metric, choose_metric
 from srdd.documents.schema import KINDS, Kind
 
@@ -46,7 +46,7 @@ class Scope(BaseModel):
     @classmethod
     def _known_layers(cls, value: str | None) -> str | None:
         if value is not None:
-            layer_numbers(value, "layers")
+            parse_layers(value)
         return value
 
     @property

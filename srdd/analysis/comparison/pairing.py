@@ -49,6 +49,10 @@ class Pair:
         base, new = self.values(metric)
         return 0.0 if base == new else new - base
 
+    def is_given(self, metric: Metric) -> bool:
+        """True when a side has the metric without sums, as the costs of an impact run come."""
+        return any(metric.name in side.given for side in (self.base, self.new))
+
     def replicates(self, metric: Metric) -> list[float]:
         """The change with the first, the second, ... sequence left out of both; empty when not paired or not finite."""
         before, after = self.base.without_each(metric), self.new.without_each(metric)
@@ -58,8 +62,11 @@ class Pair:
         return changes if all(map(math.isfinite, changes)) else []  # without the one sequence it is exact or undefined
 
     def error(self, metric: Metric) -> float:
-        """The standard error of the change; nan where there is none (weights, version 0)."""
-        if self.order is not None:
+        """The standard error of the change; nan where there is none (weights, version 0).
+
+        Costs come without a number for each sequence, so theirs cannot be paired: the error is that of two samples.
+        """
+        if self.order is not None and not self.is_given(metric):
             return jackknife(self.replicates(metric))
         return math.hypot(self.base.error(metric.name), self.new.error(metric.name))
 

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from srdd.analysis.comparison.limits import Floor, Limit, Scope, amount_of
 from srdd.core.metrics import choose_metric
+from srdd.documents.opening import decoded, read_bytes
 from srdd.documents.schema import KINDS
-from srdd.errors import ReportError, SettingError, SrddError, setting
+from srdd.errors import ReportError, SettingError, SrddError
 
 IMPLAUSIBLE_GAIN = 2.0  # an error halved (6 dB) between two checkpoints is more often the wrong file than a gain
 
@@ -39,17 +40,10 @@ def load_policy(path: str | Path) -> Policy:
     import tomllib
 
     path = Path(path)
+    remedy = "write [[limit]] and [[floor]] tables there, or give limits and floors without a file"
+    content = read_bytes(path, "policy", remedy)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(
-            f"no policy at {path}; write [[limit]] and [[floor]] tables there, or use {setting('limit')} and "
-            f"{setting('floor')}"
-        ) from None
-    except UnicodeDecodeError:
-        raise ReportError(f"cannot read the policy {path}: it is no UTF-8 text, expected TOML") from None
-    except OSError as problem:
-        raise ReportError(f"cannot read the policy {path}: {problem.strerror}") from problem
+        document = tomllib.loads(decoded(content, str(path), "policy", "TOML"))
     except ValueError as problem:
         raise ReportError(f"cannot read the policy {path}: {problem}") from problem
     known = ("limit", "floor", "implausible_gain", "by")

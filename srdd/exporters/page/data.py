@@ -29,7 +29,7 @@ from srdd.analysis.overview import (
 from srdd.analysis.series import choose_kind, choose_kinds, choose_spec, series_of
 from srdd.analysis.strategies import StrategyOptions, apply_strategy
 from srdd.core.formats import bits_per_value
-from srdd.core.gaussian import gaussian
+from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import BY_NAME, MAIN, RANKED, choose_metric
 from srdd.core.tally import FIELDS
 from srdd.documents.report import Report
@@ -98,7 +98,7 @@ def _formats(report: Report) -> list[dict[str, Any]]:
         {
             "spec": spec,
             "bits": bits_per_value(spec),
-            "gaussian": {name: number(value) for name, value in (gaussian(spec) or {}).items()},
+            "gaussian": {name: number(value) for name, value in (gaussian_metrics(spec) or {}).items()},
         }
         for spec in report.settings.formats
     ]

@@ -28,7 +28,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def render(bundle: Bundle, view: View) -> str:
     """The table. Raises SettingError for a kind, format or metric that the report lacks."""
-    from srdd.analysis.comparison.changes import any_metric
+    from srdd.core.metrics import any_metric
 
     report = bundle.report
     kinds, specs = choose_kinds(report, view.kind), choose_specs(report, view.formats)

@@ -20,7 +20,7 @@ from typing import Any
 from srdd.analysis.bundle import Bundle, View
 from srdd.analysis.overview import KIND_TITLES, main_metric, zones_of
 from srdd.analysis.series import choose_kind, choose_specs
-from srdd.core.gaussian import gaussian
+from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import RANKED, Metric, choose_metric
 from srdd.documents.schema import Kind, Layer, Measurement, Site
 from srdd.documents.summary import merge_measurements
@@ -136,7 +136,7 @@ def _lines(axes: Any, subject: _Subject, layers: list[Layer], spec: str, place: 
     if any(math.isfinite(error) for error in errors):
         low, high = [a - e for a, e in zip(y, errors, strict=True)], [a + e for a, e in zip(y, errors, strict=True)]
         axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
-    usual = (gaussian(spec) or {}).get(metric.name)
+    usual = (gaussian_metrics(spec) or {}).get(metric.name)
     if usual is not None:
         axes.axhline(_drawn(metric, usual), color=colour, lw=0.9, dashes=(6, 4))
 
@@ -214,7 +214,7 @@ def _scatter(figure: Any, subject: _Subject) -> None:
     for layer, a, b in zip(rows, x, y, strict=True):
         if math.isfinite(a + b):
             axes.annotate(str(layer.layer), (a, b), xytext=(4, 3), textcoords="offset points", fontsize=7)
-    usual = gaussian(spec)
+    usual = gaussian_metrics(spec)
     if usual is not None:
         axes.plot(usual["sqnr_db"], 100 * usual["relative_error"], "*", ms=12, color="#D55E00", label="Gaussian data")
         axes.legend(frameon=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from srdd.core.formats import ELEMENTS, BlockFormat
-from srdd.core.gaussian import gaussian
+from srdd.core.gaussian import gaussian_metrics
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +45,7 @@ def _add(table: Table, fmt: BlockFormat) -> None:
     )
     rules = sorted(fmt.rules, key=lambda rule: rule is not fmt.rule)
     for index, rule in enumerate(rules):
-        numbers = gaussian(f"{fmt.name}:{rule.value}") or {}
+        numbers = gaussian_metrics(f"{fmt.name}:{rule.value}") or {}
         shares = (numbers.get(name, math.nan) for name in ("relative_error", "deadzone_ratio", "saturation_ratio"))
         table.add_row(
             *(facts if index == 0 else ("",) * len(facts)),

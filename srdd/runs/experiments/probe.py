@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from srdd.core.formats import BlockFormat
 from srdd.core.formats import parse as parse_format
-from srdd.documents import rin
 from srdd.documents.probe import Break, Criterion, Probe, ProbeSettings, Profile, Trial
-from srdd.documents.rin import CLASSES, RinConfig, Target
+from srdd.documents.rin import CLASSES, RinConfig, Target, load_rin
 from srdd.documents.schema import Model
 from srdd.errors import SettingError
 from srdd.models.fake import EXCLUDE, Quantizer
@@ -66,7 +65,7 @@ def measure_probe(
     """
     fmt = parse_format(spec)
     if isinstance(multipliers, str | Path):
-        multipliers = rin.load(multipliers)
+        multipliers = load_rin(multipliers)
     targets = [targets] if isinstance(targets, str) else list(targets)
     wanted_modes = parse_modes(modes, fmt)
     for target in targets:

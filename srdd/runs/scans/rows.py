@@ -15,7 +15,7 @@ from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
 from srdd.core.verdicts import CLASSIC
 from srdd.documents.report import Report, in_order
-from srdd.documents.schema import Coverage, Measurement, Settings, measurement
+from srdd.documents.schema import Coverage, Measurement, Note, Settings, measurement
 from srdd.documents.schema import Site as SiteRow
 from srdd.models.sites import Site
 from srdd.runs.scans.tap import Result
@@ -53,7 +53,7 @@ def report_of(
                 uncovered=list(uncovered),
             ),
             sites=rows,
-            warnings=[*notes, *warnings_for(rows, uncovered)],
+            warnings=[*map(Note, notes), *warnings_for(rows, uncovered)],
             provenance=run.provenance(),
         )
     )
@@ -93,7 +93,8 @@ def activation_row(result: Result, formats: Sequence[BlockFormat]) -> SiteRow:
     whole = Tally.from_vector(measured[formats[0].spec].tally or [])
     notes = _notes(whole, formats, result.features, None)
     if result.site.role == "experts":
-        notes.append("each token once; the input of the experts' second product is inside the fused call, unseen")
+        text = "each token once; the input of the experts' second product is inside the fused call, unseen"
+        notes.append(Note(text))
     return SiteRow(
         kind=result.site.kind,
         name=result.site.name,
@@ -108,30 +109,33 @@ def activation_row(result: Result, formats: Sequence[BlockFormat]) -> SiteRow:
     )
 
 
-def _notes(tally: Tally, formats: Sequence[BlockFormat], columns: int, rows: int | None) -> list[str]:
+def _notes(tally: Tally, formats: Sequence[BlockFormat], columns: int, rows: int | None) -> list[Note]:
     notes = []
     if tally.nonfinite:
-        notes.append(
-            f"ERROR: {int(tally.nonfinite)} NaN or infinite values; {int(tally.excluded)} in their blocks are left out"
-        )
+        left_out = f"{int(tally.excluded)} in their blocks are left out"
+        notes.append(Note.of("error", f"{int(tally.nonfinite)} NaN or infinite values; {left_out}"))
     ragged = [f.name for f in formats if columns % f.block[1] or (rows is not None and rows % f.block[0])]
     if ragged:
-        notes.append(f"not deployable as is in {', '.join(ragged)}: {columns} columns are no multiple of the block")
+        text = f"in {', '.join(ragged)}: {columns} columns are no multiple of the block"
+        notes.append(Note.of("not deployable", text))
     return notes
 
 
-def warnings_for(rows: Sequence[SiteRow], uncovered: Sequence[str]) -> list[str]:
+def warnings_for(rows: Sequence[SiteRow], uncovered: Sequence[str]) -> list[Note]:
     """What a reader must know before trusting the numbers; errors first and marked as such."""
-    bad = [row for row in rows if any(note.startswith("ERROR") for note in row.notes)]
-    ragged = [row for row in rows if any(note.startswith("not deployable") for note in row.notes)]
-    texts = []
+    bad = [row for row in rows if any(note.level == "error" for note in row.notes)]
+    ragged = [row for row in rows if any(note.level == "not deployable" for note in row.notes)]
+    notes = []
     if bad:
         names = ", ".join(f"{row.kind} {row.name}" for row in bad[:3])
-        texts.append(f"ERROR: NaN or infinite values at {len(bad)} site(s): {names}{' ...' if len(bad) > 3 else ''}")
+        more = " ..." if len(bad) > 3 else ""
+        notes.append(Note.of("error", f"NaN or infinite values at {len(bad)} site(s): {names}{more}"))
     if uncovered:
-        texts.append(f"{len(uncovered)} expert(s) got no tokens and are not measured: {', '.join(uncovered[:3])} ...")
+        names = ", ".join(uncovered[:3])
+        notes.append(Note(f"{len(uncovered)} expert(s) got no tokens and are not measured: {names} ..."))
     if ragged:
-        texts.append(
-            f"{len(ragged)} site(s) are no multiple of the block wide; most stacks refuse them: {ragged[0].name} ..."
+        first = ragged[0].name
+        notes.append(
+            Note(f"{len(ragged)} site(s) are no multiple of the block wide; most stacks refuse them: {first} ...")
         )
-    return texts
+    return notes
