@@ -1,7 +1,7 @@
 """Kernel rates measured side by side in one run: python benchmarks/kernel.py [millions of elements].
 
 Not here: scans of models. Every row is the median of several runs in elements per second, next to torch's copy_ of the
-same tensor, so that ratios carry over from machine to machine (targets: shared/DESIGN.md, section 5).
+same tensor, so that ratios carry over from machine to machine.
 """
 
 from __future__ import annotations

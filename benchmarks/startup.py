@@ -13,8 +13,9 @@ from timing import median_seconds, verdict
 
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
+from srdd.documents.parts import Calibration, Model
 from srdd.documents.report import Report
-from srdd.documents.schema import Calibration, Coverage, Model, Settings, Site, measurement
+from srdd.documents.schema import Coverage, Settings, Site, measurement
 
 LAYERS, SEQUENCES = 30, 16
 # What any command line of Typer costs before its command begins: adapters built with pydantic for every argument.

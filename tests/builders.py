@@ -6,17 +6,10 @@ from typing import Any
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
 from srdd.documents.impact import ImpactSettings
+from srdd.documents.parts import Calibration, Kind, Model
 from srdd.documents.report import Report, in_order
 from srdd.documents.rin import CLASSES, RinConfig, Target
-from srdd.documents.schema import (
-    Calibration,
-    Coverage,
-    Kind,
-    Model,
-    Settings,
-    Site,
-    measurement,
-)
+from srdd.documents.schema import Coverage, Settings, Site, measurement
 
 N = 1024
 

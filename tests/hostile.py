@@ -4,9 +4,10 @@ from builders import impact_settings, make_report, tally
 
 from srdd.documents.experiment import ArmResult, Experiment, ExperimentSettings, PairedTest
 from srdd.documents.impact import Estimate, Impact, LayerImpact, LinearImpact
+from srdd.documents.parts import Calibration, Model, Note
 from srdd.documents.probe import Baseline, Break, Probe, ProbeSettings, Trial
 from srdd.documents.report import Report, in_order
-from srdd.documents.schema import Calibration, Model, Note, Site
+from srdd.documents.schema import Site
 
 NAMES = (
     "</script><script>window.pwned=1</script>",

@@ -31,8 +31,9 @@ from srdd.documents.advice import (
     Verdict,
     WhatIf,
 )
+from srdd.documents.parts import KINDS, Kind
 from srdd.documents.report import Report
-from srdd.documents.schema import KINDS, Kind, Layer, Measurement
+from srdd.documents.schema import Layer, Measurement
 from srdd.errors import ReportError, SettingError, setting
 
 FEW, MANY = 0.10, 0.30  # shares of layers

@@ -20,10 +20,10 @@ from srdd.analysis.comparison.comparability import comparable
 from srdd.documents.experiment import Experiment
 from srdd.documents.impact import Impact
 from srdd.documents.opening import open_document
+from srdd.documents.parts import KINDS, Kind, other_model
 from srdd.documents.probe import Probe
 from srdd.documents.report import Report
 from srdd.documents.rin import RinConfig
-from srdd.documents.schema import KINDS, Kind, other_model
 from srdd.documents.zones import ZoneMap
 from srdd.errors import ReportError, setting
 

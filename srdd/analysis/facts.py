@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from srdd.analysis.bundle import Bundle
 from srdd.analysis.overview import KIND_TITLES
 from srdd.analysis.rankings import AGREE, agreement
+from srdd.documents.parts import Kind
 from srdd.documents.report import Report
-from srdd.documents.schema import Kind
 
 _LISTED = 5
 

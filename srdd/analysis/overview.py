@@ -22,8 +22,9 @@ from srdd.analysis.zones import find_zones, stability_grade
 from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import BY_NAME, MAIN, RANKED
 from srdd.documents.advice import Advice, Flagged
+from srdd.documents.parts import Kind
 from srdd.documents.report import Report
-from srdd.documents.schema import Kind, Layer
+from srdd.documents.schema import Layer
 from srdd.documents.zones import Cut, Zone
 from srdd.errors import OptionError, ReportError
 

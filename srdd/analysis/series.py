@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 from srdd.core.formats import parse
 from srdd.core.metrics import COSTS, Metric, as_error, choose_metric
+from srdd.documents.parts import KINDS, Kind, MadeFrom, Model
 from srdd.documents.report import Report
-from srdd.documents.schema import KINDS, Kind, MadeFrom, Measurement, Model, Site
+from srdd.documents.schema import Measurement, Site
 from srdd.documents.summary import layer_rows
 from srdd.errors import ReportError, SettingError, setting
 

@@ -18,7 +18,7 @@ from typing import Literal
 from srdd.analysis.rankings import kendall, spearman
 from srdd.core.modes import MODES, Mode
 from srdd.documents.impact import Estimate, Impact, LayerImpact
-from srdd.documents.schema import Part
+from srdd.documents.parts import Part
 from srdd.errors import ReportError, setting
 
 _DRAWS, _SEED = 1000, 0

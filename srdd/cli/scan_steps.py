@@ -16,8 +16,8 @@ from srdd.cli.opening import ModelOptions, TextOptions, refuse_unused
 from srdd.cli.progress import bars_on
 from srdd.core.formats import BlockFormat
 from srdd.core.layers import parse_layers
+from srdd.documents.parts import KINDS
 from srdd.documents.report import Report
-from srdd.documents.schema import KINDS
 from srdd.errors import CalibrationError, setting
 from srdd.models.checkpoint_sites import checkpoint_sites
 from srdd.models.files.checkpoint import open_checkpoint

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from srdd.documents.experiment import Experiment
     from srdd.documents.impact import Impact
+    from srdd.documents.parts import Kind
     from srdd.documents.probe import Probe
     from srdd.documents.report import Report
-    from srdd.documents.schema import Kind
 
 
 _TOP = 10  # layers, or Linears of an impact document

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from srdd.documents.schema import Part
+from srdd.documents.parts import Part
 
 Verdict = Literal["no_action", "higher_precision", "mixed_approach", "reconsider_format"]
 Against = Literal["format", "classic"]

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from srdd.documents.comparison import Fact
-from srdd.documents.schema import Kind
+from srdd.documents.parts import Kind
 
 
 class Finding(Fact):

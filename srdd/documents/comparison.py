@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from srdd.documents.schema import Kind
+from srdd.documents.parts import Kind
 
 
 class Fact(BaseModel):

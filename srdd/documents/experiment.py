@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from srdd.documents.schema import Calibration, Document, Model, Part
+from srdd.documents.parts import Calibration, Document, Model, Part
 
 Measured = Literal["inference", "train"]  # the loss under noise, or the quantized loss after a fine-tuning
 

@@ -15,8 +15,8 @@ from typing import Literal
 from pydantic import Field
 
 from srdd.core.modes import Mode
-from srdd.documents.schema import Calibration, Document, Model, Part
-from srdd.documents.schema import Estimate as Estimate
+from srdd.documents.parts import Calibration, Document, Model, Part
+from srdd.documents.parts import Estimate as Estimate
 
 
 class LinearImpact(Part):

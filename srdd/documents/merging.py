@@ -10,15 +10,9 @@ Not here: comparing reports (srdd.analysis.comparison).
 from __future__ import annotations
 
 from srdd.core.uncertainty import total
+from srdd.documents.parts import Calibration
 from srdd.documents.report import Report, in_order
-from srdd.documents.schema import (
-    Calibration,
-    Coverage,
-    Measurement,
-    Settings,
-    Site,
-    measurement,
-)
+from srdd.documents.schema import Coverage, Measurement, Settings, Site, measurement
 from srdd.errors import ReportError
 
 

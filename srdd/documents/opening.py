@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, overload
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from srdd.documents.schema import Document
+from srdd.documents.parts import Document
 from srdd.errors import OptionError, ReportError
 
 # what a file says it is -> the class of it; imported when such a file is met

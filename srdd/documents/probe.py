@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import Field
 
 from srdd.core.uncertainty import mean_and_error
-from srdd.documents.schema import Calibration, Document, Model, Part
+from srdd.documents.parts import Calibration, Document, Model, Part
 
 Criterion = Literal["loss", "entropy", "agreement"]
 Profile = Literal["global", "guided"]

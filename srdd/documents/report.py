@@ -20,7 +20,8 @@ from srdd.core.tally import FIELDS
 from srdd.documents import report_v0
 from srdd.documents.impact import Impact, spec_of
 from srdd.documents.opening import open_document
-from srdd.documents.schema import Coverage, Document, Layer, Measurement, Model, Note, Settings, Site, SummaryRow
+from srdd.documents.parts import Document, Model, Note
+from srdd.documents.schema import Coverage, Layer, Measurement, Settings, Site, SummaryRow
 from srdd.documents.summary import layer_rows, summary_rows
 from srdd.errors import ReportError
 

@@ -11,7 +11,8 @@ import math
 from typing import Any
 
 from srdd.core.verdicts import CLASSIC
-from srdd.documents.schema import Coverage, Estimate, Measurement, Model, Note, Settings, Site
+from srdd.documents.parts import Estimate, Model, Note
+from srdd.documents.schema import Coverage, Measurement, Settings, Site
 from srdd.errors import ReportError
 
 BACKEND = "first SRDD scripts"  # by which a report of version 0 is known, also after it was saved anew

@@ -19,7 +19,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from srdd.documents.opening import open_document
-from srdd.documents.schema import Document, MadeFrom, Part
+from srdd.documents.parts import Document, MadeFrom, Part
 from srdd.errors import NoEffectError, SettingError
 
 Target = Literal["rmsnorm", "linear", "both"]

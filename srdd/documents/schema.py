@@ -10,139 +10,17 @@ Worked number: a site with sum_x2 = 100 and sum_e2 = 1 is stored with metrics.sq
 
 from __future__ import annotations
 
-import hashlib
 import math
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, computed_field, model_validator
-from pydantic_core import core_schema
+from pydantic import Field, computed_field, model_validator
 
 from srdd.core.metrics import BY_NAME, METRICS, Metric, any_metric
 from srdd.core.tally import FIELDS, Tally
 from srdd.core.uncertainty import leave_one_out, standard_error, total_vector
+from srdd.documents.parts import KINDS, Calibration, Estimate, Kind, Note, Part
 from srdd.errors import ReportError
-
-_MODEL_FIELDS = ("architecture", "layer_count", "parameter_count")
-
-Kind = Literal["weight", "input", "output"]
-KINDS: tuple[Kind, ...] = ("weight", "input", "output")
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), defer_build=True)
-
-
-Level = Literal["error", "not deployable", "version 0", "warning"]
-# What a note of each level begins with; a warning is every other.
-_BEGINS: dict[Level, str] = {
-    "error": "ERROR: ",
-    "not deployable": "not deployable as is ",
-    "version 0": "version 0 report: ",
-    "warning": "",
-}
-
-
-class Note(str):
-    """A sentence beside the numbers, and how grave it is. It is the text that people read and documents hold."""
-
-    __slots__ = ()
-
-    @classmethod
-    def of(cls, level: Level, text: str) -> Note:
-        return cls(_BEGINS[level] + text)
-
-    @property
-    def level(self) -> Level:
-        """By its first words: the only place where they are read."""
-        return next(level for level, begin in _BEGINS.items() if self.startswith(begin.rstrip(": ")))
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
-
-
-class Document(Part):
-    """A part that is a file of its own. Its field `document` says in the file what it is."""
-
-    CALLED: ClassVar[str]  # to people, in messages
-    COMMAND: ClassVar[str]  # of srdd, which writes it
-    IS_YAML: ClassVar[bool] = False  # it may be YAML, and then JSON too
-
-    @classmethod
-    def from_tree(cls, tree: dict[str, Any], name: str) -> Self:
-        """From what a file holds; a class that knows older versions upgrades them here.
-
-        Raises ReportError for another kind of document, ValidationError or OptionError for one that is not valid.
-        """
-        if tree.get("document") != cls.model_fields["document"].default:
-            raise ReportError(f"{name} is no {cls.CALLED}; write one with `srdd {cls.COMMAND}`")
-        return cls.model_validate(tree)
-
-
-class Model(Part):
-    """Which model was measured, without a path of anybody's machine.
-
-    The hash is over the headers and sizes of its weight files, not over every byte: it tells checkpoints apart whose
-    tensors are called, shaped or stored otherwise; equal hashes do not prove equal values.
-    """
-
-    id: str
-    revision: str | None = None
-    architecture: str | None = None
-    layer_count: int | None = None
-    parameter_count: int
-    weights_hash: str | None = None
-    dtype: str | None = None
-
-
-class MadeFrom(Part):
-    """Which numbers of which report a document was made from."""
-
-    srdd: str
-    report_sha256: str
-    model: str
-    weights_hash: str | None = None
-    quant: str
-    site: str
-    metric: str
-
-    @classmethod
-    def of(
-        cls, model: Model, *, spec: str, kind: Kind, metric: str, report_sha256: str = "", srdd: str = "", **more: Any
-    ) -> Self:
-        """`srdd` is the version that made it, by default this one; `more` are fields of a subclass."""
-        from importlib.metadata import version  # slow to import, and most commands make no such document
-
-        return cls(
-            srdd=srdd or version("srdd"),
-            report_sha256=report_sha256,
-            model=model.id,
-            weights_hash=model.weights_hash,
-            quant=spec,
-            site=kind,
-            metric=metric,
-            **more,
-        )
-
-
-class Calibration(Part):
-    """The tokens behind the activations. `sequence_hashes` identify them; a sequence is never counted twice."""
-
-    source: str
-    data_sha256: str | None = None
-    seq_len: int
-    sequence_hashes: list[str]
-    dropped: str = ""
-    seed: int | None = None
-
-    @property
-    def tokens(self) -> int:
-        return self.seq_len * len(self.sequence_hashes)
-
-    @property
-    def tokens_sha256(self) -> str:
-        return hashlib.sha256("".join(self.sequence_hashes).encode()).hexdigest()
 
 
 class Settings(Part):
@@ -180,13 +58,6 @@ class Coverage(Part):
     @property
     def share(self) -> float:
         return self.measured / self.parameters if self.parameters else 0.0
-
-
-class Estimate(Part):
-    """A mean over sequences and its standard error; None with fewer than two sequences."""
-
-    value: float
-    error: float | None = None
 
 
 class Measurement(Part):
@@ -344,13 +215,3 @@ def measurement(tally: Tally, sequences: list[Tally] | None = None) -> Measureme
 
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
-
-
-def other_model(base: Model, new: Model) -> list[tuple[str, object, object]]:
-    """The fields by which two models are not the same, with both values; what one does not know cannot differ."""
-    fields = [(name, getattr(base, name), getattr(new, name)) for name in _MODEL_FIELDS]
-    return [(name, a, b) for name, a, b in fields if a and b and a != b]  # version 0 does not know
-
-
-def same_sequences(a: Calibration, b: Calibration) -> bool:
-    return a.seq_len == b.seq_len and sorted(a.sequence_hashes) == sorted(b.sequence_hashes)

@@ -16,15 +16,8 @@ from srdd.core.metrics import METRICS, Metric
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total_vector
 from srdd.core.verdicts import is_unusual, robust_z, violates
-from srdd.documents.schema import (
-    KINDS,
-    Kind,
-    Layer,
-    Measurement,
-    Site,
-    SummaryRow,
-    measurement,
-)
+from srdd.documents.parts import KINDS, Kind
+from srdd.documents.schema import Layer, Measurement, Site, SummaryRow, measurement
 from srdd.errors import FormatError
 
 

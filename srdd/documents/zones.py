@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from srdd.core.layers import span
-from srdd.documents.schema import Document, MadeFrom, Part
+from srdd.documents.parts import Document, MadeFrom, Part
 
 Label = Literal["high", "medium", "low"]
 

@@ -17,7 +17,7 @@ from srdd.analysis.overview import Overview
 from srdd.core.layers import span
 from srdd.core.packaged_models import SHORT_NAMES
 from srdd.documents.advice import Advice
-from srdd.documents.schema import Model
+from srdd.documents.parts import Model
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from srdd.documents.schema import KINDS, Kind, Skipped
+from srdd.documents.parts import KINDS, Kind
+from srdd.documents.schema import Skipped
 from srdd.errors import SiteError, setting
 from srdd.models.modules import require_module
 from srdd.models.sites import Site, SiteMap, find_sites

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from srdd.core.roles import fusion_group
-from srdd.documents.schema import KINDS, Kind, Skipped
+from srdd.documents.parts import KINDS, Kind
+from srdd.documents.schema import Skipped
 from srdd.errors import SiteError
 from srdd.models.modules import decoder_layers, experts_transposed, fused_experts, is_linear, layer_of, weight_of
 

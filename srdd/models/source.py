@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from srdd.core.packaged_models import packaged
-from srdd.documents.schema import Model
+from srdd.documents.parts import Model
 from srdd.errors import ConflictError, NoEffectError, SettingError, SourceError, setting
 from srdd.models.files import gguf, gguf_header
 from srdd.models.files.safetensors import check_shards, shards_hash

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from srdd import kernels
 from srdd.core.formats import BlockFormat
-from srdd.documents.schema import Calibration, Model
+from srdd.documents.parts import Calibration, Model
 from srdd.errors import CalibrationError
 from srdd.kernels.backend import Backend
 from srdd.kernels.selfcheck import Find, checked, tallies_differ, values_differ

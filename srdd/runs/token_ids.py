@@ -13,7 +13,7 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from srdd.documents.schema import Calibration
+from srdd.documents.parts import Calibration
 from srdd.errors import CalibrationError
 from srdd.models.modules import require_module
 from srdd.runs.calibration import Sequences, check_batch_size

@@ -18,8 +18,9 @@ from srdd.core.layers import thirds
 from srdd.core.metrics import BY_NAME
 from srdd.core.tally import Tally
 from srdd.documents.opening import document_of
+from srdd.documents.parts import Estimate, Note
 from srdd.documents.report import Report
-from srdd.documents.schema import Estimate, Measurement, Note, Site, measurement
+from srdd.documents.schema import Measurement, Site, measurement
 from srdd.errors import ReportError
 from srdd.exporters.wording import change_text
 

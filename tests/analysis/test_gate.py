@@ -21,8 +21,9 @@ from srdd.analysis.comparison.limits import Floor, Limit, Scope
 from srdd.analysis.comparison.policy import DEFAULTS, Policy, load_policy, parse_floor, parse_limit
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
+from srdd.documents.parts import Note
 from srdd.documents.report import Report, in_order
-from srdd.documents.schema import Note, measurement
+from srdd.documents.schema import measurement
 from srdd.errors import ReportError, SettingError
 from srdd.exporters.check import junit
 from srdd.exporters.check import markdown as gate_markdown

@@ -14,7 +14,7 @@ from scipy.stats import kendalltau, spearmanr
 from srdd.analysis.rankings import kendall, spearman
 from srdd.analysis.validation import validate
 from srdd.documents.impact import Estimate, Impact, LayerImpact
-from srdd.documents.schema import Model
+from srdd.documents.parts import Model
 from srdd.errors import ReportError
 
 Run = Callable[..., tuple[int, str, str]]

@@ -77,7 +77,7 @@ def test_elements_lists_every_element_of_every_format():
     [
         pytest.param(*row, id=row[0])
         for row in (
-            # the table of DESIGN section 3; bits = element bits + 8 / block size
+            # bits = element bits + 8 / block size
             ("mxfp4", E2M1, (1, 32), Scale.E8M0, Rule.EVEN, 4.25, False),
             ("mxfp6_e2m3", E2M3, (1, 32), Scale.E8M0, Rule.EVEN, 6.25, False),
             ("mxfp6_e3m2", E3M2, (1, 32), Scale.E8M0, Rule.EVEN, 6.25, False),

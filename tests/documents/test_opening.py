@@ -15,11 +15,11 @@ from hostile import impact_document, noise_documents
 from srdd.documents.experiment import Experiment
 from srdd.documents.impact import Impact
 from srdd.documents.opening import document_of, open_document
+from srdd.documents.parts import Document
 from srdd.documents.probe import Probe
 from srdd.documents.report import Report
 from srdd.documents.rin import RinConfig, load_rin
 from srdd.documents.saving import save
-from srdd.documents.schema import Document
 from srdd.documents.zones import ZoneMap
 from srdd.errors import ReportError, SettingError
 

@@ -11,8 +11,9 @@ import pytest
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import mean_and_error, standard_errors, total
 from srdd.documents.merging import merge
+from srdd.documents.parts import Calibration, Model, Note
 from srdd.documents.report import Report, dumps, in_order, json_schema
-from srdd.documents.schema import Calibration, Coverage, Model, Note, Settings, Site, measurement
+from srdd.documents.schema import Coverage, Settings, Site, measurement
 from srdd.errors import ReportError, WriteError
 
 SPEC = "mxfp4:even"

@@ -14,8 +14,8 @@ from builders import make_report, tally
 from hostile import NAMES, hostile_report, impact_document, noise_documents
 
 from srdd.analysis.bundle import Bundle, View, gather
+from srdd.documents.parts import Note, Part
 from srdd.documents.report import Report
-from srdd.documents.schema import Note, Part
 from srdd.exporters.page.data import build
 from srdd.exporters.report import html as report_html
 from srdd.exporters.report import markdown as report_markdown

@@ -19,8 +19,9 @@ from srdd.analysis.bundle import Bundle, View, gather
 from srdd.analysis.overview import overview, zones_of
 from srdd.core.metrics import METRICS
 from srdd.core.tally import Tally
+from srdd.documents.parts import Estimate, Note
 from srdd.documents.report import Report
-from srdd.documents.schema import Estimate, Measurement, Note, measurement
+from srdd.documents.schema import Measurement, measurement
 from srdd.errors import SettingError
 from srdd.exporters.next_steps import next_steps
 from srdd.exporters.page.data import build

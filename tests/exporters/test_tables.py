@@ -23,8 +23,8 @@ from srdd.documents.impact import (
     Reference,
     WholeImpact,
 )
+from srdd.documents.parts import Kind, Model
 from srdd.documents.report import Report
-from srdd.documents.schema import Kind, Model
 from srdd.exporters.terminal.fitted import FittedConsole, fit
 
 Run = Callable[..., tuple[int, str, str]]

@@ -15,9 +15,9 @@ from builders import make_rin
 from transformers import BertConfig, BertModel, LlamaForCausalLM
 
 from srdd.core.formats import parse
+from srdd.documents.parts import Model
 from srdd.documents.probe import Break, Probe, over_seeds
 from srdd.documents.rin import RinConfig
-from srdd.documents.schema import Model
 from srdd.errors import NoiseError, ReportError, SettingError, SiteError
 from srdd.exporters.wording import equal_damage
 from srdd.models.fake import fake_quantize

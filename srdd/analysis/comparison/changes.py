@@ -23,8 +23,8 @@ from srdd.core.layers import span, thirds
 from srdd.core.metrics import MAIN, RANKED, Metric, any_metric
 from srdd.core.uncertainty import jackknife
 from srdd.documents.comparison import Comparison, Difference, Drift, DriftTable
+from srdd.documents.parts import KINDS, Kind
 from srdd.documents.report import Report
-from srdd.documents.schema import KINDS, Kind
 from srdd.errors import ReportError, SettingError
 
 _Row = TypeVar("_Row", Difference, Drift)

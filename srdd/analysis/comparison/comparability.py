@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from srdd.core.layers import span
-from srdd.documents.schema import KINDS, Calibration, Kind, other_model, same_sequences
+from srdd.documents.parts import KINDS, Calibration, Kind, other_model, same_sequences
 from srdd.errors import ReportError, setting
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from srdd.core.layers import parse_layers
 from srdd.core.metrics import Metric, as_error
 from srdd.core.verdicts import violates
 from srdd.documents.check import Case, CheckResult, Finding
+from srdd.documents.parts import KINDS, Kind
 from srdd.documents.report import Report
-from srdd.documents.schema import KINDS, Kind
 from srdd.errors import ReportError, SettingError, setting
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from srdd.core.layers import parse_layers
 from srdd.core.metrics import RANKED, Metric, choose_metric
-from srdd.documents.schema import KINDS, Kind
+from srdd.documents.parts import KINDS, Kind
 
 
 def _not_bool(value: Any) -> Any:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from srdd.core.uncertainty import jackknife
-from srdd.documents.schema import Calibration, Kind, Measurement, same_sequences
+from srdd.documents.parts import Calibration, Kind, same_sequences
+from srdd.documents.schema import Measurement
 from srdd.documents.summary import layer_rows
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from srdd.analysis.comparison.limits import Floor, Limit, Scope, amount_of
 from srdd.core.metrics import choose_metric
 from srdd.documents.opening import decoded, read_bytes
-from srdd.documents.schema import KINDS
+from srdd.documents.parts import KINDS
 from srdd.errors import ReportError, SettingError, SrddError
 
 IMPLAUSIBLE_GAIN = 2.0  # an error halved (6 dB) between two checkpoints is more often the wrong file than a gain

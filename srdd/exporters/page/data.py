@@ -32,8 +32,9 @@ from srdd.core.formats import bits_per_value
 from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import BY_NAME, MAIN, RANKED, choose_metric
 from srdd.core.tally import FIELDS
+from srdd.documents.parts import Kind
 from srdd.documents.report import Report
-from srdd.documents.schema import Kind, Measurement
+from srdd.documents.schema import Measurement
 from srdd.errors import OptionError, ReportError
 from srdd.exporters.next_steps import next_steps
 from srdd.exporters.page.columns import error_columns, number, tallies, value_columns

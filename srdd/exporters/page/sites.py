@@ -13,7 +13,8 @@ from typing import Any
 
 from srdd.core.metrics import BY_NAME
 from srdd.core.verdicts import Z_LIMIT, robust_z
-from srdd.documents.schema import Kind, Measurement, Site
+from srdd.documents.parts import Kind
+from srdd.documents.schema import Measurement, Site
 from srdd.documents.summary import merge_measurements
 
 _MOST_OUTLIERS = 8  # more names than these hide each other

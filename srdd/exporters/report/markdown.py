@@ -21,9 +21,10 @@ from srdd.analysis.series import choose_kind, choose_kinds, choose_specs
 from srdd.core.metrics import BY_NAME, MAIN, choose_metric
 from srdd.documents.experiment import Experiment
 from srdd.documents.impact import Estimate, Impact
+from srdd.documents.parts import Kind
 from srdd.documents.probe import Probe
 from srdd.documents.report import Report
-from srdd.documents.schema import Kind, Measurement
+from srdd.documents.schema import Measurement
 from srdd.exporters.next_steps import next_steps
 from srdd.exporters.wording import conditions, limit_of, loss_of, measured_loss, unit_of
 

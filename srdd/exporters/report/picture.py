@@ -22,7 +22,8 @@ from srdd.analysis.overview import KIND_TITLES, main_metric, zones_of
 from srdd.analysis.series import choose_kind, choose_specs
 from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import RANKED, Metric, choose_metric
-from srdd.documents.schema import Kind, Layer, Measurement, Site
+from srdd.documents.parts import Kind
+from srdd.documents.schema import Layer, Measurement, Site
 from srdd.documents.summary import merge_measurements
 from srdd.errors import MissingExtraError, NoEffectError, ReportError, SettingError, setting
 

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from srdd.analysis.rankings import agreement, worst
 from srdd.core.metrics import BY_NAME, MAIN
-from srdd.documents.schema import Kind, Layer, Measurement, SummaryRow
+from srdd.documents.parts import Kind
+from srdd.documents.schema import Layer, Measurement, SummaryRow
 
 if TYPE_CHECKING:
     from rich.console import Console

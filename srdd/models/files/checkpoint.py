@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from srdd.core.packaged_models import packaged
-from srdd.documents.schema import Model
+from srdd.documents.parts import Model
 from srdd.errors import SourceError, setting
 from srdd.models.files import weights_hash
 from srdd.models.files.safetensors import StoredTensor, check_shards, header_of, mapped, opened

@@ -27,8 +27,8 @@ from srdd.documents.experiment import (
     PairedTest,
     TrainSettings,
 )
+from srdd.documents.parts import Model
 from srdd.documents.rin import Schedule, Target
-from srdd.documents.schema import Model
 from srdd.errors import CalibrationError, NoEffectError, ReportError, SettingError, setting
 from srdd.models.fake import EXCLUDE, Quantizer
 from srdd.models.running import evaluating

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from srdd.core.formats import BlockFormat
 from srdd.core.formats import parse as parse_format
+from srdd.documents.parts import Model
 from srdd.documents.probe import Break, Criterion, Probe, ProbeSettings, Profile, Trial
 from srdd.documents.rin import CLASSES, RinConfig, Target, load_rin
-from srdd.documents.schema import Model
 from srdd.errors import SettingError
 from srdd.models.fake import EXCLUDE, Quantizer
 from srdd.models.running import evaluating

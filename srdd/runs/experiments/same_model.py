@@ -9,8 +9,8 @@ Worked number: GPT-2 and BERT of 12 layers each fit each other's documents by th
 
 from __future__ import annotations
 
+from srdd.documents.parts import Model, other_model
 from srdd.documents.rin import RinConfig
-from srdd.documents.schema import Model, other_model
 from srdd.errors import ReportError, setting
 
 

@@ -22,7 +22,7 @@ from srdd.core.formats import BlockFormat
 from srdd.core.metrics import BY_NAME, MAIN, as_error
 from srdd.core.modes import MODES, Mode
 from srdd.documents.impact import Impact, ImpactSettings
-from srdd.documents.schema import KINDS, Model
+from srdd.documents.parts import KINDS, Model
 from srdd.errors import SettingError
 from srdd.models.fake import EXCLUDE, Quantizer, fake_quantize
 from srdd.models.running import evaluating, explained

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from srdd import kernels
 from srdd.core.formats import BlockFormat, parse_list
 from srdd.core.verdicts import check_thresholds
+from srdd.documents.parts import KINDS, Model
 from srdd.documents.report import Report
-from srdd.documents.schema import KINDS, Model
 from srdd.documents.schema import Site as SiteRow
 from srdd.errors import SettingError, SiteError
 from srdd.kernels.seeds import generator_for

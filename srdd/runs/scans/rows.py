@@ -14,8 +14,9 @@ from srdd.core.formats import BlockFormat
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
 from srdd.core.verdicts import CLASSIC
+from srdd.documents.parts import Note
 from srdd.documents.report import Report, in_order
-from srdd.documents.schema import Coverage, Measurement, Note, Settings, measurement
+from srdd.documents.schema import Coverage, Measurement, Settings, measurement
 from srdd.documents.schema import Site as SiteRow
 from srdd.models.sites import Site
 from srdd.runs.scans.tap import Result

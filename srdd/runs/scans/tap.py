@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from srdd import kernels
-from srdd.errors import SiteError, setting
+from srdd.errors import BusyError, SiteError, setting
 from srdd.models.modules import fused_experts
 from srdd.models.sites import Site
 
@@ -67,7 +67,7 @@ class Tap:
     def __enter__(self) -> Tap:
         with _LOCK:
             if self._model in _TAPPED:
-                raise SiteError("another scan of this model is running, and each would measure the other's passes")
+                raise BusyError("another scan of this model is running, and each would measure the other's passes")
             _TAPPED.add(self._model)
         try:
             self._hook_in()
