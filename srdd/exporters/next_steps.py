@@ -9,15 +9,14 @@ Worked number: the model "a; rm -rf ~" is typed as MODEL, a folder called llama 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from srdd.analysis.bundle import Bundle
 from srdd.analysis.overview import Overview
 from srdd.core.layers import span
-from srdd.core.packaged_models import SHORT_NAMES
 from srdd.documents.advice import Advice
-from srdd.documents.parts import Model
+from srdd.exporters.typed import typed as _typed
+from srdd.exporters.typed import typed_model as _model
 
 
 @dataclass(frozen=True)
@@ -58,18 +57,6 @@ def _with_bits(advice: Advice) -> str:
     bits = {row.format: row.bits_per_value for row in advice.formats}
     new, old = bits[advice.next_format or ""], bits[advice.quant]
     return f"{advice.next_format}" + (f" ({new:g} bits a value instead of {old:g})" if new and old else "")
-
-
-def _model(model: Model) -> str:
-    """What to type for --model. A report knows a local folder by its name alone, not where it lies."""
-    name = _typed(model.id)
-    known = name == "MODEL" or "/" in name or model.revision or name in SHORT_NAMES
-    return name if known else f"path/to/{name}"
-
-
-def _typed(text: str, placeholder: str = "MODEL") -> str:
-    """Text that may be typed into a shell; what a stranger wrote otherwise becomes a placeholder."""
-    return text if re.fullmatch(r"[A-Za-z0-9_./][\w./:-]{0,200}", text, re.ASCII) else placeholder
 
 
 def _others(bundle: Bundle) -> str:

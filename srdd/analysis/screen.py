@@ -1,0 +1,283 @@
+"""What the first screen says of a report: verdicts, where the cost sits, what to do about it, how firm that is.
+
+A cost is KL(reference || quantized) in nats a token, about what the loss rises by on the model's own text. Its limits
+are stated in LIMITS: a choice, written down so that everybody can disagree with it.
+
+Not here: words, columns and commands (srdd.exporters.terminal.screen).
+
+Worked number: 1.43 nats are "too much"; of layers at 0.18, 0.13 and 0.02 the first carries 55 %, and with weights alone at
+0.03 of its 0.18 its inputs are to blame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from srdd.analysis.keep import KeepList, Mix, carrying, higher_formats, keep_list, whole_cost
+from srdd.analysis.rankings import spearman
+from srdd.core.formats import bits_per_value
+from srdd.core.modes import MODES, Mode
+from srdd.core.uncertainty import mean_and_error
+from srdd.documents.costs import Cost, Costs, GroupCost, LayerCost, Ratio, WholeCost
+from srdd.documents.report import Report
+
+Word = Literal["free", "small", "noticeable", "too much", "unknown"]
+# KL in nats a token, up to which a format is called so. It is the rise of the loss on text that the model writes itself,
+# and a nat multiplies the perplexity by e: 0.01 is 1 %, 0.05 is 5 %, 0.2 is 22 %. A choice; agreement mostly tells the
+# same in another unit, so it is shown and takes no part.
+LIMITS: dict[Word, float] = {"free": 0.01, "small": 0.05, "noticeable": 0.2}
+BLAME = 2 / 3  # the share of weights, or of inputs, in a layer's cost from which they alone are to blame
+FIRM = 2.0  # standard errors
+SPEARMAN = "0.91 on SmolLM2"  # predicted against measured KL of layers; classic scores have 0.37 and less there
+SHOWN, DEAREST = 4, 2  # layers; groups of one
+IDENTITY = "identity"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One format in one mode, the whole model."""
+
+    row: WholeCost
+    bits: float | None
+    word: Word
+    firm: bool  # the same word two standard errors up and down
+
+
+@dataclass(frozen=True)
+class CostlyLayer:
+    """A layer with its dearest fusion groups, and what in it is to blame: weights, inputs, both, or not known."""
+
+    layer: int
+    cost: float
+    share: float
+    groups: tuple[GroupCost, ...]
+    blame: Literal["weights", "inputs", "both", ""]
+
+
+@dataclass(frozen=True)
+class Where:
+    """The costliest layers of one format."""
+
+    spec: str
+    mode: Mode
+    by: str
+    rows: tuple[CostlyLayer, ...]
+    layers: int
+    rest: float  # of all layers not in rows
+    groups: int
+    half: int  # groups that carry half of the cost of all
+
+
+@dataclass(frozen=True)
+class Todo:
+    """Keep-lists of the format, and other formats as they were measured."""
+
+    keep: KeepList | None
+    knee: Mix | None
+    target: tuple[Word, Mix] | None  # the shortest list that reaches a better word
+    others: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True)
+class Firmness:
+    """How many leading layers stand in a firm order, each more than two standard errors above the next."""
+
+    layers: int
+    above: float  # the cost of the last of them
+    sequences: int
+    measured: float | None  # rank correlation with the KL measured here
+
+
+@dataclass(frozen=True)
+class Screen:
+    """All facts of one report with costs."""
+
+    clean: Cost | None  # the loss of the model as it is
+    verdicts: tuple[Verdict, ...]
+    where: Where | None
+    todo: Todo
+    firmness: Firmness | None
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+def screen(report: Report) -> Screen | None:
+    """The facts; None for a report without costs."""
+    costs = report.costs
+    if costs is None:
+        return None
+    verdicts = tuple(verdict_of(row) for row in costs.whole)
+    clean = None if costs.clean is None else costs.clean.loss
+    spec, mode = main_format(costs), main_mode(costs)
+    if spec is None:
+        return Screen(clean, verdicts, None, Todo(None, None, None, ()), None, notes_of(report))
+    ranked = ranked_layers(costs, spec, mode)
+    return Screen(
+        verdicts=tuple(verdicts),
+        where=_where(costs, spec, mode, ranked),
+        todo=_todo(costs, spec, mode, verdicts),
+        firmness=_firmness(ranked),
+        notes=notes_of(report),
+    )
+
+
+def word_of(kl: float) -> Word:
+    """What a KL is called."""
+    return next((word for word, limit in LIMITS.items() if kl <= limit), "too much")
+
+
+def verdict_of(row: WholeCost) -> Verdict:
+    """The verdict on one format in one mode."""
+    off = FIRM * (row.kl.error or 0.0)
+    firm = word_of(row.kl.value - off) == word_of(row.kl.value + off)
+    return Verdict(row, bits_per_value(row.format), word_of(row.kl.value), firm)
+
+
+def main_format(costs: Costs) -> str | None:
+    """The first format that does anything: it is what the user asked for first."""
+    return next((spec for spec in costs.settings.formats if spec != IDENTITY), None)
+
+
+def main_mode(costs: Costs) -> Mode:
+    """Weights and inputs where they were quantized together, else the last mode there is."""
+    modes = costs.settings.modes
+    return "both" if "both" in modes or not modes else max(modes, key=MODES.index)
+
+
+def cost_of(row: LayerCost) -> tuple[str, Cost | Ratio] | None:
+    """What a layer costs and what that is: predicted KL, else measured, else the error of the last layer's output."""
+    known: list[tuple[str, Cost | Ratio | None]] = [
+        ("predicted KL", row.predicted_kl),
+        ("measured KL", row.measured_kl),
+        ("predicted KL", row.predicted_kl_own),
+        ("error of the last layer's output", row.measured_error),
+    ]
+    return next(((name, cost) for name, cost in known if cost is not None), None)
+
+
+def ranked_layers(costs: Costs, spec: str, mode: Mode) -> list[tuple[LayerCost, str, Cost | Ratio]]:
+    """The layers, costliest first; those that know what most of them know."""
+    found = [
+        (row, *cost) for row in costs.layers if (row.format, row.mode) == (spec, mode) and (cost := cost_of(row))
+    ]
+    names = [name for _, name, _ in found]
+    by = max(dict.fromkeys(names), key=names.count, default="")
+    return sorted((f for f in found if f[1] == by), key=lambda f: (-f[2].value, f[0].layer))
+
+
+def _where(
+    costs: Costs, spec: str, mode: Mode, ranked: Sequence[tuple[LayerCost, str, Cost | Ratio]]
+) -> Where | None:
+    if not ranked:
+        return None
+    total = math.fsum(cost.value for _, _, cost in ranked)
+    groups = [g for g in costs.groups if g.format == spec and mode in g.predicted_kl]
+    rows = [
+        CostlyLayer(
+            layer=row.layer,
+            cost=cost.value,
+            share=cost.value / total if total > 0 else 0.0,
+            groups=_dearest([g for g in groups if g.layer == row.layer], mode),
+            blame=_blame(costs, spec, row.layer, mode),
+        )
+        for row, _, cost in ranked[:SHOWN]
+    ]
+    return Where(
+        spec=spec,
+        mode=mode,
+        by=ranked[0][1],
+        rows=tuple(rows),
+        layers=len(ranked),
+        rest=math.fsum(cost.value for _, _, cost in ranked[SHOWN:]),
+        groups=len(groups),
+        half=carrying([g.predicted_kl[mode].value for g in groups]),
+    )
+
+
+def _dearest(groups: Sequence[GroupCost], mode: Mode) -> tuple[GroupCost, ...]:
+    """The fewest that carry half of the layer, at most two."""
+    ranked = sorted(groups, key=lambda g: (-g.predicted_kl[mode].value, g.name))
+    return tuple(ranked[: min(carrying([g.predicted_kl[mode].value for g in ranked]), DEAREST)])
+
+
+def _blame(costs: Costs, spec: str, layer: int, mode: Mode) -> Literal["weights", "inputs", "both", ""]:
+    """By the share of weights alone in weights and inputs, where that is known."""
+    if mode != "both":
+        return ""
+    alone: dict[Mode, float] = {}
+    for row in costs.layers:
+        if (row.layer, row.format) == (layer, spec) and (cost := cost_of(row)):
+            alone[row.mode] = cost[1].value
+    if "weight" in alone:
+        whole = alone["weight"] + alone["input"] if "input" in alone else alone.get("both", 0.0)
+        share = alone["weight"] / whole if whole > 0 else math.nan
+    elif "input" in alone and alone.get("both", 0.0) > 0:
+        share = 1 - alone["input"] / alone["both"]
+    else:
+        return ""
+    if math.isnan(share):
+        return ""
+    slack = 1e-9  # a third is no third in binary
+    return "weights" if share >= BLAME - slack else "inputs" if share <= 1 - BLAME + slack else "both"
+
+
+def _todo(costs: Costs, spec: str, mode: Mode, verdicts: Sequence[Verdict]) -> Todo:
+    base = whole_cost(costs, spec, mode)
+    ceiling = base.kl.value if base is not None else math.inf
+    others = [v for v in verdicts if v.row.mode == mode and v.row.format not in (spec, IDENTITY)]
+    others = [v for v in others if v.row.kl.value < ceiling]
+    others.sort(key=lambda v: (v.bits or math.inf, v.row.kl.value))
+    higher = higher_formats(costs, spec, mode)
+    found = keep_list(costs, spec, higher[0], mode) if higher else None
+    if found is None or len(found.steps) < 2 or word_of(found.steps[0].kl) == "free":
+        return Todo(None, None, None, tuple(others))
+    return Todo(found, found.knee, _target(found), tuple(others))
+
+
+def _target(found: KeepList) -> tuple[Word, Mix] | None:
+    """The shortest list to a better word that is a list at all, the nearest word first."""
+    now = found.steps[0].kl
+    for word, limit in reversed(LIMITS.items()):
+        if limit < now and (mix := found.reaching(limit)) is not None and mix.kept < found.groups:
+            return word, mix
+    return None
+
+
+def _firmness(ranked: Sequence[tuple[LayerCost, str, Cost | Ratio]]) -> Firmness | None:
+    if not ranked:
+        return None
+    pairs = [(row.measured_kl.value, cost.value) for row, _, cost in ranked if row.measured_kl and row.predicted_kl]
+    correlation = spearman(*zip(*pairs, strict=True)) if len(pairs) >= 5 else math.nan
+    series = [list(cost.sequences or []) if isinstance(cost, Cost) else [] for _, _, cost in ranked]
+    firm = 0
+    while firm + 1 < len(series) and _above(series[firm], series[firm + 1]):
+        firm += 1
+    return Firmness(
+        layers=len(ranked) if firm + 1 == len(series) and firm else firm,
+        above=ranked[firm][2].value,
+        sequences=min(map(len, series)),
+        measured=None if math.isnan(correlation) else correlation,
+    )
+
+
+def _above(upper: Sequence[float], lower: Sequence[float]) -> bool:
+    """Paired by sequence: is the difference more than two of its standard errors?"""
+    if len(upper) != len(lower) or len(upper) < 2:
+        return False
+    mean, error = mean_and_error([a - b for a, b in zip(upper, lower, strict=True)])
+    return mean > FIRM * error
+
+
+def notes_of(report: Report) -> tuple[str, ...]:
+    """Gravest first: what the costs leave out, then the report's own warnings."""
+    own = [str(note) for note in sorted(report.warnings, key=lambda note: note.level != "error")]
+    if report.costs is None or not report.costs.unpriced:
+        return tuple(own)
+    rows = report.costs.unpriced
+    count, parameters = len(rows), sum(row.parameters for row in rows)
+    share = f", {parameters / report.model.parameter_count:.1%} of the parameters" if report.model.parameter_count else ""
+    said = f"{count} module{'s' if count > 1 else ''} without a cost{share}: {rows[0].reason}"
+    grave = [text for text in own if report.has_errors and text.startswith("ERROR")]
+    return (*grave, said, *(text for text in own if text not in grave))
