@@ -22,6 +22,7 @@ from srdd.documents.rin import Schedule, load_rin
 from srdd.documents.saving import save
 from srdd.documents.schedule import sigma
 from srdd.errors import (
+    BusyError,
     CalibrationError,
     FormatError,
     NoiseError,
@@ -273,7 +274,7 @@ def test_two_scans_of_one_model_at_once_are_refused(model: LlamaForCausalLM) -> 
 
     def again(stage: str, done: int, total: int) -> None:
         if stage == "activations" and not said:
-            with pytest.raises(SiteError) as problem:
+            with pytest.raises(BusyError) as problem:
                 srdd.scan(model, IDS)
             said.append(str(problem.value))
 
