@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from srdd.core.modes import Mode
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
+from srdd.documents.costs import Clean, Cost, Costs, CostSettings, GroupCost, LayerCost, LinearCost, WholeCost
 from srdd.documents.impact import ImpactSettings
 from srdd.documents.parts import Calibration, Kind, Model
 from srdd.documents.report import Report, in_order
@@ -112,4 +114,73 @@ def impact_settings(*attribute: str, rows: int = 0) -> ImpactSettings:
         dtype="float32",
         backend="eager",
         versions={},
+    )
+
+
+def make_costs(
+    kls: Mapping[str, Sequence[float]],
+    modes: Sequence[Mode] = ("weight", "both"),
+    whole: Mapping[str, float] | None = None,
+) -> Costs:
+    """Costs of formats on two sequences: predicted KL of each layer with weights and inputs quantized.
+
+    A layer has the groups qkv (half of its cost), o, gate_up and down, with standard errors of 5 %; weights alone cost a
+    third. `whole` is the KL of the whole model by format, the sum of the layers where it is not given.
+    """
+    shares = {"self_attn.qkv": 0.5, "self_attn.o_proj": 0.1, "mlp.gate_up": 0.15, "mlp.down_proj": 0.25}
+    members = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_proj")}
+    share_of: dict[Mode, float] = {"weight": 1 / 3, "input": 2 / 3, "both": 1.0}
+
+    def cost(value: float) -> Cost:
+        return Cost.of([0.95 * value, 1.05 * value])
+
+    layers, groups, linears, rows = [], [], [], []
+    for spec, values in kls.items():
+        for mode in modes:
+            total = (whole or {}).get(spec, sum(values)) * share_of[mode]
+            rows.append(WholeCost(format=spec, mode=mode, loss=cost(3 + total), kl=cost(total), top1=cost(0.6)))
+        for at, value in enumerate(values):
+            layers += [
+                LayerCost(layer=at, format=spec, mode=mode, predicted_kl=cost(value * share_of[mode])) for mode in modes
+            ]
+            for name, share in shares.items():
+                block, _, role = name.partition(".")
+                mine = [f"model.layers.{at}.{block}.{member}" for member in members.get(role, (role,))]
+                kl = {mode: cost(value * share * share_of[mode]) for mode in modes}
+                groups.append(
+                    GroupCost(
+                        name=f"model.layers.{at}.{name}",
+                        layer=at,
+                        members=mine,
+                        parameters=1000 * len(mine),
+                        format=spec,
+                        predicted_kl=kl,
+                    )
+                )
+                linears += [
+                    LinearCost(
+                        module=module,
+                        role=module.rpartition(".")[2],
+                        layer=at,
+                        group=groups[-1].name if len(mine) > 1 else None,
+                        parameters=1000,
+                        format=spec,
+                        predicted_kl={mode: cost(estimate.value / len(mine)) for mode, estimate in kl.items()},
+                    )
+                    for module in mine
+                ]
+    return Costs(
+        settings=CostSettings(
+            formats=list(kls),
+            modes=list(modes),
+            how=["predicted"],
+            calibration=Calibration(source="toy", seq_len=8, sequence_hashes=["a", "b"]),
+            exclude=["*lm_head*"],
+            left_out=["lm_head"],
+        ),
+        clean=Clean(loss=cost(3.0), entropy=cost(2.5)),
+        whole=rows,
+        layers=layers,
+        groups=groups,
+        linears=linears,
     )

@@ -21,7 +21,8 @@ from srdd.errors import OptionError, ReportError
 
 # what a file says it is -> the class of it; imported when such a file is met
 _KINDS = {
-    "srdd-scan": ("srdd.documents.report", "Report"),
+    "srdd-report": ("srdd.documents.report", "Report"),
+    "srdd-scan": ("srdd.documents.report", "Report"),  # version 1
     "srdd-impact": ("srdd.documents.impact", "Impact"),
     "srdd-probe": ("srdd.documents.probe", "Probe"),
     "srdd-experiment": ("srdd.documents.experiment", "Experiment"),
@@ -99,7 +100,7 @@ def decoded(content: bytes, name: str, called: str, expected: str) -> str:
 
 
 def _kind_of(named: object) -> type[Document]:
-    module, kind = _KINDS.get(str(named), _KINDS["srdd-scan"])
+    module, kind = _KINDS.get(str(named), _KINDS["srdd-report"])
     found: type[Document] = getattr(import_module(module), kind)
     return found
 

@@ -18,6 +18,7 @@ from pydantic import Field, computed_field, model_validator
 from srdd.core.files import write_text
 from srdd.core.tally import FIELDS
 from srdd.documents import report_v0
+from srdd.documents.costs import Costs
 from srdd.documents.impact import Impact, spec_of
 from srdd.documents.opening import open_document
 from srdd.documents.parts import Document, Model, Note
@@ -26,8 +27,9 @@ from srdd.documents.summary import layer_rows, summary_rows
 from srdd.errors import ReportError
 
 # 0: the per-layer JSON of the first SRDD scripts: metrics without tallies (srdd.documents.report_v0)
-# 1: the first document of this package
-SCHEMA_VERSION = 1
+# 1: the first document of this package, called srdd-scan; costs stood in a document of their own, srdd-impact
+# 2: one document, srdd-report, with `costs`
+SCHEMA_VERSION = 2
 _NONFINITE = FIELDS.index("nonfinite")
 
 
@@ -39,13 +41,14 @@ class Report(Document):
 
     CALLED, COMMAND = "report", "scan"
 
-    schema_version: Literal[1] = 1
-    document: Literal["srdd-scan"] = "srdd-scan"
+    schema_version: Literal[2] = 2
+    document: Literal["srdd-report"] = "srdd-report"
     tally_fields: list[str] = Field(default_factory=lambda: list(FIELDS))
     model: Model
     settings: Settings
     coverage: Coverage
     sites: list[Site]
+    costs: Costs | None = None  # None: not measured
     warnings: list[Note] = Field(default_factory=list)
     provenance: dict[str, str | float | None] = Field(default_factory=dict)
 
@@ -149,6 +152,8 @@ class Report(Document):
             raise ReportError(
                 f"{name} has schema_version {version}, this srdd reads up to {SCHEMA_VERSION}; install a newer srdd"
             )
+        if version == 1:
+            tree = {**tree, "schema_version": SCHEMA_VERSION, "document": "srdd-report"}
         report = cls.model_validate(tree)
         if report.tally_fields != list(FIELDS):
             raise ReportError(f"{name}: its tally fields differ from those of this version; scan again")
