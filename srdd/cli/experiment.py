@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from srdd.cli import options
+from srdd.cli import help, options
 
 if TYPE_CHECKING:
     from srdd.documents.rin import Schedule
 
 experiment = typer.Typer(
+    cls=help.Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Controlled experiments: several arms, seeds, paired tests.",
@@ -28,7 +29,7 @@ def about() -> None:
     """
 
 
-@experiment.command(short_help="Noise on all, worst, best or random layers, with tests.")
+@experiment.command(cls=help.Command, short_help="Noise on all, worst, best or random layers, with tests.")
 def aqn(
     context: typer.Context,
     model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2.")],
