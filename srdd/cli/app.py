@@ -115,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
             code = _app_for(given)(given, prog_name="srdd", standalone_mode=False)
     except SrddError as error:
         console.problem(f"error: {error.told(as_option)}")
+        console.hang_up()  # what a full disk did not take must not fail again when Python ends
         return endings.NOT_RUN
     except HungUpError:
         console.hang_up()

@@ -1,7 +1,7 @@
 """What `--help` prints: options in named groups with their defaults, commands by what they need.
 
-Plain text, since rich would double the time of `--help`. A new option that belongs to a group is a name in `GROUPS`; one
-that does not stands under "What to measure" or "What to show", after whether its command runs a model.
+Plain text, since rich would double the time of `--help`. A new option that belongs to a group is a name in `GROUPS`;
+one that does not stands under "What to measure" or "What to look at", after whether its command runs a model.
 
 Not here: the options and their words (options.py and each command's file).
 """
@@ -23,10 +23,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Text": ("data", "text_column", "samples", "seq_len", "batch_size", "seed"),
     "Noise": (
         "sigma_start", "sigma_end", "sigmas", "relative", "target", "num_stages", "schedule_kind", "warmup",
-        "criterion", "limit_of_probe", "fault",
+        "criterion", "fault",
     ),
     "Training": ("steps", "learning_rate", "train_batch"),
-    "Limits": ("threshold", "strict", "limit", "floor", "policy", "baseline", "by", "clamp", "against"),
+    "Limits": ("threshold", "strict", "limit", "floor", "policy", "baseline", "by", "against"),
     "Output": ("out", "force", "chosen", "as_json", "top", "junit", "summary", "title", "figure", "dry_run"),
     "Help": ("help", "version", "install_completion", "show_completion"),
 }  # fmt: skip
@@ -61,7 +61,7 @@ def _write_options(command: Any, context: Any, formatter: Any) -> None:
     of_model = any(parameter.name == "model_option" for parameter in command.params)
     for title in _ORDER:
         if title in rows:
-            with formatter.section(title or ("What to measure" if of_model else "What to show")):
+            with formatter.section(title or ("What to measure" if of_model else "What to look at")):
                 formatter.write_dl(rows[title])
 
 
@@ -95,7 +95,7 @@ def usage(error: Any, commands: Iterable[str]) -> str:
     """One line of what a shell user typed wrong, where typer has four, with the name that may be meant."""
     text = error.format_message()
     command = getattr(error, "ctx", None) and getattr(error.ctx, "command", None)
-    typed = getattr(error, "option_name", None)
+    typed = str(getattr(error, "option_name", ""))
     if type(error).__name__ == "NoSuchOption":
         known = [name for parameter in getattr(command, "params", ()) for name in parameter.opts]
         return f"no such option {typed}{did_you_mean(typed, [*known, '--help'])}"
