@@ -9,20 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from srdd.documents.report import Report
+    from srdd.documents.schema import Measurement
 
 _COSTS = ("predicted_kl", "measured_kl", "loss", "entropy", "kl", "top1")
 
 
 def summary(report: Report) -> dict[str, object]:
     """The rows of the summary, every layer's metrics, what the layers and the whole cost, and the warnings."""
-    told = report.model_dump(mode="json", include={"summary", "layers", "warnings"})
     return {
         "model": report.model.id,
-        "warnings": told["warnings"],
-        "rows": told["summary"],
-        "layers": told["layers"],
+        "warnings": report.warnings,
+        "rows": [row.model_dump(mode="json") for row in report.summary],
+        "layers": [
+            {
+                "kind": layer.kind,
+                "layer": layer.layer,
+                "formats": {spec: _measured(measurement) for spec, measurement in layer.formats.items()},
+            }
+            for layer in report.layers
+        ],
         "costs": None if report.costs is None else _costs(report),
     }
+
+
+def _measured(measurement: Measurement) -> dict[str, Any]:
+    """Metrics, errors and flags, as a report writes them, without the sums."""
+    return measurement.model_dump(mode="json", include={"metrics", "standard_errors", "flags"})
 
 
 def _costs(report: Report) -> dict[str, Any]:
