@@ -96,7 +96,7 @@ def compare(
     with_overview = not series and (len(kinds) * len(specs) > 1 or metric != "sqnr_db")
     sides = [(kind, *pair) for kind in kinds for pair in specs] if with_overview else []
     show(out, document, top, [comparing.compare_main(base, new, *side) for side in sides])
-    out.print("More: --site, --quant, --metric NAME, --zones 0-3,4-9, --top N, --json.")
+    console.aside().print("More: --site, --quant, --metric NAME, --zones 0-3,4-9, --top N, --json.")
 
 
 def _check_usage(reports: Sequence[Path], series: bool, across: str | None) -> None:

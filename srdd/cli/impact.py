@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from srdd.runs.impact.request import Attribute
 
 
+_FORMATS = ["mxfp4"]
 _MODES: dict[str, Mode] = {"w": "weight", "a": "input", "wa": "both"}
 
 
 def impact(
-    model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2 / minilm.")],
+    context: typer.Context,
+    model: options.Model = None,
+    model_option: options.ModelOption = None,
     quant: Annotated[
-        list[str] | None, typer.Option("--quant", help="Formats, comma separated; identity is the control.")
-    ] = None,
+        list[str], typer.Option("--quant", help="Formats, comma separated; identity is the control.")
+    ] = _FORMATS,
     modes: Annotated[
         str, typer.Option("--modes", help="w: weights (W4A16), a: inputs (W16A4), wa: both (W4A4).")
     ] = "w,a,wa",
@@ -48,6 +51,7 @@ def impact(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="For the order of the text, labels and noise.")] = 0,
     out: options.Document = Path("srdd-impact.json"),
+    force: options.Force = False,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -59,14 +63,15 @@ def impact(
 ) -> None:
     """Measure what quantization costs: W, A and W+A, local and accumulated, down to KL; write srdd-impact.json.
 
-    Example: srdd impact --model smollm2 --quant mxfp4 --modes wa --attribute gradient,swap
+    Example: srdd impact smollm2 --quant mxfp4 --modes wa --attribute gradient,swap
     """
     from srdd.cli import console
-    from srdd.core.files import check_writable, write_text
+    from srdd.core.files import check_new, write_text
 
+    model = options.named_model(context, model, model_option)
     formats, wanted, attributes = _formats(quant), _parse_modes(modes), _attributes(attribute)
     _check_numbers(rows, label_samples, attributes)
-    check_writable(out)
+    check_new(out, force=force)
 
     from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
     from srdd.cli.progress import bars_on
@@ -74,15 +79,15 @@ def impact(
     from srdd.models.fake import EXCLUDE
     from srdd.runs.impact.run import measure_impact
 
-    people = console.people()
+    aside = console.aside()
     opened, sequences = open_with_text(
-        people,
+        aside,
         ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),
     )
     names = ", ".join("identity" if f is None else f.spec for f in formats)
-    people.print(f"Impact of {names} ({', '.join(wanted)}) on {samples} sequences of {seq_len} tokens, {opened.device}")
-    with bars_on(people) as progress:
+    aside.print(f"Impact of {names} ({', '.join(wanted)}) on {samples} sequences of {seq_len} tokens, {opened.device}")
+    with bars_on(aside) as progress:
         document = measure_impact(
             opened.model,
             sequences,
@@ -105,8 +110,8 @@ def impact(
     if as_json:
         console.machine(text)
     else:
-        impact_tables.show(people, document, top)
-    people.print(f"Impact: {out}.{_hint(document, out)}")
+        impact_tables.show(console.people(), document, top)
+    aside.print(f"Impact: {out}.{_hint(document, out)}")
 
 
 def _hint(document: Impact, out: Path) -> str:
@@ -129,7 +134,7 @@ def _check_numbers(rows: int, label_samples: int, attributes: list[Attribute]) -
         raise NoEffectError("label_samples", f"without {setting('attribute', 'gradient')}")
 
 
-def _formats(quant: list[str] | None) -> list[BlockFormat | None]:
+def _formats(quant: list[str]) -> list[BlockFormat | None]:
     """None is the identity, the control."""
     from srdd.core.formats import parse_list
 

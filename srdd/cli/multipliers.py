@@ -26,7 +26,7 @@ def _format_help() -> str:
 
 def multipliers(
     report: Annotated[Path, typer.Argument(help="The report; - reads standard input.")] = Path("srdd-report.json"),
-    out: Annotated[Path | None, typer.Option("--out", help="Write the document, e.g. rin.yaml.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the document, e.g. rin.yaml.")] = None,
     strategy: Annotated[
         str,
         typer.Option("--strategy", help="global, variable, inverse, ceiling, targeted, tiered, phased or lr."),
@@ -121,7 +121,7 @@ def multipliers(
     outputs.about(people, document, series)
     show(people, config, series)
     if out is not None:
-        people.print(f"{form}: {out}")
+        console.aside().print(f"{form}: {out}")
 
 
 def _render(config: RinConfig, form: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from srdd.cli import console
 from srdd.core.files import check_new, write_text
 from srdd.errors import NoEffectError, setting
 
@@ -38,4 +39,4 @@ def about(out: Console, report: Report, series: Series) -> None:
     more = f"  (also in the report: --quant {', '.join(others)})" if others else ""
     out.print(f"[bold]{escape(report.model.id)}[/bold]  {series.kind} sites, {series.spec}, {series.metric.name}{more}")
     for warning in report.warnings:
-        out.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+        console.aside().print(f"[yellow]warning:[/yellow] {escape(warning)}")

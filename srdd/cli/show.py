@@ -64,12 +64,14 @@ def show(
 
     out = console.people()
     if layer is not None:
+        wanted = None if layer == -1 else layer
+        if not any(s.layer == wanted and s.kind in kinds for s in document.sites):
+            known = sorted({s.layer for s in document.sites if s.layer is not None})
+            span = f"layers {known[0]}-{known[-1]}" if known else "no layers"
+            raise SettingError("layer", layer, f"the report has {span} of kind {', '.join(kinds)}")
         tables.header(out, document)
         for spec in specs:
-            if not tables.show_layer(out, document, kinds, spec, None if layer == -1 else layer):
-                known = sorted({s.layer for s in document.sites if s.layer is not None})
-                span = f"layers {known[0]}-{known[-1]}" if known else "no layers"
-                raise SettingError("layer", layer, f"the report has {span} of kind {', '.join(kinds)}")
+            tables.show_layer(out, document, kinds, spec, wanted)
         return
     tables.show(out, document, kinds, specs, top or _TOP)
     out.print("More: --site, --quant, --top N, --layer N for the modules inside a layer.")

@@ -18,8 +18,6 @@ def validate(
 
     Example: srdd impact --model smollm2 --quant mxfp4 --modes wa --attribute both && srdd validate
     """
-    import json
-
     from srdd.analysis.validation import validate as correlate
     from srdd.cli import console
     from srdd.documents.impact import Impact
@@ -29,7 +27,8 @@ def validate(
     document = open_document(impact, Impact).document
     tables = correlate(document)
     if as_json:
-        console.machine(json.dumps({"model": document.model.id, "tables": [t.model_dump() for t in tables]}, indent=1))
+        tree = {"model": document.model.id, "tables": [table.model_dump() for table in tables]}
+        console.document("validation", tree)
         return
 
     out = console.people()

@@ -17,7 +17,7 @@ def zones(
         str, typer.Option("--scheme", help="auto, five, edge-middle, thirds, or spans such as 0-3,4-9,10-27.")
     ] = "auto",
     max_zones: Annotated[int | None, typer.Option("--max-zones", help="At most so many, for auto (default 6).")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the zone map: .json or .yaml.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the zone map: .json or .yaml.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace --out when it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The zone map for machines, on stdout.")] = False,
 ) -> None:
@@ -56,4 +56,4 @@ def zones(
     outputs.about(people, document, series)
     show(people, chart, series)
     if out is not None:
-        people.print(f"Zone map: {out}")
+        console.aside().print(f"Zone map: {out}")

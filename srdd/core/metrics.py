@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from srdd.core.near import did_you_mean
 from srdd.core.tally import Tally
 from srdd.errors import SettingError
 
@@ -172,7 +173,9 @@ def choose_metric(name: str) -> Metric:
     """A metric that has a better side. Raises SettingError."""
     metric = RANKED.get(name)
     if metric is None or metric.better is None:
-        raise SettingError("metric", repr(name), f"cannot rank layers; expected one of: {_judged(RANKED.values())}")
+        near = did_you_mean(name, [] if metric else _judged(RANKED.values()))
+        known = ", ".join(_judged(RANKED.values()))
+        raise SettingError("metric", repr(name), f"cannot rank layers; expected one of: {known}{near}")
     return metric
 
 
@@ -180,9 +183,10 @@ def any_metric(name: str) -> Metric:
     """A metric by name, with or without a better side. Raises SettingError."""
     metric = RANKED.get(name)
     if metric is None:
-        raise SettingError("metric", repr(name), f"unknown metric; expected one of: {', '.join(RANKED)}")
+        near = did_you_mean(name, RANKED)
+        raise SettingError("metric", repr(name), f"unknown metric; expected one of: {', '.join(RANKED)}{near}")
     return metric
 
 
-def _judged(metrics: Iterable[Metric]) -> str:
-    return ", ".join(metric.name for metric in metrics if metric.better is not None)
+def _judged(metrics: Iterable[Metric]) -> list[str]:
+    return [metric.name for metric in metrics if metric.better is not None]

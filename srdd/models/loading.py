@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from srdd.core.packaged_models import near_model
 from srdd.errors import MissingExtraError, SourceError, setting
 from srdd.models.quiet import quiet, quiet_hub
 
@@ -90,7 +91,8 @@ def load_model(
             ) from problem
         from_hub = isinstance(problem, OSError) and not Path(target).is_dir()
         found = "is no folder here, and the hub did not give it" if from_hub else "cannot be opened"
-        raise SourceError(f"{label} {found}: {_one_line(problem, target, label)}") from problem
+        near = near_model(label) if from_hub else ""
+        raise SourceError(f"{label} {found}: {_one_line(problem, target, label)}{near}") from problem
     random = random_part(model, sorted(info["missing_keys"]), label, causal)
     return model, (*random, *unread_part(model, sorted(info["unexpected_keys"])))
 

@@ -128,8 +128,8 @@ def test_sigma_is_in_proportion_and_says_where_it_comes_from() -> None:
 def test_command(tmp_path: Path, srdd: Run) -> None:
     path = tmp_path / "report.json"
     several().save(path)
-    code, printed, shown = srdd("advise", path)
-    assert (code, printed) == (0, "")
+    code, shown, said = srdd("advise", path)
+    assert (code, said) == (0, ""), "the advice is what a file gets"
     assert "next format that passes: mxint8:floor, 8.25 bits a value instead of 4.25" in shown
     assert "an error of a tensor is not yet a loss of the model" in shown
     code, printed, _ = srdd("advise", path, "--quant", "mxfp8", "--json")

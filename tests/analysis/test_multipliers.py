@@ -273,8 +273,8 @@ def path(tmp_path: Path) -> Path:
 
 def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
     out = tmp_path / "rin.yaml"
-    code, printed, shown = srdd("multipliers", path, "--out", out)
-    assert (code, printed) == (0, "")
+    code, shown, said = srdd("multipliers", path, "--out", out)
+    assert (code, said.split()) == (0, ["yaml:", str(out)])
     assert "1.168" in shown
     assert "Multipliers tell where, not how much" in shown
     config = load_rin(out)

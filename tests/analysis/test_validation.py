@@ -82,8 +82,8 @@ def test_what_cannot_be_validated() -> None:
 def test_command(tmp_path: Path, srdd: Run) -> None:
     path = tmp_path / "impact.json"
     path.write_text(make().model_dump_json())
-    code, printed, shown = srdd("validate", path)
-    assert (code, printed) == (0, "")
+    code, shown, said = srdd("validate", path)
+    assert (code, said) == (0, "")
     assert "best: gradient: layer's own error, Spearman 1.00" in shown
     assert "not shown to predict the damage here: output relative_error, output sqnr_db" in " ".join(shown.split())
     code, printed, _ = srdd("validate", path, "--json")

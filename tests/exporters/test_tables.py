@@ -70,10 +70,10 @@ def test_show_cuts_no_number(width, options, monkeypatch: pytest.MonkeyPatch, tm
     numbers = []
     for columns in (400, width):
         monkeypatch.setattr(console, "_WIDTH_WITHOUT_TERMINAL", columns)
-        code, _, err = srdd("show", path, *options)
+        code, out, _ = srdd("show", path, *options)
         assert code == 0
-        assert "…" not in err
-        numbers.append(sorted(re.findall(r"\d+\.\d+", err)))
+        assert "…" not in out
+        numbers.append(sorted(re.findall(r"\d+\.\d+", out)))
     assert numbers[0] == numbers[1]
 
 
@@ -111,9 +111,9 @@ def test_few_or_equal_layers_get_no_verdict() -> None:
 
 def test_the_two_lists_of_worst_layers_are_told_apart(tmp_path: Path, srdd: Run) -> None:
     _opposed("weight", 6).save(tmp_path / "r.json")
-    _, _, err = srdd("show", tmp_path / "r.json", "--top", "2")
-    assert "the 2 worst layers by relative error, and by SQNR" in err
-    heading = next(line for line in err.splitlines() if "by error:" in line)
+    _, out, _ = srdd("show", tmp_path / "r.json", "--top", "2")
+    assert "the 2 worst layers by relative error, and by SQNR" in out
+    heading = next(line for line in out.splitlines() if "by error:" in line)
     assert "by SQNR:" in heading
 
 
@@ -121,11 +121,11 @@ def test_layers_without_numbers_are_counted_apart(tmp_path: Path, srdd: Run) -> 
     nothing = Tally(nonfinite=1, excluded=N)
     path = tmp_path / "r.json"
     make_report({"output": [[tally(0.2)], [tally(0.3, 2.0)], [nothing], [nothing]]}).save(path)
-    _, _, err = srdd("show", path)
-    assert "Decoder-layer outputs, over 2 of 4 layers (2 hold no numbers)" in err
-    assert "the 2 worst layers by relative error, and by SQNR (2 hold no numbers)" in " ".join(err.split())
-    assert "1/2 < 20.00 dB" in err
-    assert "/4" not in err
+    _, out, _ = srdd("show", path)
+    assert "Decoder-layer outputs, over 2 of 4 layers (2 hold no numbers)" in out
+    assert "the 2 worst layers by relative error, and by SQNR (2 hold no numbers)" in " ".join(out.split())
+    assert "1/2 < 20.00 dB" in out
+    assert "/4" not in out
 
 
 def _impact() -> Impact:
@@ -171,10 +171,10 @@ def _impact() -> Impact:
 def test_small_costs_keep_three_digits(tmp_path: Path, srdd: Run) -> None:
     path = tmp_path / "impact.json"
     path.write_text(_impact().model_dump_json())
-    _, _, err = srdd("show", path)
+    _, out, _ = srdd("show", path)
     for number in ("0.000420", "0.000310", "0.00222", "0.00444", "0.0000123 ± 0.0000045"):
-        assert number in err, number
-    rows = [line for line in err.splitlines() if re.search(r"\bm[123]\b", line)]
+        assert number in out, number
+    rows = [line for line in out.splitlines() if re.search(r"\bm[123]\b", line)]
     assert [row.split("│")[-2].strip() for row in rows] == ["3.00e-06", "2.00e-06", "1.00e-06"]
 
 
