@@ -94,6 +94,12 @@ def test_force_replaces(tiny_llama: Path, tmp_path: Path, srdd: Run) -> None:
     assert json.loads(out.read_text())["schema_version"]
 
 
+def test_the_demo_runs_twice() -> None:
+    demo = (Path(__file__).parents[2] / "Makefile").read_text().partition("\ndemo: ")[2].partition("\n\n")[0]
+    (scan,) = (line for line in demo.splitlines() if "srdd scan" in line)
+    assert "--force" in scan
+
+
 # --- help ---------------------------------------------------------------------------------------------------------
 
 

@@ -85,7 +85,7 @@ def test_one_seed_has_no_error_over_seeds(llama: LlamaForCausalLM, tmp_path: Pat
         llama, IDS, "mxfp4", "w16a16", sigmas=[0.3], seeds=[4], multipliers=make_rin({0: 0.5, 1: 1.5, 2: 1.0})
     )
     (tmp_path / "probe.json").write_text(found.model_dump_json())
-    _, _, shown = srdd("show", tmp_path / "probe.json")
+    _, shown, _ = srdd("show", tmp_path / "probe.json")
     assert " ± - ± 0." in shown
     code, printed, refusal = srdd("show", tmp_path / "probe.json", "--top", "1")
     assert (code, printed) == (2, "")
