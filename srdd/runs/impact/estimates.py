@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from srdd.core.uncertainty import jackknife
-from srdd.documents.impact import Estimate
+from srdd.documents.parts import Estimate
 from srdd.errors import NonfiniteError, setting
 
 

@@ -13,16 +13,11 @@ from statistics import fmean
 from torch import Tensor
 
 from srdd.core.modes import MODES, Mode
-from srdd.documents.impact import (
-    Estimate,
-    LayerImpact,
-    LinearImpact,
-    Reference,
-    WholeImpact,
-)
+from srdd.documents.parts import Estimate
 from srdd.kernels.precision import to_float64
 from srdd.models.sites import Site
 from srdd.runs.divergence import quantile
+from srdd.runs.impact.as_version_1 import LayerImpact, LinearImpact, Reference, WholeImpact
 from srdd.runs.impact.estimates import mean, ratio_of_sums, share_change
 from srdd.runs.impact.fisher import Fisher, Score
 from srdd.runs.impact.linears import OutputErrors

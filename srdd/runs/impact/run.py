@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from srdd.core.formats import BlockFormat
 from srdd.core.metrics import BY_NAME, MAIN, as_error
 from srdd.core.modes import MODES, Mode
-from srdd.documents.impact import Impact, ImpactSettings
+from srdd.documents.opening import document_of
 from srdd.documents.parts import KINDS, Model
+from srdd.documents.report import Report
 from srdd.errors import SettingError
 from srdd.models.fake import EXCLUDE, Quantizer, fake_quantize
 from srdd.models.running import evaluating, explained
@@ -30,6 +31,7 @@ from srdd.models.selection import Selection
 from srdd.models.sites import Site, find_sites
 from srdd.models.stack import LayerStack, logits_of
 from srdd.runs.calibration import Sequences
+from srdd.runs.impact.as_version_1 import Impact, ImpactSettings
 from srdd.runs.impact.fisher import Fisher
 from srdd.runs.impact.linears import LinearErrors
 from srdd.runs.impact.request import Attribute, Request, chosen, formats_of
@@ -82,7 +84,7 @@ def measure_impact(
     identity: Model | None = None,
     notes: Sequence[str] = (),
     progress: Progress = silent,
-) -> Impact:
+) -> Report:
     """What each format costs; None or "identity" among `formats` is the control, which changes nothing.
 
     `formats` is a list, or a text such as "mxfp4,nvfp4"; `sequences` is int64 [count, length] of at least 2 tokens;
@@ -197,7 +199,7 @@ def _run_batches(measuring: Measuring, request: Request, progress: Progress) -> 
         progress("batches", done + 1, len(batches))
 
 
-def _assemble(measuring: Measuring, request: Request, scores: Scores, notes: Sequence[str]) -> Impact:
+def _assemble(measuring: Measuring, request: Request, scores: Scores, notes: Sequence[str]) -> Report:
     run, results, fisher = measuring.run, measuring.results, measuring.fisher
     tokens = run.token_ids.shape[1] - 1
     specs = ["identity" if fmt is None else fmt.spec for fmt in request.formats]
@@ -208,7 +210,7 @@ def _assemble(measuring: Measuring, request: Request, scores: Scores, notes: Seq
         if (spec, site.module) in measuring.errors.results
     ]
     layers = rows_of_layers(measuring.stack.names, measuring.variants, results, fisher, tokens, scores)
-    return Impact(
+    made = Impact(
         model=run.identity,
         settings=ImpactSettings(
             formats=specs,
@@ -231,6 +233,7 @@ def _assemble(measuring: Measuring, request: Request, scores: Scores, notes: Seq
         warnings=[*notes, *_warnings(measuring)],
         provenance=run.provenance(),
     )
+    return document_of(made.model_dump(mode="json", exclude_none=True), Report)
 
 
 def _warnings(measuring: Measuring) -> list[str]:

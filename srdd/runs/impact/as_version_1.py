@@ -1,4 +1,4 @@
-"""The document of an impact run: what quantization costs, per Linear, per layer and for the whole model.
+"""Rows of impact documents of version 1, as a run gathers them; srdd.documents.impact_v1 makes them a report.
 
 KL is in nats per token. Errors are standard errors over calibration sequences. A `point` is the mode: what is
 quantized, "weight" (W4A16 in users' words), "input" (W16A4) or "both" (W4A4).
@@ -15,8 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from srdd.core.modes import Mode
-from srdd.documents.parts import Calibration, Document, Model, Part
-from srdd.documents.parts import Estimate as Estimate
+from srdd.documents.parts import Calibration, Estimate, Model, Part
 
 
 class LinearImpact(Part):
@@ -96,10 +95,8 @@ class ImpactSettings(Part):
     versions: dict[str, str]
 
 
-class Impact(Document):
+class Impact(Part):
     """The whole document."""
-
-    CALLED, COMMAND = "impact document", "impact"
 
     schema_version: Literal[1] = 1
     document: Literal["srdd-impact"] = "srdd-impact"
@@ -113,8 +110,3 @@ class Impact(Document):
     group_swaps: dict[str, dict[str, dict[Mode, Estimate]]] = Field(default_factory=dict)  # the same, measured
     warnings: list[str] = Field(default_factory=list)
     provenance: dict[str, str | float | None] = Field(default_factory=dict)
-
-
-def spec_of(format: str, point: Mode) -> str:
-    """How a format in a mode is called where reports have formats: mxfp4:even, or mxfp4:even/weight."""
-    return format if point == "both" else f"{format}/{point}"
