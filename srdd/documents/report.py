@@ -104,7 +104,7 @@ class Report(Document):
         settings = impact.settings
         layers: dict[int, dict[str, Measurement]] = {}
         for row in impact.layers:
-            costs = {"predicted_kl": row.predicted_kl, "swap_kl": row.swap_kl, "relative_rms": row.isolated}
+            costs = {"predicted_kl": row.predicted_kl, "measured_kl": row.swap_kl, "relative_rms": row.isolated}
             given = {name: cost for name, cost in costs.items() if cost is not None}
             layers.setdefault(row.layer, {})[spec_of(row.format, row.point)] = Measurement(given=given)
         return cls(
@@ -128,7 +128,7 @@ class Report(Document):
             ],
             warnings=[
                 *map(Note, impact.warnings),
-                Note("costs of an impact run: predicted_kl, swap_kl and isolated relative_rms only"),
+                Note("costs of an impact run: predicted_kl, measured_kl and isolated relative_rms only"),
             ],
         )
 

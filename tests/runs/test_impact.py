@@ -316,14 +316,14 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> Non
     assert document.layers[0].scores["output relative_error"] > 0
     report = Report.load(out)
     assert report.settings.formats[:3] == ["mxfp4:even/weight", "mxfp4:even/input", "mxfp4:even"]
-    code, printed, shown = srdd("zones", out, "--metric", "swap_kl", "--quant", "mxfp4:even", "--json")
+    code, printed, shown = srdd("zones", out, "--metric", "measured_kl", "--quant", "mxfp4:even", "--json")
     assert code == 0, shown
     want = document.layers[-1].swap_kl
     rows = [row for row in document.layers if (row.format, row.point) == ("mxfp4:even", "both")]
     means = [row.swap_kl.value for row in rows if row.swap_kl]
     assert want is not None
     zone = json.loads(printed)["zones"][0]
-    assert zone["metrics"]["swap_kl"]["max"] == pytest.approx(max(means))
+    assert zone["metrics"]["measured_kl"]["max"] == pytest.approx(max(means))
     assert srdd("multipliers", out, "--metric", "predicted_kl", "--quant", "mxfp4:even")[0] == 0
     code, _, again = srdd("show", out)
     assert code == 0
