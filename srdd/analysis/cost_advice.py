@@ -27,7 +27,7 @@ from srdd.documents.report import Report
 from srdd.errors import SettingError
 
 FREE = 0.02  # nats a token: less than the difference between two good runs of training
-_HALF = 0.5
+_HALF, _ROUNDING = 0.5, 1e-9
 _MANY = 0.30  # of the layers
 _GROUPS = 2  # named in a cause
 _BLAME = 2 / 3  # of the cost with weights and inputs, for one of them to be blamed
@@ -92,7 +92,7 @@ def carrying(kls: dict[int, float]) -> list[int]:
     ranked = sorted(kls, key=lambda layer: (-kls[layer], layer))
     total, carried, chosen = math.fsum(kls.values()), 0.0, []
     for layer in ranked[:-1]:
-        if carried >= _HALF * total:
+        if carried >= _HALF * total * (1 - _ROUNDING):
             break
         chosen.append(layer)
         carried += kls[layer]

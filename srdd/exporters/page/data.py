@@ -25,7 +25,7 @@ from srdd.analysis.series import choose_kind, choose_kinds, choose_spec
 from srdd.analysis.strategies import StrategyOptions, apply_strategy
 from srdd.core.formats import bits_per_value
 from srdd.core.gaussian import gaussian_metrics
-from srdd.core.metrics import BY_NAME, MAIN, RANKED, choose_metric
+from srdd.core.metrics import BY_NAME, COSTS, MAIN, RANKED, choose_metric
 from srdd.core.tally import FIELDS
 from srdd.documents.parts import Kind
 from srdd.documents.report import Report
@@ -101,6 +101,7 @@ def _formats(report: Report) -> list[dict[str, Any]]:
 def _metrics() -> list[dict[str, Any]]:
     return [
         {"name": m.name, "unit": m.unit, "better": m.better, "meaning": m.meaning, "main": m.name in MAIN}
+        | ({"cost": True} if m in COSTS else {})
         for m in RANKED.values()
     ]
 
