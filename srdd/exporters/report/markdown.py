@@ -104,27 +104,17 @@ def _number(name: str, value: float, error: float = math.nan, *, bold: bool = Fa
 
 
 def _formats(found: Overview) -> list[str]:
-    if found.ranked_by and found.advice:
-        priced = [
-            [
-                row.format,
-                f"{row.bits_per_value:g}" if row.bits_per_value else "?",
-                "-" if row.kl is None else significant(row.kl.value, row.kl.error),
-                f"{row.flagged} of {row.layers}",
-            ]
-            for row in found.advice.formats
-        ]
-        return _table(["format:rule", "bits a value", "KL nats/token", "layers with half of it"], priced)
-    rows = [
-        [
-            row.format,
-            f"{row.bits_per_value:g}" if row.bits_per_value else "?",
-            BY_NAME["sqnr_db"].text(row.sqnr_db),
-            f"{row.flagged} of {row.layers}",
-            "passes" if row.passes else "too many",
-        ]
-        for row in (found.advice.formats if found.advice else [])
-    ]
+    candidates = found.advice.formats if found.advice else []
+    rows = []
+    for row in candidates:
+        bits, share = f"{row.bits_per_value:g}" if row.bits_per_value else "?", f"{row.flagged} of {row.layers}"
+        if found.ranked_by:
+            rows.append([row.format, bits, _estimate(row.kl), share])
+        else:
+            verdict = "passes" if row.passes else "too many"
+            rows.append([row.format, bits, BY_NAME["sqnr_db"].text(row.sqnr_db), share, verdict])
+    if found.ranked_by:
+        return _table(["format:rule", "bits a value", "KL nats/token", "layers with half of it"], rows)
     return _table(["format:rule", "bits a value", "mean SQNR dB", "layers beyond its limits", "verdict"], rows)
 
 

@@ -135,14 +135,13 @@ def _profile(figure: Any, subject: _Subject) -> None:
 def _lines(axes: Any, subject: _Subject, spec: str, place: int) -> None:
     """One format: its line, two standard errors as a band, Gaussian data dashed."""
     metric, rows = subject.metric, subject.numbers(spec)
-    x = [*rows]
     y = [_drawn(metric, row.value(metric.name)) for row in rows.values()]
     errors = [2 * _drawn(metric, row.error(metric.name)) for row in rows.values()]
     colour = _COLOURS[place % 6]
-    axes.plot(x, y, linestyle=_DASHES[place % 6], marker=_MARKERS[place % 6], ms=4, color=colour, label=spec)
+    axes.plot([*rows], y, linestyle=_DASHES[place % 6], marker=_MARKERS[place % 6], ms=4, color=colour, label=spec)
     if any(math.isfinite(error) for error in errors):
         low, high = [a - e for a, e in zip(y, errors, strict=True)], [a + e for a, e in zip(y, errors, strict=True)]
-        axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+        axes.fill_between([*rows], low, high, color=colour, alpha=0.2, lw=0)
     usual = (gaussian_metrics(spec) or {}).get(metric.name)
     if usual is not None:
         axes.axhline(_drawn(metric, usual), color=colour, lw=0.9, dashes=(6, 4))
@@ -226,8 +225,7 @@ def _scatter(figure: Any, subject: _Subject) -> None:
     if usual is not None:
         axes.plot(usual["sqnr_db"], 100 * usual["relative_error"], "*", ms=12, color="#D55E00", label="Gaussian data")
         axes.legend(frameon=False)
-    axes.set_xlabel("SQNR dB (higher is better)")
-    axes.set_ylabel("relative error % (lower is better)")
+    axes.set(xlabel="SQNR dB (higher is better)", ylabel="relative error % (lower is better)")
     axes.set_title(
         subject.title_of(f"SQNR against relative error, {KIND_TITLES[subject.kind]} by layer, {spec}"), fontsize=10
     )
