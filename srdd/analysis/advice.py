@@ -87,7 +87,8 @@ def advise(report: Report, kind: Kind | None = None, spec: str | None = None, ag
         priced = priced_spec(report, spec, against)
         if priced is not None:
             return advise_by_cost(report, priced)
-    return _by_errors(report, choose_kind(report, kind), choose_spec(report, spec), against or "format")
+    judged = choose_kind(report, None) if kind is None else kind
+    return _by_errors(report, judged, choose_spec(report, spec), against or "format")
 
 
 def _by_errors(report: Report, kind: Kind, spec: str, against: Against) -> Advice:
