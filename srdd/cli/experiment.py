@@ -43,7 +43,10 @@ def aqn(
     ] = "inference",
     mode: Annotated[str | None, typer.Option("--mode", help="Default: weights and inputs, e.g. w4a4.")] = None,
     site: Annotated[str | None, typer.Option("--site", help="Of the report: weight, input or output.")] = None,
-    metric: Annotated[str, typer.Option("--metric", help="Of the report; ranks the layers.")] = "relative_error",
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="Ranks the layers (default: predicted_kl, without costs relative_error)."),
+    ] = None,
     worst: Annotated[
         int | None, typer.Option("--worst", help="Layers in targeted, healthy, random (a quarter).")
     ] = None,
@@ -82,11 +85,13 @@ def aqn(
 
     Example: srdd experiment aqn smollm2 --quant mxfp4 --report srdd-report.json --seeds 8
     """
+    from srdd.analysis.layer_costs import cost_specs, weakness
     from srdd.analysis.series import layer_series
     from srdd.cli import console
     from srdd.cli.opening import ModelOptions, TextOptions, given, open_with_text
     from srdd.core.files import check_new, write_text
     from srdd.core.formats import parse
+    from srdd.core.metrics import COSTS
     from srdd.documents.opening import open_document
     from srdd.documents.report import Report
     from srdd.errors import SettingError
@@ -98,11 +103,13 @@ def aqn(
     check_new(out, force=force)
     ranking = open_document(report, Report)
     document, sha256 = ranking.document, ranking.sha256
-    spec = fmt.spec if fmt.spec in document.settings.formats else None
+    spec = fmt.spec if fmt.spec in [*document.settings.formats, *cost_specs(document)] else None
     if spec is None:
         listed = ", ".join(document.settings.formats)
         console.problem(f"warning: {report} does not hold {fmt.spec}; its first format ranks the layers ({listed})")
     series = layer_series(document, site, spec, metric)
+    for note in weakness(document) if series.metric not in COSTS else ():
+        console.problem(f"warning: {note}")
 
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import experiment as experiment_tables
@@ -144,7 +151,7 @@ def aqn(
     notes = check_report(document.model, opened.identity, report)
     aside.print(
         f"AQN, {measured}: {fmt.spec}, noise on {target}, sigma {sigma_start:g}, {seeds} seeds, layers ranked by "
-        f"{series.kind} {metric} under {series.spec}"
+        f"{series.title}"
     )
     with bars_on(aside) as progress:
         result = run_aqn(
@@ -152,7 +159,7 @@ def aqn(
             sequences,
             fmt,
             series.errors,
-            ranked_by=f"{series.kind} {metric} under {series.spec}",
+            ranked_by=series.title,
             report_sha256=sha256,
             kind=measured,
             mode=mode,

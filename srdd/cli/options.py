@@ -41,6 +41,13 @@ Relative = Annotated[
     bool, typer.Option("--relative", help="sigma counts in units of each weight's own root mean square.")
 ]
 
+METRIC = "A cost or metric (default: predicted_kl, without costs relative_error)."
+SITE = "Error statistics of these sites: weight, input or output (default: costs, without them output)."
+CostMode = Annotated[
+    str | None,
+    typer.Option("--mode", help="Of a cost: both (w4a4), weight (w4a16) or input; default: both where measured."),
+]
+
 Document = Annotated[Path, typer.Option("--out", "-o", help="Where the document goes.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace --out when it exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The document for machines on stdout.")]

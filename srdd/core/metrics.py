@@ -154,10 +154,10 @@ def values(tally: Tally) -> dict[str, float]:
     return {metric.name: metric.of(tally) for metric in METRICS}
 
 
-# What an impact run measures or predicts. No tally tells it, but layers can be ranked by it.
+# What quantizing a layer alone costs. No tally tells it, but layers are ranked by it.
 COSTS: tuple[Metric, ...] = (
     Metric("predicted_kl", "", "down", None, "KL in nats per token that a gradient predicts"),
-    Metric("swap_kl", "", "down", None, "KL in nats per token measured with this layer alone quantized"),
+    Metric("measured_kl", "", "down", None, "KL in nats per token measured with this layer alone quantized"),
 )
 RANKED: dict[str, Metric] = BY_NAME | {metric.name: metric for metric in COSTS}
 

@@ -22,6 +22,8 @@ from srdd.core.uncertainty import leave_one_out, standard_error, total_vector
 from srdd.documents.parts import KINDS, Calibration, Estimate, Kind, Note, Part
 from srdd.errors import ReportError
 
+_NOW = {"swap_kl": "measured_kl"}  # metrics that older documents call otherwise
+
 
 class Settings(Part):
     """All that decides the numbers."""
@@ -82,7 +84,7 @@ class Measurement(Part):
         elif data.get("tally") is None and isinstance(data.get("metrics"), dict):
             errors = data.get("standard_errors") or {}
             kept["given"] = {
-                name: {"value": value, "error": errors.get(name)}
+                _NOW.get(name, name): {"value": value, "error": errors.get(name)}
                 for name, value in data["metrics"].items()
                 if value is not None
             }

@@ -32,12 +32,14 @@ def next_steps(bundle: Bundle, answers: Overview) -> list[Step]:
     """In the order in which they help."""
     kind, spec, advice = answers.kind, answers.spec, answers.advice
     model, file = _model(bundle.report.model), _typed(bundle.name, "REPORT")
-    quant = f"--site {kind} --quant {spec}" if _typed(spec) == spec else f"--site {kind}"
+    of = "" if answers.ranked_by else f"--site {kind} "  # a cost is of whole layers
+    quant = (f"{of}--quant {spec}" if _typed(spec) == spec else of).strip()
     if bundle.report.has_errors:  # whatever else the numbers say, they say it of what is left of the tensors
         return [Step("Repair the tensors with NaN or infinities, then scan again.")]
     steps = []
     if advice and advice.verdict == "reconsider_format":
-        why = f"Take {_with_bits(advice)}: it passes." if advice.next_format else "No format of this report passes."
+        passes = "it costs less" if answers.ranked_by else "it passes"
+        why = f"Take {_with_bits(advice)}: {passes}." if advice.next_format else "No format of this report passes."
         steps.append(Step(why, None if advice.next_format else f"srdd scan --model {model} --quant {_others(bundle)}"))
     elif advice and advice.flagged:
         kept = [row.layer for row in advice.flagged if row.action == "higher precision"]

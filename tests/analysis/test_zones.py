@@ -202,7 +202,7 @@ def test_version_0_has_zones_and_says_what_it_lacks(tmp_path: Path, srdd: Run) -
     [
         (["--site", "weight"], "the report has output"),
         (["--metric", "crest"], "cannot rank layers"),
-        (["--metric", "predicted_kl"], "--metric predicted_kl: no impact was measured in this report; run `srdd imp"),
+        (["--metric", "predicted_kl"], "--metric predicted_kl: no costs in this report; scan again with costs"),
         (["--quant", "nvfp4"], "the report has mxfp4:floor"),
         (["--out", "zones.txt"], "'.txt'; use .json, .yaml"),
         (["--force"], "--force has no effect without --out"),

@@ -16,7 +16,8 @@ from builders import make_report, tally
 from hostile import NAMES, SPEC, hostile_report
 
 from srdd.analysis.bundle import Bundle, View, gather
-from srdd.analysis.overview import overview, zones_of
+from srdd.analysis.first_look import zones_of
+from srdd.analysis.overview import overview
 from srdd.core.metrics import METRICS
 from srdd.core.tally import Tally
 from srdd.documents.parts import Estimate, Note

@@ -183,4 +183,4 @@ def test_significant_digits(value: float, error: float | None, text: str) -> Non
 
 
 def test_costs_are_told_apart_in_zones() -> None:
-    assert [RANKED[name].text(0.0000123) for name in ("predicted_kl", "swap_kl")] == ["0.0000123"] * 2
+    assert [RANKED[name].text(0.0000123) for name in ("predicted_kl", "measured_kl")] == ["0.0000123"] * 2

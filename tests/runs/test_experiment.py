@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import make_report, tally
+from builders import make_costs, make_report, tally
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -323,6 +323,36 @@ def test_costs_that_overflow_are_refused_in_one_line(tiny_llama: Path) -> None:
         measure_impact(hot, IDS[:2], "mxfp4", attribute=("swap",))
 
 
+def test_costs_rank_the_layers_where_they_are_known(
+    tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srdd: Run
+) -> None:
+    scanned = Report.load(report)
+    kls = [0.1] * (scanned.model.layer_count or 0)
+    kls[0] = 0.9
+    scanned.model_copy(update={"costs": make_costs({"mxfp4:even": kls})}).save(tmp_path / "priced.json")
+    out = tmp_path / "experiment.json"
+    given = (
+        "--model",
+        tiny_llama,
+        "--quant",
+        "mxfp4",
+        "--data",
+        text,
+        "--seq-len",
+        "16",
+        "--worst",
+        "1",
+        "--seeds",
+        "2",
+    )
+    code, _, shown = srdd("experiment", "aqn", *given, "--report", tmp_path / "priced.json", "--out", out)
+    assert code == 0, shown
+    document = Experiment.model_validate_json(out.read_text())
+    assert document.settings.ranked_by == "predicted_kl of layers under mxfp4:even W4A4"
+    assert document.arm("targeted").layers[0] == [0]
+    assert "predict damage poorly" not in shown
+
+
 def test_command(tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srdd: Run) -> None:
     out = tmp_path / "experiment.json"
     given = ("--model", tiny_llama, "--quant", "mxfp4", "--data", text, "--report", report, "--seq-len", "16")
@@ -351,7 +381,7 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srd
         (["--steps", "4"], "--steps has no effect on --kind inference"),
         (["--fault", "10"], "--fault '10'"),
         (["--metric", "quality"], "quality"),
-        (["--metric", "predicted_kl"], "--metric predicted_kl: no impact was measured in this report; run `srdd imp"),
+        (["--metric", "predicted_kl"], "--metric predicted_kl: no costs in this report; scan again with costs"),
         (["--target", "norms"], "norms"),
         (["--seeds", "1"], "--seeds 1: expected 2 or more; one seed shows nothing"),
         (["--fault", "layer=9,deadzone=0.01"], "--fault layer=9: "),

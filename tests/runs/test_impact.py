@@ -1,6 +1,7 @@
 """Impact: against brute force on small models, controls that are exactly zero, planted faults that are found."""
 
 import copy
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -321,6 +322,13 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> Non
     assert (report.sites, report.settings.kinds) == ([], [])
     assert document.settings.formats == report.settings.formats == ["mxfp4:even", "identity"]
     assert document.layers[0].scores["output relative_error"] > 0
+    code, printed, shown = srdd("zones", out, "--metric", "measured_kl", "--quant", "mxfp4:even", "--json")
+    assert code == 0, shown
+    rows = [row for row in document.layers if (row.format, row.mode) == ("mxfp4:even", "both")]
+    means = [row.measured_kl.value for row in rows if row.measured_kl]
+    zone = json.loads(printed)["zones"][0]
+    assert zone["metrics"]["measured_kl"]["max"] == pytest.approx(max(means))
+    assert srdd("multipliers", out, "--metric", "predicted_kl", "--quant", "mxfp4:even")[0] == 0
     code, again, _ = srdd("show", out)
     assert code == 0
     assert "measured (swap)" in again
