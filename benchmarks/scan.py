@@ -5,7 +5,7 @@ from timing import median_ratio, median_seconds, verdict
 
 from srdd.models.source import open_model
 from srdd.runs.calibration import load_sequences
-from srdd.runs.scans.model import scan as measure
+from srdd.runs.scan import scan as measure
 
 SAMPLES, LENGTH, BATCH = 4, 512, 4
 

@@ -27,7 +27,7 @@ from srdd.models.sites import SiteMap
 from srdd.models.source import first_unpacking, needs_model
 from srdd.runs.calibration import Sequences
 from srdd.runs.scans.checkpoint import scan_checkpoint
-from srdd.runs.scans.model import scan
+from srdd.runs.scan import scan
 
 _OF_TEXT = ("data", "text_column", "samples", "seq_len", "batch_size")
 

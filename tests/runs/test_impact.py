@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from srdd.runs.impact.estimates import mean, ratio_of_sums, share_change
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, T5Config, T5Model
 
@@ -20,7 +21,6 @@ from srdd.errors import CalibrationError, NoEffectError, SettingError, SiteError
 from srdd.models.fake import Quantizer, fake_quantize
 from srdd.models.stack import LayerStack
 from srdd.runs.divergence import ReferenceLogits, quantile
-from srdd.runs.impact.estimates import mean, ratio_of_sums, share_change
 from srdd.runs.impact.fisher import Fisher
 from srdd.runs.impact.run import measure_impact
 from srdd.runs.impact.sweep import Sweep, Variant
