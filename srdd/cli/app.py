@@ -36,10 +36,10 @@ def options(
 
 
 # One line each in `srdd --help`; a command's own --help has the rest. Each is the function of its name in the module of
-# its name, imported when it is wanted: all fourteen take some 30 ms.
+# its name, imported when it is wanted: all fifteen take some 30 ms.
 COMMANDS = {
     "scan": "Measure weights, inputs and outputs; write a report.",
-    "show": "Show a report, or what impact, probe or experiment wrote.",
+    "show": "Show a report, or what probe or experiment wrote.",
     "report": "Write a page to look at (.html), pictures, Markdown or CSV.",
     "formats": "List formats: values, blocks, scale rules, Gaussian baselines.",
     "schema": "Print the JSON Schema of the report.",
@@ -47,6 +47,7 @@ COMMANDS = {
     "multipliers": "Turn a report into relative noise per layer (rin.yaml).",
     "schedule": "Print and plot the noise of a rin.yaml over a training.",
     "advise": "Say what to do about which layers, and why.",
+    "merge": "Join reports of parts of a run, or of a scan and its costs.",
     "compare": "Compare checkpoints, formats or rules layer by layer.",
     "check": "Gate a checkpoint in CI: 0 held, 1 worse, 2 not comparable.",
     "impact": "Measure what quantization costs, down to KL.",

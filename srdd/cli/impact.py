@@ -12,8 +12,8 @@ from srdd.cli import options
 if TYPE_CHECKING:
     from srdd.core.formats import BlockFormat
     from srdd.core.modes import Mode
-    from srdd.documents.impact import Impact
     from srdd.documents.costs import How
+    from srdd.documents.report import Report
 
 
 _MODES: dict[str, Mode] = {"w": "weight", "a": "input", "wa": "both"}
@@ -62,7 +62,7 @@ def impact(
     Example: srdd impact --model smollm2 --quant mxfp4 --modes wa --attribute gradient,swap
     """
     from srdd.cli import console
-    from srdd.core.files import check_writable, write_text
+    from srdd.core.files import check_writable
 
     formats, wanted, attributes = _formats(quant), _parse_modes(modes), _attributes(attribute)
     _check_numbers(rows, label_samples, attributes)
@@ -70,7 +70,7 @@ def impact(
 
     from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
     from srdd.cli.progress import bars_on
-    from srdd.exporters.terminal import impact as impact_tables
+    from srdd.exporters.terminal import costs
     from srdd.models.fake import EXCLUDE
     from srdd.runs.impact.run import measure_impact
 
@@ -83,7 +83,7 @@ def impact(
     names = ", ".join("identity" if f is None else f.spec for f in formats)
     people.print(f"Impact of {names} ({', '.join(wanted)}) on {samples} sequences of {seq_len} tokens, {opened.device}")
     with bars_on(people) as progress:
-        document = measure_impact(
+        report = measure_impact(
             opened.model,
             sequences,
             formats,
@@ -100,22 +100,20 @@ def impact(
             notes=opened.notes,
             progress=progress,
         )
-    text = document.model_dump_json(indent=1)
-    write_text(out, text + "\n")
+    report.save(out)
     if as_json:
-        console.machine(text)
+        from srdd.documents.report import dumps
+
+        console.machine(dumps(report))
     else:
-        impact_tables.show(people, document, top)
-    people.print(f"Impact: {out}.{_hint(document, out)}")
+        costs.show(people, report, top)
+    people.print(f"Impact: {out}.{_hint(report, out)}")
 
 
-def _hint(document: Impact, out: Path) -> str:
-    """What ranks layers by damage, if the document holds it."""
-    measured = document.settings.attribute if document.reference is not None else []
-    for name, cost in (("gradient", "predicted_kl"), ("swap", "swap_kl")):
-        if name in measured:
-            return f" Rank by damage with `srdd zones {out} --metric {cost}`."
-    return ""
+def _hint(report: Report, out: Path) -> str:
+    """What ranks layers by damage, if the report holds it."""
+    has_kl = any(row.predicted_kl or row.measured_kl for row in report.costs.layers) if report.costs else False
+    return f" Rank by damage with `srdd zones {out}`." if has_kl else ""
 
 
 def _check_numbers(rows: int, label_samples: int, attributes: list[How]) -> None:

@@ -17,10 +17,12 @@ from srdd.errors import SettingError
 if TYPE_CHECKING:
     from srdd.documents.report import Report
     from srdd.models.sites import SiteMap
+    from srdd.runs.scanning import CostKind
 
 _ALL = "weight,input,output"
 # what a dry run, which measures nothing, has no use for
-_NOT_DRY = ("strict", "out", "threshold", "data", "text_column", "seed", "backend", "samples", "seq_len", "batch_size")
+_NOT_DRY = ("cost", "cost_tokens", "strict", "out", "threshold", "data", "text_column", "seed", "backend", "samples")
+_NOT_DRY += ("seq_len", "batch_size")
 
 
 def scan(
@@ -53,6 +55,15 @@ def scan(
     device_map: options.DeviceMap = None,
     trust_remote_code: options.TrustRemoteCode = False,
     backend: options.Backend = "auto",
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            "--cost", help="none, predicted or measured. Default: predicted where the model has a language-model head."
+        ),
+    ] = None,
+    cost_tokens: Annotated[
+        int | None, typer.Option("--cost-tokens", help="Tokens that costs are measured on; 1536 by default.")
+    ] = None,
     threshold: Annotated[
         list[str] | None, typer.Option("--threshold", help="Override a classic limit, e.g. sqnr_db=18; may repeat.")
     ] = None,
@@ -72,6 +83,7 @@ def scan(
 
     # Everything that can be refused without torch is refused first, before anything slow is loaded.
     formats, thresholds = parse_list(options.named_formats(quant)), parse_thresholds(threshold or ())
+    costs = parse_cost(cost, cost_tokens)
     typed = given(context)
     if dry_run:
         refuse_unused(typed, _NOT_DRY, f"with {setting('dry_run')}")
@@ -81,7 +93,7 @@ def scan(
 
     people = console.people()
     site_map, report = run(
-        ScanOptions(formats, sites, layers, tuple(exclude or ()), thresholds, dry_run, typed),
+        ScanOptions(formats, sites, layers, tuple(exclude or ()), thresholds, dry_run, typed, costs, cost_tokens),
         ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),
         people,
@@ -125,6 +137,20 @@ def summary_json(report: Report) -> str:
     rows = [row.model_dump() for row in report.summary]
     document = {"model": report.model.id, "warnings": report.warnings, "rows": rows}
     return json.dumps(document, indent=1, sort_keys=True)
+
+
+def parse_cost(text: str | None, tokens: int | None) -> CostKind:
+    """What `--cost` says; "auto" where it is not given. Raises SettingError, NoEffectError."""
+    from srdd.errors import NoEffectError, setting
+
+    known: dict[str, CostKind] = {"none": "none", "predicted": "predicted", "measured": "measured"}
+    if text is not None and text not in known:
+        raise SettingError("costs", repr(text), f"expected {', '.join(known)}")
+    if text == "none" and tokens is not None:
+        raise NoEffectError("cost_tokens", f"with {setting('costs', 'none')}")
+    if tokens is not None and tokens < 4:
+        raise SettingError("cost_tokens", tokens, "expected at least 4")
+    return "auto" if text is None else known[text]
 
 
 def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:

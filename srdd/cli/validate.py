@@ -9,7 +9,7 @@ import typer
 
 
 def validate(
-    impact: Annotated[Path, typer.Argument(help="An impact document with measured KLs (--attribute both).")] = Path(
+    report: Annotated[Path, typer.Argument(help="A report with measured KLs (impact --attribute both).")] = Path(
         "srdd-impact.json"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="The tables for machines, on stdout.")] = False,
@@ -22,11 +22,10 @@ def validate(
 
     from srdd.analysis.validation import validate as correlate
     from srdd.cli import console
-    from srdd.documents.impact import Impact
-    from srdd.documents.opening import open_document
+    from srdd.documents.report import Report
     from srdd.exporters.terminal.validation import show
 
-    document = open_document(impact, Impact).document
+    document = Report.load(report)
     tables = correlate(document)
     if as_json:
         console.machine(json.dumps({"model": document.model.id, "tables": [t.model_dump() for t in tables]}, indent=1))

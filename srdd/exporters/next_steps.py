@@ -46,7 +46,7 @@ def next_steps(bundle: Bundle, answers: Overview) -> list[Step]:
             steps.append(Step("Train the others with noise.", f"srdd multipliers {file} {quant} --out rin.yaml"))
     if answers.worst:
         steps.append(Step("Look inside the worst layer.", f"srdd show {file} --layer {answers.worst[0].layer}"))
-    if bundle.impact is None:
+    if bundle.costs is None:
         why = "An error of a tensor is not yet a loss of the model: measure what it costs."
         quant_of_cost = spec if _typed(spec) == spec else "FORMAT"
         steps.append(Step(why, f"srdd impact --model {model} --quant {quant_of_cost} --out impact.json"))

@@ -21,9 +21,9 @@ from srdd.models.quiet import quiet, quiet_hub
 def other_class(names: Iterable[str]) -> Any:
     """The class for a checkpoint that is no causal language model.
 
-    Its own if that reads pictures or sounds and writes text (Qwen3-VL, Gemma 3), so that the head is there, or if it has
-    no head; else AutoModel, which goes by the model's type alone: it would add a random decoder to the weights of a
-    T5EncoderModel.
+    Its own if that reads pictures or sounds and writes text (Qwen3-VL, Gemma 3), so that the head is there, or if it
+    has no head; else AutoModel, which goes by the model's type alone: it would add a random decoder to the weights of
+    a T5EncoderModel.
     """
     import transformers
     from transformers.models.auto import modeling_auto as auto

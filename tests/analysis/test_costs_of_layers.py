@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from builders import make_report, tally
 from hostile import impact_document
+from srdd.documents.impact import Estimate, LayerImpact
 
 from srdd.analysis.comparison.changes import compare
 from srdd.analysis.series import layer_series
 from srdd.analysis.zones import find_zones
-from srdd.documents.impact import Estimate, LayerImpact
 from srdd.documents.report import Report, dumps
 
 Run = Callable[..., tuple[int, str, str]]

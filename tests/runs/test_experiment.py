@@ -319,7 +319,7 @@ def test_costs_that_overflow_are_refused_in_one_line(tiny_llama: Path) -> None:
     hot = LlamaForCausalLM.from_pretrained(tiny_llama)
     torch.nn.init.constant_(hot.lm_head.weight, 3e38)
     with pytest.raises(NonfiniteError, match="NaN or infinite: the model overflows in its type"):
-        measure_impact(hot, IDS[:2], "mxfp4", attribute=("swap",))
+        measure_impact(hot, IDS[:2], "mxfp4", how=("layers",))
 
 
 def test_command(tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srdd: Run) -> None:

@@ -76,7 +76,7 @@ def build(bundle: Bundle, view: View, srdd_version: str) -> tuple[dict[str, Any]
         "baseline": _baseline(bundle, kinds),
         "zones": _zones(start.zones),
         "multipliers": _multipliers(bundle, start),
-        "impact": costs(bundle.impact),
+        "impact": costs(bundle.costs),
         "probe": probe_data(bundle.probe, report),
         "experiment": experiment_data(bundle.experiment, report),
         **sites,

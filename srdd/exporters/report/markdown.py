@@ -19,8 +19,8 @@ from srdd.analysis.facts import facts, unsaid, warnings
 from srdd.analysis.overview import KIND_TITLES, Overview, main_metric, overview, zones_of
 from srdd.analysis.series import choose_kind, choose_kinds, choose_specs
 from srdd.core.metrics import BY_NAME, MAIN, choose_metric
+from srdd.documents.costs import Cost, Costs
 from srdd.documents.experiment import Experiment
-from srdd.documents.impact import Estimate, Impact
 from srdd.documents.parts import Kind
 from srdd.documents.probe import Probe
 from srdd.documents.report import Report
@@ -53,8 +53,8 @@ def render(bundle: Bundle, view: View) -> str:
         lines.append(f"{place}. {text(step.why)}" + (f" `{step.command}`" if step.command else ""))
     told = warnings(bundle, choose_kinds(report, None))
     lines += ["", "**Before you trust a number.**", "", *(f"- {text(said)}" for said in told), ""] if told else [""]
-    lines += _costs(bundle)
-    lines += _linears(bundle.impact)
+    lines += _costs(bundle.costs)
+    lines += _linears(bundle.costs)
     lines += _breaks(bundle.probe, report)
     lines += _comparisons(bundle.experiment, report)
     lines += _folded("Formats of this report", _formats(found))
@@ -106,48 +106,53 @@ def _formats(found: Overview) -> list[str]:
     return _table(["format:rule", "bits a value", "mean SQNR dB", "layers beyond its limits", "verdict"], rows)
 
 
-def _costs(bundle: Bundle) -> list[str]:
-    if bundle.impact is None or not bundle.impact.whole:
+def _costs(costs: Costs | None) -> list[str]:
+    if costs is None or not costs.whole:
         return []
-    rows = [
-        [
-            row.format,
-            MODE_NAMES[row.point],
-            f"{row.loss.value:.3f}",
-            f"{100 * row.loss_change.value:.1f}",
-            _estimate(row.kl),
-            f"{100 * row.top1.value:.1f}",
-        ]
-        for row in bundle.impact.whole
-    ]
+    rows = []
+    for row in costs.whole:
+        change = costs.loss_change(row)
+        rows.append(
+            [
+                row.format,
+                MODE_NAMES[row.mode],
+                f"{row.loss.value:.3f}",
+                _or_dash(None if change is None else 100 * change.value, ".1f"),
+                _estimate(row.kl),
+                f"{100 * row.top1.value:.1f}",
+            ]
+        )
     headings = ["format", "quantized", "loss", "change %", "KL", "same top token %"]
     return ["**What it costs.**", "", *_table(headings, rows), ""]
 
 
-def _linears(impact: Impact | None) -> list[str]:
-    if impact is None:
+def _linears(costs: Costs | None) -> list[str]:
+    if costs is None:
         return []
     lines = []
-    for spec in impact.settings.formats:
-        rows, of, by = linears(impact, spec, _COSTLIEST)
+    for spec in costs.settings.formats:
+        rows, of, by = linears(costs, spec, _COSTLIEST)
         cells = [
             [
                 row.module,
-                *(f"{100 * row.output_error[p].value:.1f}" if p in row.output_error else "-" for p in MODE_NAMES),
-                f"{row.interaction:+.2f}",
-                *(_estimate(row.predicted_kl.get(p)) for p in MODE_NAMES),
+                *(f"{100 * row.output_error[m].value:.1f}" if m in row.output_error else "-" for m in MODE_NAMES),
+                _or_dash(row.interaction, "+.2f"),
+                *(_estimate(row.predicted_kl.get(m)) for m in MODE_NAMES),
             ]
             for row in rows
         ]
         headings = ["module", "output error % W", "A", "W+A", "interaction", "predicted KL W", "A", "W+A"]
         if cells:
             lines += _folded(f"Linears, {spec}: the {len(rows)} costliest of {of}, by {by}", _table(headings, cells))
-    for spec in impact.group_swaps:
-        found, of = groups(impact, spec, _COSTLIEST)
-        title = f"Fusion groups, {spec} {MODE_NAMES[main_mode(impact)]}: the {len(found)} costliest of {of}"
-        cells = [[row.name, _estimate(row.measured), _or_dash(row.predicted, ".4f")] for row in found]
+    for spec in costs.settings.formats:
+        found, of, by = groups(costs, spec, _COSTLIEST)
+        mode = main_mode(costs, spec)
+        title = f"Fusion groups, {spec}: the {len(found)} costliest of {of}, by {by}"
+        cells = [
+            [row.name, _estimate(row.measured_kl.get(mode)), _estimate(row.predicted_kl.get(mode))] for row in found
+        ]
         if cells:
-            lines += _folded(title, _table(["group", "measured KL", "sum of its Linears' predictions"], cells))
+            lines += _folded(title, _table(["group", "measured KL", "predicted KL"], cells))
     return lines
 
 
@@ -193,7 +198,7 @@ def _comparisons(experiment: Experiment | None, report: Report) -> list[str]:
     return _folded("Does guided noise help", [verdict, "", *_table(headings, rows), "", *arms, "", *more])
 
 
-def _estimate(given: Estimate | None) -> str:
+def _estimate(given: Cost | None) -> str:
     if given is None:
         return "-"
     return f"{given.value:.4f}" + ("" if given.error is None else f" ± {given.error:.4f}")

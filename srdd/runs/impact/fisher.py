@@ -1,6 +1,8 @@
-"""The KL that quantizing one Linear, expert, fusion group or layer will cost, predicted from one forward and one backward pass.
+"""The KL that quantizing one Linear, expert, fusion group or layer will cost, from one forward and one backward pass.
 
-Not here: measuring it (sweep.py), how experts are called (routed.py), what noise costs (sensitivity.py). Let d be the change of a tensor and z the logits it moves by dz = J d. To second
+Not here: measuring it (sweep.py), how experts are called (routed.py), what noise costs (sensitivity.py).
+
+Let d be the change of a tensor and z the logits it moves by dz = J d. To second
 order KL(p(z) || p(z + dz)) = 1/2 dz' F dz, with F = diag(p) - p p' the Fisher information of the softmax, and
 F = E[(y - p)(y - p)'] over labels y drawn from p. So KL = 1/2 E[(g . d)^2] with g the gradient of -log p(y) at the
 tensor: labels are sampled from the model, one backward pass gives g everywhere.

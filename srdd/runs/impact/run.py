@@ -235,7 +235,7 @@ def _report(measuring: Measuring, request: Request, costs: Costs, notes: Sequenc
     return Report(
         model=run.identity,
         settings=Settings(
-            formats=[fmt.spec for fmt in request.real_formats],
+            formats=costs.settings.formats,
             kinds=[],
             seed=request.seed,
             backend_reason=backend_used(run.backend)[1],

@@ -1,6 +1,6 @@
 """Error statistics of the tensors of a model in memory: joins sites, kernels and hooks into a report without costs.
 
-Not here: the scan with costs, which users call (srdd.runs.scan), opening models and texts (srdd.models.source,
+Not here: the scan with costs, which users call (srdd.runs.scanning), opening models and texts (srdd.models.source,
 srdd.runs.calibration), checkpoints without a model (checkpoint.py).
 
 Worked number: SmolLM2 on 16 sequences of 512 tokens gives 211 weight sites, 121 input sites and 30 output sites for

@@ -30,11 +30,11 @@ from srdd.models.selection import Selection
 from srdd.models.sites import SiteMap
 from srdd.models.stack import LayerStack
 from srdd.runs.calibration import Sequences
+from srdd.runs.cost_tokens import cost_sequences
 from srdd.runs.impact.predict import WHOLE, predict_costs
 from srdd.runs.impact.request import Sensitive, chosen
 from srdd.runs.impact.run import measure_impact
 from srdd.runs.impact.subject import has_head, headless
-from srdd.runs.cost_tokens import cost_sequences
 from srdd.runs.scans.model import scan_tensors
 from srdd.runs.setup import Progress, silent
 from srdd.runs.token_ids import token_ids_of
