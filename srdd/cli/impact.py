@@ -12,8 +12,8 @@ from srdd.cli import options
 if TYPE_CHECKING:
     from srdd.core.formats import BlockFormat
     from srdd.core.modes import Mode
+    from srdd.documents.costs import How
     from srdd.documents.report import Report
-    from srdd.runs.impact.request import Attribute
 
 
 _FORMATS = ["mxfp4"]
@@ -93,7 +93,7 @@ def impact(
             sequences,
             formats,
             wanted,
-            attribute=attributes,
+            how=attributes,
             tokens_per_sequence=rows,
             label_samples=label_samples,
             batch_size=batch_size,
@@ -121,14 +121,14 @@ def _hint(report: Report, out: Path) -> str:
     return f" Rank by damage with `srdd zones {out}`." if has_kl else ""
 
 
-def _check_numbers(rows: int, label_samples: int, attributes: list[Attribute]) -> None:
+def _check_numbers(rows: int, label_samples: int, attributes: list[How]) -> None:
     from srdd.errors import NoEffectError, SettingError, setting
 
     if rows < 0:
         raise SettingError("rows", rows, "expected 0 (all) or more")
     if label_samples < 1:
         raise SettingError("label_samples", label_samples, "expected 1 or more")
-    if label_samples > 1 and "gradient" not in attributes:
+    if label_samples > 1 and "predicted" not in attributes:
         raise NoEffectError("label_samples", f"without {setting('attribute', 'gradient')}")
 
 
@@ -152,11 +152,11 @@ def _parse_modes(text: str) -> list[Mode]:
     return [_MODES[name] for name in names]
 
 
-def _attributes(text: str) -> list[Attribute]:
+def _attributes(text: str) -> list[How]:
     from srdd.errors import SettingError
 
     names = ["gradient", "swap"] if text == "both" else [name.strip() for name in text.split(",")]
-    known: dict[str, Attribute] = {"gradient": "gradient", "swap": "swap", "swap-groups": "swap-groups"}
+    known: dict[str, How] = {"gradient": "predicted", "swap": "layers", "swap-groups": "groups"}
     if not set(names) <= set(known):
         raise SettingError("attribute", repr(text), f"expected {', '.join(known)}, or both (gradient,swap)")
     return [known[name] for name in dict.fromkeys(names)]

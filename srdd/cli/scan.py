@@ -17,12 +17,13 @@ from srdd.errors import SettingError
 
 if TYPE_CHECKING:
     from srdd.models.sites import SiteMap
+    from srdd.runs.scanning import CostKind
 
 _FORMATS = ["mxfp4,nvfp4,mxfp8"]
 _ALL = "weight,input,output"
 # what a dry run, which measures nothing, has no use for
 _NOT_DRY = (
-    *("strict", "out", "force", "threshold", "data", "text_column", "seed", "backend"),
+    *("cost", "cost_tokens", "strict", "out", "force", "threshold", "data", "text_column", "seed", "backend"),
     *("samples", "seq_len", "batch_size"),
 )
 
@@ -62,6 +63,15 @@ def scan(
     device_map: options.DeviceMap = None,
     trust_remote_code: options.TrustRemoteCode = False,
     backend: options.Backend = "auto",
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            "--cost", help="none, predicted or measured. Default: predicted where the model has a language-model head."
+        ),
+    ] = None,
+    cost_tokens: Annotated[
+        int | None, typer.Option("--cost-tokens", help="Tokens that costs are measured on; 1536 by default.")
+    ] = None,
     threshold: Annotated[
         list[str] | None, typer.Option("--threshold", help="Override a classic limit, e.g. sqnr_db=18; may repeat.")
     ] = None,
@@ -83,6 +93,7 @@ def scan(
     # Everything that can be refused without torch is refused first, before anything slow is loaded.
     model = options.named_model(context, model, model_option)
     formats, thresholds = parse_list(options.named_formats(quant)), parse_thresholds(threshold or ())
+    costs = parse_cost(cost, cost_tokens)
     typed = given(context)
     if dry_run:
         refuse_unused(typed, _NOT_DRY, f"with {setting('dry_run')}")
@@ -92,7 +103,7 @@ def scan(
 
     aside = console.aside()
     site_map, report = run(
-        ScanOptions(formats, sites, layers, tuple(exclude or ()), thresholds, dry_run, typed),
+        ScanOptions(formats, sites, layers, tuple(exclude or ()), thresholds, dry_run, typed, costs, cost_tokens),
         ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),
         aside,
@@ -125,6 +136,20 @@ def list_sites(site_map: SiteMap, as_json: bool) -> None:
         return
     for row in rows:
         console.machine(f"{row['kind']:<7} {'-' if row['layer'] is None else row['layer']:>4}  {row['name']}")
+
+
+def parse_cost(text: str | None, tokens: int | None) -> CostKind:
+    """What `--cost` says; "auto" where it is not given. Raises SettingError, NoEffectError."""
+    from srdd.errors import NoEffectError, SettingError, setting
+
+    known: dict[str, CostKind] = {"none": "none", "predicted": "predicted", "measured": "measured"}
+    if text is not None and text not in known:
+        raise SettingError("costs", repr(text), f"expected {', '.join(known)}")
+    if text == "none" and tokens is not None:
+        raise NoEffectError("cost_tokens", f"with {setting('costs', 'none')}")
+    if tokens is not None and tokens < 4:
+        raise SettingError("cost_tokens", tokens, "expected at least 4")
+    return "auto" if text is None else known[text]
 
 
 def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:

@@ -19,13 +19,23 @@ from srdd.errors import MissingExtraError, SourceError, setting
 from srdd.models.quiet import quiet, quiet_hub
 
 
-def headless(names: Iterable[str]) -> Any:
-    """The class for a checkpoint that is no causal language model: its own if that has no head, else AutoModel.
+def other_class(names: Iterable[str]) -> Any:
+    """The class for a checkpoint that is no causal language model.
 
-    AutoModel goes by the model's type alone: it would add a random decoder to the weights of a T5EncoderModel.
+    Its own if that reads pictures or sounds and writes text (Qwen3-VL, Gemma 3), so that the head is there, or if it
+    has no head; else AutoModel, which goes by the model's type alone: it would add a random decoder to the weights of
+    a T5EncoderModel.
     """
     import transformers
+    from transformers.models.auto import modeling_auto as auto
 
+    writers = {
+        *auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values(),
+        *auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.values(),
+    }
+    for name in names:
+        if name.endswith("ForConditionalGeneration") and name in writers and hasattr(transformers, name):
+            return getattr(transformers, name)
     own = sorted(name for name in names if name.endswith("Model") and "Head" not in name)
     return getattr(transformers, own[0], transformers.AutoModel) if own else transformers.AutoModel
 
@@ -74,7 +84,7 @@ def load_model(
             names = set(getattr(config, "architectures", None) or ())
             # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
             causal = bool(names & set(CAUSAL.values())) if names else config.model_type in CAUSAL
-            auto = AutoModelForCausalLM if causal else headless(names)
+            auto = AutoModelForCausalLM if causal else other_class(names)
             model, info = auto.from_pretrained(target, output_loading_info=True, **extra, **options)
         if where is not None:
             model = model.to(where)

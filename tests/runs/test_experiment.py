@@ -320,7 +320,7 @@ def test_costs_that_overflow_are_refused_in_one_line(tiny_llama: Path) -> None:
     hot = LlamaForCausalLM.from_pretrained(tiny_llama)
     torch.nn.init.constant_(hot.lm_head.weight, 3e38)
     with pytest.raises(NonfiniteError, match="NaN or infinite: the model overflows in its type"):
-        measure_impact(hot, IDS[:2], "mxfp4", attribute=("swap",))
+        measure_impact(hot, IDS[:2], "mxfp4", how=("layers",))
 
 
 def test_costs_rank_the_layers_where_they_are_known(

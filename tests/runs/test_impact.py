@@ -20,8 +20,8 @@ from srdd.errors import CalibrationError, NoEffectError, SettingError, SiteError
 from srdd.models.fake import Quantizer, fake_quantize
 from srdd.models.stack import LayerStack
 from srdd.runs.divergence import ReferenceLogits, quantile
-from srdd.runs.impact.estimates import mean, ratio_of_sums, share_change
 from srdd.runs.impact.fisher import Fisher
+from srdd.runs.impact.rows import cost, ratio
 from srdd.runs.impact.run import measure_impact
 from srdd.runs.impact.sweep import Sweep, Variant
 
@@ -60,16 +60,16 @@ def test_kl_loss_and_agreement_are_torchs() -> None:
 
 
 def test_statistics_by_hand() -> None:
-    assert mean([1.0, 3.0]).model_dump() == {"value": 2.0, "error": 1.0}
-    assert mean([1.0]).error is None
-    found = ratio_of_sums([1, 3], [100, 100])
+    found = cost([1.0, 3.0])
+    assert (found.value, found.error, found.sequences) == (2, 1, [1, 3])
+    assert cost([1.0]).error is None
+    found = ratio([1, 3], [100, 100])
     assert (found.value, found.error) == pytest.approx((0.1414, 0.0366), abs=1e-4)
-    assert share_change([3.12], [2.6]).value == pytest.approx(0.2)
     assert (quantile([3, 1, 2], 0.5), quantile([0, 10], 0.9)) == (2, 9)
 
 
 def test_the_identity_has_no_effect_at_all(llama: LlamaForCausalLM) -> None:
-    found = impact(llama, formats=[None], attribute=("gradient", "swap"), noise=True, tokens_per_sequence=0)
+    found = impact(llama, formats=[None], how=("predicted", "layers"), noise=True, tokens_per_sequence=0)
     assert all(row.no_effect for row in found.whole)
     for row in found.whole:
         change = found.loss_change(row)
@@ -91,7 +91,7 @@ def test_the_identity_has_no_effect_at_all(llama: LlamaForCausalLM) -> None:
 
 
 def test_layers_and_the_whole_against_brute_force(llama: LlamaForCausalLM) -> None:
-    found = impact(llama, modes=("both",), attribute=("swap",), batch_size=2)
+    found = impact(llama, modes=("both",), how=("layers",), batch_size=2)
     (whole,) = found.whole
     assert not whole.no_effect
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_layers_and_the_whole_against_brute_force(llama: LlamaForCausalLM) -> No
 
 
 def test_fusion_groups_one_at_a_time_against_brute_force(llama: LlamaForCausalLM) -> None:
-    found = impact(llama, modes=["both", "weight"], attribute=("gradient", "swap-groups"))
+    found = impact(llama, modes=["both", "weight"], how=("predicted", "groups"))
     swaps = {row.name: row.measured_kl for row in found.groups}
     layers = len(llama.model.layers)
     names = [f"model.layers.{i}.{n}" for i in range(layers) for n in GROUPS]
@@ -199,13 +199,13 @@ def test_products_of_gradient_and_error_are_exact(llama: LlamaForCausalLM) -> No
         assert y.grad is not None
         for mode, dy in {"weight": x @ (wq - w).T, "input": (xq - x) @ w.T, "both": xq @ wq.T - x @ w.T}.items():
             product = (y.grad * dy).sum(-1).double()
-            score = fisher.modules[quantizer.name, mode, name]
+            score = fisher.scores.modules[quantizer.name, mode, name]
             assert score.diagonal == pytest.approx((product.square().sum(1) / 2).tolist(), rel=1e-3, abs=1e-9)
             assert score.sum == pytest.approx((product.sum(1).square() / 2).tolist(), rel=1e-2, abs=1e-7)
             if mode == "both" and name.startswith("model.layers.1."):
                 layer_sum += product
     want = (layer_sum.square().sum(1) / 2).tolist()
-    assert fisher.layer_sums[quantizer.name, "both", 1].diagonal == pytest.approx(want, rel=1e-3)
+    assert fisher.scores.layer_sums[quantizer.name, "both", 1].diagonal == pytest.approx(want, rel=1e-3)
     assert all(p.requires_grad for p in llama.parameters())
 
 
@@ -220,7 +220,7 @@ def test_small_errors_are_predicted(llama: LlamaForCausalLM) -> None:
     fisher.run(IDS, swept.changes)
     for index in range(len(stack)):
         want = measured[(*variant.key, index)].sum().item()
-        score = fisher.layers[(*variant.key, index)]
+        score = fisher.scores.layers[(*variant.key, index)]
         assert sum(score.sum) == pytest.approx(want, rel=0.15)
         assert sum(score.diagonal) == pytest.approx(want, rel=0.6)
 
@@ -229,7 +229,7 @@ def test_a_planted_outlier_is_found(llama: LlamaForCausalLM) -> None:
     with torch.no_grad():
         weight = llama.model.layers[1].mlp.down_proj.weight
         weight[:, ::32] *= 100  # every block's scale now follows one value
-    found = impact(llama, modes=("weight",), attribute=())
+    found = impact(llama, modes=("weight",), how=())
     isolated = [row.isolated.value for row in found.layers]
     assert isolated.index(max(isolated)) == 1
 
@@ -237,7 +237,7 @@ def test_a_planted_outlier_is_found(llama: LlamaForCausalLM) -> None:
 def test_the_model_is_left_as_it_was(llama: LlamaForCausalLM) -> None:
     before = copy.deepcopy(llama.state_dict())
     llama.train()
-    impact(llama, attribute=("gradient", "swap"), noise=True)
+    impact(llama, how=("predicted", "layers"), noise=True)
     assert llama.training
     assert all(p.requires_grad and p.grad is None for p in llama.parameters())
     assert all(torch.equal(before[name], value) for name, value in llama.state_dict().items())
@@ -246,7 +246,7 @@ def test_the_model_is_left_as_it_was(llama: LlamaForCausalLM) -> None:
 
 
 def test_formats_by_name(llama: LlamaForCausalLM) -> None:
-    found = srdd_package.measure_impact(llama, IDS, ["mxfp4", "identity"], modes=("weight",), attribute=()).costs
+    found = srdd_package.measure_impact(llama, IDS, ["mxfp4", "identity"], modes=("weight",), how=()).costs
     assert found is not None
     assert [row.no_effect for row in found.whole] == [False, True]
 
@@ -254,14 +254,14 @@ def test_formats_by_name(llama: LlamaForCausalLM) -> None:
 def test_gpt2_runs_and_gaussian_noise_stands_beside() -> None:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=64, n_layer=2, n_head=4, n_positions=32)).eval()
-    found = impact(model, modes=("both",), attribute=("gradient", "swap"), noise=True)
+    found = impact(model, modes=("both",), how=("predicted", "layers"), noise=True)
     assert {row.role for row in found.linears} == {"c_attn", "c_proj", "c_fc"}
     assert all(row.noise_kl is not None and row.noise_kl.value > 0 for row in found.layers)
 
 
 def test_no_head_no_kl_and_why() -> None:
     config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
-    report = measure_impact(BertModel(config).eval(), IDS, [FMT], modes=("both",), attribute=("gradient", "swap"))
+    report = measure_impact(BertModel(config).eval(), IDS, [FMT], modes=("both",), how=("predicted", "layers"))
     found = report.costs
     assert found is not None
     assert (found.clean, found.whole) == (None, [])
@@ -275,7 +275,7 @@ def test_no_head_no_kl_and_why() -> None:
 def test_swaps_of_groups_need_a_head_too() -> None:
     config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     with pytest.raises(SettingError, match="no language-model head to measure swaps of groups"):
-        impact(BertModel(config).eval(), attribute=("swap-groups",))
+        impact(BertModel(config).eval(), how=("groups",))
 
 
 def test_mistakes(llama: LlamaForCausalLM) -> None:
@@ -287,8 +287,8 @@ def test_mistakes(llama: LlamaForCausalLM) -> None:
         impact(llama, batch_size=0)
     with pytest.raises(SettingError, match=r"tokens_per_sequence=-1: expected 0 \(all\) or more"):
         impact(llama, tokens_per_sequence=-1)
-    with pytest.raises(NoEffectError, match="label_samples has no effect without attribute=gradient"):
-        impact(llama, label_samples=2, attribute=("swap",))
+    with pytest.raises(NoEffectError, match="label_samples has no effect without how=predicted"):
+        impact(llama, label_samples=2, how=("layers",))
     bert = BertModel(
         BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
     )
