@@ -6,7 +6,7 @@ READY := .venv/.ready
 .PHONY: demo test bench clean
 
 demo: $(READY)
-	$(BIN)/srdd scan --model smollm2 --quant mxfp4,nvfp4,mxfp8
+	$(BIN)/srdd scan smollm2 --force
 
 test: $(READY)
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from timing import median_ratio, median_seconds, verdict
 
 from srdd.models.source import open_model
 from srdd.runs.calibration import load_sequences
-from srdd.runs.scans.model import scan as measure
+from srdd.runs.scanning import scan as measure
 
 SAMPLES, LENGTH, BATCH = 4, 512, 4
 
@@ -28,6 +28,13 @@ def main() -> None:
     for formats, target in (("mxfp4", 1.15), ("mxfp4,nvfp4,mxfp8", 1.5)):
         seconds, ratio = median_ratio(lambda formats=formats: scan(formats), plain)
         print(f"scan {formats:<18} {seconds:.2f} s, ratio {verdict(ratio, target, at_most=True)}")
+
+    whole = load_sequences(None, opened.tokenizer)
+    three = "mxfp4,nvfp4,mxfp8"
+    seconds, ratio = median_ratio(
+        lambda: measure(opened.model, whole, three, costs="predicted"), lambda: measure(opened.model, whole, three), 3
+    )
+    print(f"with costs, as `srdd scan smollm2` {seconds:.1f} s, beside none {verdict(ratio, 2.5, at_most=True)}")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def scan(folder: Path) -> Path:
     from srdd.cli.app import main as srdd
 
     out = folder / "report.json"
-    if srdd(["scan", "--model", "smollm2", "--quant", "mxfp4,nvfp4,mxfp8", "--out", str(out)]) != 0:
+    if srdd(["scan", "smollm2", "--out", str(out)]) != 0:
         sys.exit("the scan failed")
     return out
 

@@ -6,9 +6,8 @@ from typing import Any
 from srdd.core.modes import Mode
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
-from srdd.documents.costs import Clean, Cost, Costs, CostSettings, GroupCost, LayerCost, LinearCost, WholeCost
-from srdd.documents.impact import ImpactSettings
-from srdd.documents.parts import Calibration, Kind, Model
+from srdd.documents.costs import Clean, Cost, Costs, CostSettings, GroupCost, How, LayerCost, LinearCost, WholeCost
+from srdd.documents.parts import Calibration, Kind, Model, Note
 from srdd.documents.report import Report, in_order
 from srdd.documents.rin import CLASSES, RinConfig, Target
 from srdd.documents.schema import Coverage, Settings, Site, measurement
@@ -97,23 +96,37 @@ def make_rin(layers: Mapping[int, float], target: Target = "rmsnorm", **settings
     )
 
 
-def impact_settings(*attribute: str, rows: int = 0) -> ImpactSettings:
+def cost_settings(*how: How, rows: int = 0) -> CostSettings:
     """mxfp4 on weights and inputs, two sequences."""
-    return ImpactSettings(
+    return CostSettings(
         formats=["mxfp4:even"],
-        points=["both"],
+        modes=["both"],
+        how=list(how),
         calibration=Calibration(source="toy", seq_len=8, sequence_hashes=["a", "b"]),
-        attribute=list(attribute),
-        label_samples=1,
-        rows=rows,
-        exclude=[],
-        left_out=[],
-        noise=False,
-        seed=0,
-        device="cpu",
-        dtype="float32",
+        tokens_per_sequence=rows,
         backend="eager",
-        versions={},
+    )
+
+
+def report_of_costs(costs: Costs, model: Model | None = None, warnings: Sequence[str] = ()) -> Report:
+    """A report without sites, as `srdd impact` writes it."""
+    return Report(
+        model=model or Model(id="toy", parameter_count=1),
+        settings=Settings(
+            formats=costs.settings.formats,
+            kinds=[],
+            calibration=costs.settings.calibration,
+            device="cpu",
+            dtype="float32",
+            backend="eager",
+            backend_reason="asked for",
+            thresholds={},
+            versions={},
+        ),
+        coverage=Coverage(parameters=0, measured=0),
+        sites=[],
+        costs=costs,
+        warnings=[Note(text) for text in warnings],
     )
 
 
@@ -124,8 +137,8 @@ def make_costs(
 ) -> Costs:
     """Costs of formats on two sequences: predicted KL of each layer with weights and inputs quantized.
 
-    A layer has the groups qkv (half of its cost), o, gate_up and down, with standard errors of 5 %; weights alone cost a
-    third. `whole` is the KL of the whole model by format, the sum of the layers where it is not given.
+    A layer has the groups qkv (half of its cost), o, gate_up and down, with standard errors of 5 %; weights alone cost
+    a third. `whole` is the KL of the whole model by format, the sum of the layers where it is not given.
     """
     shares = {"self_attn.qkv": 0.5, "self_attn.o_proj": 0.1, "mlp.gate_up": 0.15, "mlp.down_proj": 0.25}
     members = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_proj")}

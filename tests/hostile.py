@@ -1,9 +1,10 @@
 """A report whose every name tries to be more than a name. If one succeeds, window.pwned is set or a request is made."""
 
-from builders import impact_settings, make_report, tally
+from builders import cost_settings, make_report, report_of_costs, tally
 
+from srdd.core.modes import MODES
+from srdd.documents.costs import Cost, Costs, GroupCost, LayerCost, LinearCost, Ratio
 from srdd.documents.experiment import ArmResult, Experiment, ExperimentSettings, PairedTest
-from srdd.documents.impact import Estimate, Impact, LayerImpact, LinearImpact
 from srdd.documents.parts import Calibration, Model, Note
 from srdd.documents.probe import Baseline, Break, Probe, ProbeSettings, Trial
 from srdd.documents.report import Report, in_order
@@ -168,30 +169,38 @@ def noise_documents(model: Model, names: tuple[str, ...] = ("w16a16", "w4a4")) -
     return probe, experiment
 
 
-def impact_document(model: Model, names: tuple[str, ...] = ("a", "b")) -> Impact:
-    """A Linear and a group per name; the first is the costliest."""
-    one = {point: Estimate(value=0.25, error=0.01) for point in ("weight", "input", "both")}
-    return Impact(
-        model=model,
-        settings=impact_settings("gradient", "swap-groups", rows=64),
+def impact_document(model: Model, names: tuple[str, ...] = ("a", "b")) -> Report:
+    """Costs alone: a Linear and a group per name; the first is the costliest."""
+    kl, error = Cost(value=0.25, error=0.01), Ratio(value=0.25, error=0.01)
+    costs = Costs(
+        settings=cost_settings("predicted", "groups", rows=64),
         layers=[
-            LayerImpact(
-                layer=0, format="mxfp4:even", point="both", isolated=one["both"], cumulative=one["both"],
-                predicted_kl=one["both"],
-            )
+            LayerCost(layer=0, format="mxfp4:even", mode="both", isolated=error, cumulative=error, predicted_kl=kl)
         ],
-        linears=[
-            LinearImpact(
-                module=name,
-                role=name,
+        groups=[
+            GroupCost(
+                name=name,
                 layer=0,
+                members=[name],
+                parameters=1,
                 format="mxfp4:even",
-                output_error=one,
-                interaction=-0.12,
-                predicted_kl={p: Estimate(value=e.value / (1 + i), error=0.001) for p, e in one.items()},
+                predicted_kl={"both": Cost(value=kl.value / (1 + i), error=0.001)},
+                measured_kl={"both": kl},
             )
             for i, name in enumerate(names)
         ],
-        group_swaps={"mxfp4:even": {name: {"both": one["both"]} for name in names}},
-        warnings=list(names),
-    )  # fmt: skip
+        linears=[
+            LinearCost(
+                module=name,
+                role=name,
+                layer=0,
+                parameters=1,
+                format="mxfp4:even",
+                output_error=dict.fromkeys(MODES, error),
+                interaction=-0.12,
+                predicted_kl=dict.fromkeys(MODES, Cost(value=kl.value / (1 + i), error=0.001)),
+            )
+            for i, name in enumerate(names)
+        ],
+    )
+    return report_of_costs(costs, model, names)

@@ -1,10 +1,10 @@
-"""What to do about a format, by rule, with every input of the rule shown.
+"""What to do about a format, by rule, with every input of the rule shown: by costs where known, else by errors.
 
-Not here: a search for the best mix of formats, and proof: the error of a tensor is not yet a loss of the model. A layer
-is flagged when a metric is beyond its limit: a margin around what the format gives on Gaussian data (the default), or
-the classic thresholds, which flag every layer in 4-bit formats. The share of flagged layers decides. None: no action.
-Under 10 %: keep those layers in higher precision. Up to 30 %: higher precision for the worse half, noise in training
-for the others. Above: reconsider the format.
+Not here: the rule by costs (cost_advice.py), a search for the best mix of formats, and proof: the error of a tensor is
+not yet a loss of the model. By errors a layer is flagged when a metric is beyond its limit: a margin around what the
+format gives on Gaussian data (the default), or the classic thresholds, which flag every layer in 4-bit formats. The
+share of flagged layers decides. None: no action. Under 10 %: keep those layers in higher precision. Up to 30 %: higher
+precision for the worse half, noise in training for the others. Above: reconsider the format.
 
 Worked number: mxfp4:even gives 22.2 % relative error on Gaussian data, so its limit is 1.5 x 22.2 = 33.2 %; of 30
 layers 4 beyond it are 13 %, the mixed approach: 2 kept in higher precision, 2 trained with noise.
@@ -17,7 +17,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from srdd.analysis.causes import cause, noise_shares
-from srdd.analysis.series import choose_spec
+from srdd.analysis.cost_advice import advise_by_cost, priced_spec
+from srdd.analysis.layer_costs import has_costs, weakness
+from srdd.analysis.series import choose_kind, choose_spec
 from srdd.core.formats import bits_per_value
 from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import BY_NAME, MAIN
@@ -34,7 +36,7 @@ from srdd.documents.advice import (
 from srdd.documents.parts import KINDS, Kind
 from srdd.documents.report import Report
 from srdd.documents.schema import Layer, Measurement
-from srdd.errors import ReportError, SettingError, setting
+from srdd.errors import NoEffectError, ReportError, SettingError, setting
 
 FEW, MANY = 0.10, 0.30  # shares of layers
 _ACTIONS: dict[Verdict, Action] = {
@@ -68,17 +70,28 @@ def limits_for(spec: str, against: Against, thresholds: Mapping[str, float]) -> 
     return limits
 
 
-def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -> Advice:
-    """The advice for one kind of site under one format of the report, e.g. "mxfp4".
+def advise(report: Report, kind: Kind | None = None, spec: str | None = None, against: Against | None = None) -> Advice:
+    """The advice under one format of the report, e.g. "mxfp4": by what its layers cost, else by their errors.
 
-    `against` is "format", the margin around Gaussian data, or "classic", the report's thresholds. Raises SettingError,
-    and ReportError for a report in which nothing can be judged.
+    `against` is "cost", the default where costs are known and no kind of site is asked for; "format", the margin around
+    Gaussian data; or "classic", the report's thresholds. `kind` is of the sites whose errors are judged. Raises
+    SettingError, NoEffectError, and ReportError for a report in which nothing can be judged.
     """
-    if kind not in KINDS:
+    if kind not in (None, *KINDS):
         raise SettingError("kind", kind, f"expected {', '.join(KINDS)}")
-    if against not in ("format", "classic"):
-        raise SettingError("against", against, "expected format or classic")
-    spec = choose_spec(report, spec)
+    if against not in (None, "cost", "format", "classic"):
+        raise SettingError("against", against, "expected cost, format or classic")
+    if against == "cost" or (against is None and kind is None and has_costs(report)):
+        if kind is not None:
+            raise NoEffectError("kind", f"with {setting('against', 'cost')}, which is of whole layers")
+        priced = priced_spec(report, spec, against)
+        if priced is not None:
+            return advise_by_cost(report, priced)
+    judged = choose_kind(report, None) if kind is None else kind
+    return _by_errors(report, judged, choose_spec(report, spec), against or "format")
+
+
+def _by_errors(report: Report, kind: Kind, spec: str, against: Against) -> Advice:
     layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
     if not layers:
         raise ReportError(f"the report has no layer with {kind} sites under {spec}; scan with {setting('sites', kind)}")
@@ -118,6 +131,7 @@ def advise(report: Report, kind: Kind, spec: str, against: Against = "format") -
         notes=[
             *(note for note in report.warnings if note.level in ("version 0", "error")),
             *_unjudged(layers, spec),
+            *weakness(report),
         ],
     )
 
@@ -181,6 +195,7 @@ def _flagged(
         for other in specs
         if other != spec and math.isfinite(layer.formats[other].value("sqnr_db") - measured.value("sqnr_db"))
     ]
+    gains.sort(key=lambda gain: -(gain.gain_db or 0.0))
     return Flagged(
         layer=layer.layer,
         beyond=dict(beyond),
@@ -190,7 +205,7 @@ def _flagged(
         noise_shares=noise_shares(measured) if known else {},
         crest=measured.value("crest") if known else None,
         kurtosis=measured.value("kurtosis") if known else None,
-        what_if=sorted(gains, key=lambda gain: -gain.gain_db),
+        what_if=gains,
     )
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from srdd.analysis.comparison.comparability import comparable
+from srdd.documents.costs import Costs
 from srdd.documents.experiment import Experiment
-from srdd.documents.impact import Impact
 from srdd.documents.opening import open_document
 from srdd.documents.parts import KINDS, Kind, other_model
 from srdd.documents.probe import Probe
@@ -45,7 +45,7 @@ class Bundle:
     """Everything an exporter may show."""
 
     report: Report
-    impact: Impact | None = None
+    impact: Report | None = None  # whose costs are shown in place of the report's own
     zones: ZoneMap | None = None
     multipliers: RinConfig | None = None
     baseline: Report | None = None
@@ -54,6 +54,11 @@ class Bundle:
     name: str = "srdd-report.json"  # of the report's file
     source: bytes | None = None  # the report's file as it is; None: made from a report in memory
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def costs(self) -> Costs | None:
+        """Those of the document given for them, else the report's own."""
+        return self.report.costs if self.impact is None else self.impact.costs
 
 
 def gather(
@@ -66,11 +71,13 @@ def gather(
     probe: Path | None = None,
     experiment: Path | None = None,
 ) -> Bundle:
-    """Read all documents. Raises ReportError for one that cannot be read or is of another model."""
+    """Read all documents. Raises ReportError for one that cannot be read, holds nothing or is of another model."""
     opened = open_document(path, Report)
+    if not opened.document.sites and opened.document.costs is not None:
+        raise ReportError(f"{path} holds costs and no sites to show; join it with a scan by `srdd merge`")
     bundle = Bundle(
         opened.document,
-        impact=open_document(impact, Impact).document if impact else None,
+        impact=Report.load(impact) if impact else None,
         zones=open_document(zones, ZoneMap).document if zones else None,
         multipliers=open_document(multipliers, RinConfig).document if multipliers else None,
         baseline=Report.load(baseline) if baseline else None,
@@ -101,7 +108,11 @@ def _checked(bundle: Bundle, places: Mapping[str, str]) -> list[str]:
     if bundle.experiment is not None and bundle.experiment.settings.report_sha256 != sha256:
         notes.append("the experiment chose its layers from another report of this model")
     if bundle.impact is not None:
-        notes += _other_text(report, bundle.impact)
+        if bundle.impact.costs is None:
+            raise ReportError(f"{places['impact']}: this report holds no costs; write one with `srdd impact`")
+        if report.costs is not None:
+            notes.append("the report has costs of its own; those of the other document are shown")
+        notes += _other_text(report, bundle.impact.costs)
     if bundle.zones is not None:
         notes += _same_weights(report, sha256, bundle.zones.provenance, places["zones"], "the zones")
         _same_layers(report, [layer for zone in bundle.zones.zones for layer in zone.layers], places["zones"])
@@ -134,9 +145,9 @@ def _same_layers(report: Report, layers: list[int], place: str) -> None:
         raise ReportError(f"{place}: layer {beyond[0]} is beyond the model's {report.model.layer_count} layers")
 
 
-def _other_text(report: Report, impact: Impact) -> list[str]:
-    mine, theirs = report.settings.calibration, impact.settings.calibration
-    if mine is None or set(mine.sequence_hashes) == set(theirs.sequence_hashes):
+def _other_text(report: Report, costs: Costs) -> list[str]:
+    mine, theirs = report.settings.calibration, costs.settings.calibration
+    if mine is None or set(theirs.sequence_hashes) <= set(mine.sequence_hashes):
         return []
     return ["the costs were measured on other tokens than the scan"]
 

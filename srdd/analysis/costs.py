@@ -1,59 +1,46 @@
-"""The costliest Linears and fusion groups of an impact document, in one order for the terminal, the page and Markdown.
+"""The costliest Linears and fusion groups of a report, in one order for the terminal, the page and Markdown.
 
-Not here: measuring (srdd.runs.impact) and layout. Linears are ordered by predicted KL, or by the error of their own
-output where none was predicted.
+Not here: measuring (srdd.runs.impact) and layout. The mode that ranks is "both" where it was measured. Linears are
+ordered by predicted KL, or by the error of their own output where none was predicted; groups by measured KL where they
+were swapped.
 
-Worked number: q, k and v predicted at 0.001, 0.002 and 0.003 nats stand beside 0.006 of their group, measured together.
+Worked number: q, k and v predicted at 0.001, 0.002 and 0.003 nats stand below their group's 0.009: their errors add up.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from srdd.core.modes import Mode
-from srdd.documents.impact import Estimate, Impact, LinearImpact
+from srdd.documents.costs import Costs, GroupCost, LayerCost, LinearCost, WholeCost
 
 MODE_NAMES: dict[Mode, str] = {"weight": "W", "input": "A", "both": "W+A"}
 
 
-@dataclass(frozen=True)
-class GroupCost:
-    """A fusion group quantized alone, and what its Linears' predictions add up to (None: not predicted)."""
-
-    name: str
-    measured: Estimate
-    predicted: float | None
-
-
-def main_mode(document: Impact) -> Mode:
-    """The mode by which costs are ordered: "both" where it was measured."""
-    modes = document.settings.points
-    return "both" if "both" in modes or not modes else modes[0]
+def main_mode(costs: Costs, spec: str) -> Mode:
+    """The mode by which costs of a format are ordered: "both" where it was measured, else the last there is."""
+    rows: list[WholeCost | LayerCost] = [*costs.whole, *costs.layers]
+    measured = {row.mode for row in rows if row.format == spec}
+    modes = [mode for mode in costs.settings.modes if mode in measured] or costs.settings.modes
+    return "both" if "both" in modes or not modes else modes[-1]
 
 
-def linears(document: Impact, spec: str, top: int) -> tuple[list[LinearImpact], int, str]:
+def linears(costs: Costs, spec: str, top: int) -> tuple[list[LinearCost], int, str]:
     """The costliest under a format, out of how many, and what they are ordered by."""
-    mode = main_mode(document)
-    rows = [row for row in document.linears if row.format == spec]
-    by = "predicted KL" if rows and rows[0].predicted_kl else "output error"
+    mode = main_mode(costs, spec)
+    rows = [row for row in costs.linears if row.format == spec]
+    predicted = any(row.predicted_kl for row in rows)
 
-    def cost(row: LinearImpact) -> float:
-        given = (row.predicted_kl or row.output_error).get(mode)
+    def cost(row: LinearCost) -> float:
+        given = row.predicted_kl.get(mode) if predicted else row.output_error.get(mode)
         return given.value if given is not None else 0.0
 
+    by = "predicted KL" if predicted else "output error"
     return sorted(rows, key=lambda row: -cost(row))[:top], len(rows), f"{by} ({MODE_NAMES[mode]})"
 
 
-def groups(document: Impact, spec: str, top: int) -> tuple[list[GroupCost], int]:
-    """The costliest measured groups under a format, out of how many."""
-    mode = main_mode(document)
-    predicted = document.groups.get(spec, {}) | {
-        row.module: {p: e.value for p, e in row.predicted_kl.items()}
-        for row in document.linears
-        if row.format == spec and row.group is None and row.predicted_kl
-    }
-    swaps = document.group_swaps.get(spec, {})
-    measured = {name: by_mode[mode] for name, by_mode in swaps.items() if mode in by_mode}
-    ranked = sorted(measured, key=lambda name: -measured[name].value)
-    rows = [GroupCost(name, measured[name], predicted.get(name, {}).get(mode)) for name in ranked[:top]]
-    return rows, len(ranked)
+def groups(costs: Costs, spec: str, top: int) -> tuple[list[GroupCost], int, str]:
+    """The costliest under a format, out of how many, and what they are ordered by."""
+    mode = main_mode(costs, spec)
+    swapped = [row for row in costs.groups if row.format == spec and mode in row.measured_kl]
+    rows = swapped or [row for row in costs.groups if row.format == spec and mode in row.predicted_kl]
+    rows = sorted(rows, key=lambda row: -(row.measured_kl if swapped else row.predicted_kl)[mode].value)
+    return rows[:top], len(rows), f"{'measured' if swapped else 'predicted'} KL ({MODE_NAMES[mode]})"

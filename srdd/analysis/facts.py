@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from srdd.analysis.bundle import Bundle
+from srdd.analysis.layer_costs import weakness
 from srdd.analysis.overview import KIND_TITLES
 from srdd.analysis.rankings import AGREE, agreement
 from srdd.documents.parts import Kind
@@ -48,7 +49,7 @@ def warnings(bundle: Bundle, kinds: Sequence[Kind]) -> list[str]:
     """Gravest first: tensors with NaN, what was not covered, metrics that say nothing, rankings that disagree."""
     report = bundle.report
     gravest_first = sorted(report.warnings, key=lambda note: note.level != "error")
-    texts: list[str] = [*gravest_first]
+    texts: list[str] = [*gravest_first, *weakness(report)]
     idle = report.coverage.uncovered
     if idle:
         more = f" and {len(idle) - _LISTED} more" if len(idle) > _LISTED else ""

@@ -16,6 +16,7 @@ from statistics import fmean
 
 from srdd.analysis.series import Series, layer_series, series_of
 from srdd.analysis.strategies import Multipliers, StrategyOptions, apply_strategy
+from srdd.core.metrics import COSTS
 from srdd.core.roles import NORMS, Norm, norm_of
 from srdd.documents.report import Report
 from srdd.documents.rin import CLASSES, Feeds, RinConfig, RinProvenance, Schedule, Target
@@ -24,6 +25,7 @@ from srdd.errors import ReportError, SettingError, setting
 
 QERL = Schedule(sigma_start=0.05, sigma_end=0.0005, num_stages=10)  # as `srdd multipliers` without options
 _DIGITS = 6  # of a multiplier in the document; the error it comes from is known to three or four
+_MORE_TO_THE_WORSE = ("variable", "ceiling", "targeted", "tiered")
 _PER_NORM = ("variable", "inverse", "ceiling")  # strategies in which a norm's own error decides
 
 
@@ -34,21 +36,24 @@ def find_multipliers(
     *,
     kind: str | None = None,
     spec: str | None = None,
-    metric: str = "relative_error",
+    metric: str | None = None,
+    mode: str | None = None,
     strategy: str = "variable",
     options: StrategyOptions | None = None,
     schedule: Schedule = QERL,
     target: Target = "rmsnorm",
     relative: bool = False,
 ) -> tuple[RinConfig, Series]:
-    """The document and the series it was made from. Raises SettingError, NoEffectError, ConflictError and ReportError.
+    """The document and the series it was made from, which is chosen as by `layer_series`.
 
     `report_sha256` and `version` are what the document says of its origin; the default version is this package's.
+
+    Raises SettingError, NoEffectError, ConflictError and ReportError.
     """
     if target not in CLASSES:
         raise SettingError("target", target, f"expected one of {', '.join(CLASSES)}")
     options = options or StrategyOptions()
-    series = layer_series(report, kind, spec, metric)
+    series = layer_series(report, kind, spec, metric, mode)
     feeds, norms = None, None
     if series.kind == "input" and target != "linear":
         feeds, per_norm = _fed_by_norms(report, series)
@@ -70,7 +75,7 @@ def find_multipliers(
             normalize=_normalize(strategy, options),
             clamp=options.clamp,
             scheme=multipliers.scheme,
-            notes=multipliers.notes,
+            notes=[*multipliers.notes, *_against_cost(series, strategy)],
         ),
         schedule=schedule,
         target=target,
@@ -138,6 +143,12 @@ def _by_norm(
     means = {layer: fmean(values[layer] for values in norms.values() if layer in values) for layer in layers}
     notes = [] if options.clamp is None else [f"clamped to {options.clamp[0]:g} to {options.clamp[1]:g}, norm by norm"]
     return Multipliers(means, notes=notes), norms
+
+
+def _against_cost(series: Series, strategy: str) -> list[str]:
+    if series.metric in COSTS and strategy in _MORE_TO_THE_WORSE:
+        return [f"warning: {strategy} puts more noise where it costs more; inverse spares the layers that cost most"]
+    return []
 
 
 def _normalize(strategy: str, options: StrategyOptions) -> str | None:

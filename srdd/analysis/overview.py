@@ -10,22 +10,23 @@ Worked number: a limit of 33.2 % and a layer at 34.0 +- 0.3 %: 0.8 is more than 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from srdd.analysis.advice import advise
 from srdd.analysis.bundle import Bundle
 from srdd.analysis.causes import cause
+from srdd.analysis.cost_advice import dearest_parts
+from srdd.analysis.first_look import FoundZones, main_metric, sentences
+from srdd.analysis.layer_costs import has_costs
 from srdd.analysis.rankings import agreement, worst
-from srdd.analysis.series import series_of
-from srdd.analysis.zones import find_zones, stability_grade
+from srdd.analysis.series import cost_series
 from srdd.core.gaussian import gaussian_metrics
-from srdd.core.metrics import BY_NAME, MAIN, RANKED
+from srdd.core.metrics import BY_NAME, MAIN
 from srdd.documents.advice import Advice, Flagged
 from srdd.documents.parts import Kind
 from srdd.documents.report import Report
 from srdd.documents.schema import Layer
-from srdd.documents.zones import Cut, Zone
 from srdd.errors import OptionError, ReportError
 
 KIND_TITLES: dict[Kind, str] = {"weight": "weights", "input": "Linear inputs", "output": "decoder-layer outputs"}
@@ -36,6 +37,14 @@ WORDS = {
     "higher_precision": "A few layers need higher precision",
     "mixed_approach": "Some layers need higher precision or training with noise",
     "reconsider_format": "Reconsider this format: most layers are beyond its limits",
+}
+
+
+# The same by what the layers cost, with a line that says how much
+COST_WORDS = {
+    "no_action": "It costs next to nothing: no action needed",
+    "higher_precision": "A few layers carry half of the cost: keep them in higher precision",
+    "reconsider_format": "Reconsider this format: its cost is spread over the layers",
 }
 
 
@@ -65,21 +74,15 @@ class Overview:
     worst_are_flagged: bool
     sure: list[str]
     advice: Advice | None = None
-
-
-@dataclass(frozen=True)
-class FoundZones:
-    """Zones to show, and what they were found from."""
-
-    zones: list[Zone]
-    cuts: list[Cut] = field(default_factory=list)
-    source: str = ""
+    ranked_by: str | None = None  # the cost; None: errors
 
 
 def overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None = None) -> Overview:
     """The answers, from the report's own numbers."""
     report = bundle.report
     layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
+    if has_costs(report, spec) and not report.has_errors:
+        return _by_cost(report, kind, spec, layers, zones)
     advice, why_not = _advice(report, kind, spec)
     flagged = {row.layer: row for row in advice.flagged} if advice else {}
     ranked: Sequence[Layer] = worst(layers, spec, main_metric(layers, spec, BY_NAME), TOP)
@@ -104,30 +107,47 @@ def overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None = N
         limits=[limit_text(name, value) for name, value in limits.items()],
         worst=listed,
         worst_are_flagged=bool(flagged),
-        sure=[*_errors(report, kind, layers, spec, flagged, limits), *_rankings(layers, spec), *_cuts(zones)],
+        sure=[*_errors(report, kind, layers, spec, flagged, limits), *_rankings(layers, spec), *sentences(zones)],
         advice=advice,
     )
 
 
-def zones_of(bundle: Bundle, kind: Kind, spec: str, metric: str) -> FoundZones | None:
-    """The zones given, else those `srdd zones` finds; None where a layer has no number."""
-    if bundle.zones is not None:
-        made = bundle.zones.provenance
-        source = f"given: {made.metric} of {made.site} sites under {made.quant}, scheme {made.scheme}"
-        return FoundZones(bundle.zones.zones, bundle.zones.cuts, source)
-    sites = [site for site in bundle.report.sites if site.kind == kind]
-    try:
-        zones, cuts = find_zones(series_of(sites, bundle.report, kind, spec, RANKED[metric]))
-    except (OptionError, ReportError):
-        return None
-    return FoundZones(zones, cuts, f"found from {metric} of {kind} sites under {spec}")
-
-
-def main_metric(layers: Sequence[Layer], spec: str, among: Iterable[str] = RANKED) -> str:
-    """The metric to look at first: relative error, or in a report without it the first that has a number."""
-    order = ["relative_error", "predicted_kl", "swap_kl", *BY_NAME]
-    known = (m for m in order if m in among and any(math.isfinite(x.formats[spec].value(m)) for x in layers))
-    return next((name for name in known if RANKED[name].better), "relative_error")
+def _by_cost(report: Report, kind: Kind, spec: str, layers: Sequence[Layer], zones: FoundZones | None) -> Overview:
+    """The answers by what layers cost; the errors of the kind stand beside."""
+    advice, series = advise(report, spec=spec, against="cost"), cost_series(report, spec)
+    flagged = {row.layer: row for row in advice.flagged}
+    known = {layer.layer: layer for layer in layers}
+    priced = {at: (v, e) for at, v, e in zip(series.layers, series.values, series.standard_errors, strict=True)}
+    listed = []
+    for number in sorted(priced, key=lambda at: (-priced[at][0], at))[:TOP]:
+        row = _worst(known[number], spec, None, {}) if number in known else None
+        cost = {series.metric.name: priced[number]}
+        listed.append(
+            WorstLayer(
+                layer=number,
+                values={**cost, **(row.values if row else dict.fromkeys(MAIN, (math.nan, math.nan)))},
+                beyond=list(cost) if number in flagged else [],
+                firm=None,
+                cause=dearest_parts(report.costs, number, spec, series.mode) if report.costs and series.mode else "",
+                action=flagged[number].action if number in flagged else "none",
+            )
+        )
+    sentence = advice.rule + (f"; {advice.next_format} costs less" if advice.next_format else "")
+    count = len(report.costs.settings.calibration.sequence_hashes) if report.costs else 0
+    sure = [f"± is one standard error over {count} calibration sequences."] if count > 1 else []
+    return Overview(
+        kind=kind,
+        spec=spec,
+        verdict=advice.verdict,
+        headline=COST_WORDS[advice.verdict],
+        sentence=f"{sentence}.",
+        limits=[],
+        worst=listed,
+        worst_are_flagged=False,
+        sure=[*sure, *_rankings(layers, spec), *sentences(zones)],
+        advice=advice,
+        ranked_by=series.title,
+    )
 
 
 def limit_text(name: str, value: float) -> str:
@@ -195,21 +215,3 @@ def _errors(
 def _rankings(layers: Sequence[Layer], spec: str) -> list[str]:
     rankings = agreement(layers, spec, TOP)
     return [rankings.sentence()] if rankings else []
-
-
-def _cuts(shown: FoundZones | None) -> list[str]:
-    if shown is None:
-        return []
-    if len(shown.zones) == 1:
-        return ["One zone: neighbouring layers differ no more than noise would."]
-    texts = [f"{zone.name} ({zone.span}) {zone.label}" for zone in shown.zones]
-    lines = [f"Zones: {', '.join(texts)}; {shown.source}."]
-    grades: dict[str, list[str]] = {}
-    for cut in shown.cuts:
-        grade = stability_grade(cut)
-        advised = ", do not build on it" if grade == "weak" else ""
-        grades.setdefault(f"{grade}{advised}", []).append(f"{cut.before_layer} (found in {cut.stability:.0%})")
-    if grades:
-        said = "; ".join(f"{grade}: before layer {', '.join(places)}" for grade, places in grades.items())
-        lines.append(f"Cuts, {shown.cuts[0].method}: {said}.")
-    return lines

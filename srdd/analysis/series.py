@@ -14,27 +14,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from srdd.analysis.layer_costs import Numbers, cost_specs, main_cost, needs_costs, priced_layers
 from srdd.core.formats import parse
 from srdd.core.metrics import COSTS, Metric, as_error, choose_metric
-from srdd.documents.parts import KINDS, Kind, MadeFrom, Model
+from srdd.core.modes import Mode, mode_title
+from srdd.documents.parts import KINDS, Kind, MadeFrom, Model, Place
 from srdd.documents.report import Report
-from srdd.documents.schema import Measurement, Site
+from srdd.documents.schema import Site
 from srdd.documents.summary import layer_rows
-from srdd.errors import ReportError, SettingError, setting
+from srdd.errors import NoEffectError, ReportError, SettingError, setting
 
 Made = TypeVar("Made", bound=MadeFrom)
+_STATISTIC = "relative_error"  # ranks where no cost is known
 
 
 @dataclass(frozen=True)
 class Series:
     """`measurements[i]` belongs to layer `layers[i]`; layers ascend and may have gaps."""
 
-    kind: Kind
+    kind: Place
     spec: str
     metric: Metric
     layers: tuple[int, ...]
-    measurements: tuple[Measurement, ...]
+    measurements: tuple[Numbers, ...]
     depth: int  # layers of the whole model, measured or not
+    mode: Mode | None = None  # of a cost
 
     @property
     def values(self) -> list[float]:
@@ -51,10 +55,18 @@ class Series:
         """The values as errors: positive, larger is worse, on a scale where a ratio means something."""
         return [as_error(self.metric, value) for value in self.values]
 
+    @property
+    def title(self) -> str:
+        """ "predicted_kl of layers under mxfp4:even W4A4", "relative_error of output sites under mxfp4:even"."""
+        of = "layers" if self.mode else f"{self.kind} sites"
+        mode = f" {mode_title(self.mode, self.spec)}" if self.mode else ""
+        return f"{self.metric.name} of {of} under {self.spec}{mode}"
+
     def made(self, kind: type[Made], model: Model, report_sha256: str = "", **more: Any) -> Made:
         """The provenance of a document that is made from this series of a report."""
+        metric, mode = self.metric.name, self.mode
         return kind.of(
-            model, spec=self.spec, kind=self.kind, metric=self.metric.name, report_sha256=report_sha256, **more
+            model, spec=self.spec, kind=self.kind, metric=metric, report_sha256=report_sha256, mode=mode, **more
         )
 
 
@@ -102,15 +114,61 @@ def _specs(report: Report, formats: str | None, name: str) -> list[str]:
 
 
 def layer_series(
-    report: Report, kind: str | None = None, spec: str | None = None, metric: str = "relative_error"
+    report: Report,
+    kind: str | None = None,
+    spec: str | None = None,
+    metric: str | None = None,
+    mode: str | None = None,
 ) -> Series:
-    """The series of one metric: by default of outputs, inputs or weights, the first there is, in the first format.
+    """One number for every layer: what it costs where that is known, else an error statistic.
 
-    Raises SettingError for what the report lacks, ReportError when it has no layers or a layer has no finite number.
+    Without `metric` that is predicted_kl, and in a report without costs, or of sites of a kind that was asked for,
+    relative_error. `mode` is that of a cost, by name or as "w4a4": by default weights and inputs, else the last
+    measured. `kind` is that of a statistic: by default outputs, inputs or weights, the first there is.
+
+    Raises SettingError for what the report lacks, NoEffectError for `mode` of a statistic and `kind` of a cost,
+    ReportError when the report has no layers or a layer has no finite number.
     """
+    priced = _ranking_spec(report, kind, spec, metric)
+    if priced is not None:
+        return cost_series(report, priced, metric, mode)
+    if mode is not None:
+        raise NoEffectError("mode", f"on {metric or _STATISTIC}, which is no cost")
     chosen, chosen_spec = choose_kind(report, kind), choose_spec(report, spec)
     sites = [site for site in report.sites if site.kind == chosen]
-    return series_of(sites, report, chosen, chosen_spec, choose_metric(metric))
+    return series_of(sites, report, chosen, chosen_spec, choose_metric(metric or _STATISTIC))
+
+
+def _ranking_spec(report: Report, kind: str | None, spec: str | None, metric: str | None) -> str | None:
+    """The format under which a cost is meant; None where an error statistic is. Raises as `layer_series`."""
+    by_cost = metric is not None and choose_metric(metric) in COSTS
+    known = cost_specs(report)
+    if not known or (metric is not None and not by_cost) or (metric is None and kind is not None):
+        return None
+    if kind is not None:
+        raise NoEffectError("kind", f"on {metric}, the cost of whole layers; choose a {setting('mode')}")
+    if spec is None:
+        return known[0]
+    chosen = spec if spec in known else parse(spec).spec
+    if chosen not in known and (by_cost or chosen not in report.settings.formats):
+        raise SettingError("spec", spec, f"the costs are of {', '.join(known)}")
+    return chosen if chosen in known else None
+
+
+def cost_series(report: Report, spec: str, metric: str | None = None, mode: str | None = None) -> Series:
+    """The cost of every layer under a format by its full name: predicted_kl, or what `metric` names.
+
+    Raises SettingError for a format or mode without costs, ReportError when a layer lacks this cost.
+    """
+    rows, chosen = priced_layers(report, spec, mode)
+    assert report.costs is not None  # or there were no rows
+    cost = main_cost(report.costs, spec, chosen) if metric is None else choose_metric(metric)
+    missing = [layer for layer, row in rows.items() if not math.isfinite(row.value(cost.name))]
+    if missing:
+        where = f"under {spec} {mode_title(chosen, spec)} for layer(s) {_some(missing)}"
+        raise ReportError(f"{cost.name} is not known {where}; choose another {setting('metric')}")
+    depth = max(report.model.layer_count or 0, max(rows) + 1)
+    return Series("layer", spec, cost, tuple(rows), tuple(rows.values()), depth, chosen)
 
 
 def series_of(sites: Sequence[Site], report: Report, kind: Kind, spec: str, metric: Metric) -> Series:
@@ -122,17 +180,13 @@ def series_of(sites: Sequence[Site], report: Report, kind: Kind, spec: str, metr
     values = {row.layer: row.formats[spec].value(metric.name) for row in rows}
     missing = [layer for layer, value in values.items() if not math.isfinite(value)]
     if metric in COSTS and not any(metric.name in site.formats[spec].given for site in bare):
-        raise SettingError(
-            "metric",
-            metric.name,
-            "no impact was measured in this report; run `srdd impact` and give what it writes",
-        )
+        needs_costs(report, metric)
     if missing:
-        shown = ", ".join(map(str, missing[:8])) + (" ..." if len(missing) > 8 else "")
         absent = all(row.formats[spec].tally is None for row in rows)
         why = "not in this report" if absent else "not finite"
         raise ReportError(
-            f"{metric.name} of {kind} under {spec} is {why} for layer(s) {shown}; choose another {setting('metric')}"
+            f"{metric.name} of {kind} under {spec} is {why} for layer(s) {_some(missing)}; "
+            f"choose another {setting('metric')}"
         )
     last = max(values)
     return Series(
@@ -143,3 +197,7 @@ def series_of(sites: Sequence[Site], report: Report, kind: Kind, spec: str, metr
         tuple(row.formats[spec] for row in rows),
         max(report.model.layer_count or 0, last + 1),
     )
+
+
+def _some(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers[:8])) + (" ..." if len(layers) > 8 else "")

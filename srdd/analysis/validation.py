@@ -17,8 +17,9 @@ from typing import Literal
 
 from srdd.analysis.rankings import kendall, spearman
 from srdd.core.modes import MODES, Mode
-from srdd.documents.impact import Estimate, Impact, LayerImpact
+from srdd.documents.costs import Costs, LayerCost
 from srdd.documents.parts import Part
+from srdd.documents.report import Report
 from srdd.errors import ReportError, setting
 
 _DRAWS, _SEED = 1000, 0
@@ -51,34 +52,37 @@ class Validation(Part):
     """All scores of one format in one mode, best first."""
 
     format: str
-    point: Mode
+    mode: Mode
     tokens: int
     measured: Literal["KL", "error of the last layer's output"]
     rows: list[Correlation]
 
 
-def validate(impact: Impact) -> list[Validation]:
+def validate(report: Report) -> list[Validation]:
     """One table per format and mode that has measured KLs. Raises ReportError when none has, or too few layers."""
+    costs = report.costs
+    if costs is None:
+        raise ReportError(f"no costs in this report; run `srdd impact` with {setting('attribute', 'both')}")
     tables = []
-    for spec in impact.settings.formats:
-        for mode in impact.settings.points:
-            rows = [r for r in impact.layers if (r.format, r.point) == (spec, mode) and measured_of(r) is not None]
+    for spec in costs.settings.formats:
+        for mode in costs.settings.modes:
+            rows = [r for r in costs.layers if (r.format, r.mode) == (spec, mode) and measured_of(r) is not None]
             if not any(measured_of(r) for r in rows):  # none, or a format without effect
                 continue
             if len(rows) < _FEWEST:
                 raise ReportError(f"{len(rows)} layers are too few for a rank correlation; expected {_FEWEST} or more")
-            tables.append(_table(impact, spec, mode, rows))
+            tables.append(_table(costs, spec, mode, rows))
     if not tables:
         raise ReportError(
-            f"no measured single-layer cost in this document; run `srdd impact` with {setting('attribute', 'both')}"
+            f"no measured single-layer cost in this report; run `srdd impact` with {setting('attribute', 'both')}"
         )
     return tables
 
 
-def _table(impact: Impact, spec: str, mode: Mode, rows: Sequence[LayerImpact]) -> Validation:
+def _table(costs: Costs, spec: str, mode: Mode, rows: Sequence[LayerCost]) -> Validation:
     measured = [measured_of(r) or 0.0 for r in rows]
     correlations = []
-    for name, values in scores_of(impact, spec, rows).items():
+    for name, values in scores_of(costs, spec, rows).items():
         if len(set(values)) < 2:
             continue
         is_kl = name.startswith("gradient")
@@ -86,39 +90,40 @@ def _table(impact: Impact, spec: str, mode: Mode, rows: Sequence[LayerImpact]) -
     correlations.sort(key=lambda row: -row.spearman)
     return Validation(
         format=spec,
-        point=mode,
-        tokens=impact.settings.calibration.tokens,
-        measured="error of the last layer's output" if rows[0].swap_kl is None else "KL",
+        mode=mode,
+        tokens=costs.settings.calibration.tokens,
+        measured="error of the last layer's output" if rows[0].measured_kl is None else "KL",
         rows=correlations,
     )
 
 
-def measured_of(layer: LayerImpact) -> float | None:
+def measured_of(layer: LayerCost) -> float | None:
     """The measured cost of quantizing this layer alone: KL, or for a model without a head the last layer's error."""
-    cost = layer.swap_kl or layer.swap_error
+    cost = layer.measured_kl or layer.measured_error
     return None if cost is None else cost.value
 
 
-def scores_of(impact: Impact, spec: str, rows: Sequence[LayerImpact]) -> dict[str, list[float]]:
+def scores_of(costs: Costs, spec: str, rows: Sequence[LayerCost]) -> dict[str, list[float]]:
     """Every cheap score by name, one value per layer, larger is worse; only those that every layer has."""
     scores: dict[str, list[float | None]] = {}
     for name in dict.fromkeys(name for row in rows for name in row.scores):
         scores[f"scan: {name}"] = [row.scores.get(name) for row in rows]
-    scores["output error of the layer, isolated"] = [row.isolated.value for row in rows]
+    scores["output error of the layer, isolated"] = [row.isolated.value if row.isolated else None for row in rows]
     for mode in MODES:
-        scores[f"output error of its Linears, {mode}, mean"] = [_mean_output_error(impact, spec, mode, r) for r in rows]
+        scores[f"output error of its Linears, {mode}, mean"] = [_mean_output_error(costs, spec, mode, r) for r in rows]
     for name, field in (
-        ("gradient: layer's own error", "predicted_kl"),
-        ("gradient: its Linears' errors, joint", "predicted_kl_joint"),
-        ("gradient: its Linears, summed", "predicted_kl_modules"),
+        ("gradient: its Linears' errors, joint", "predicted_kl"),
+        ("gradient: layer's own error", "predicted_kl_own"),
+        ("gradient: its Linears, summed", "predicted_kl_linears"),
     ):
-        estimates: list[Estimate | None] = [getattr(row, field) for row in rows]
-        scores[name] = [None if estimate is None else estimate.value for estimate in estimates]
+        found = [getattr(row, field) for row in rows]
+        scores[name] = [None if cost is None else cost.value for cost in found]
     return {name: [v for v in values if v is not None] for name, values in scores.items() if None not in values}
 
 
-def _mean_output_error(impact: Impact, spec: str, mode: Mode, row: LayerImpact) -> float | None:
-    errors = [x.output_error[mode].value for x in impact.linears if (x.format, x.layer) == (spec, row.layer)]
+def _mean_output_error(costs: Costs, spec: str, mode: Mode, row: LayerCost) -> float | None:
+    mine = [linear for linear in costs.linears if (linear.format, linear.layer) == (spec, row.layer)]
+    errors = [linear.output_error[mode].value for linear in mine if mode in linear.output_error]
     return fmean(errors) if errors else None
 
 

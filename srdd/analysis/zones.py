@@ -147,12 +147,12 @@ def _floor(series: Series) -> float:
 def _stability(series: Series, places: Sequence[int]) -> list[Cut]:
     if not places:
         return []
-    counts = {len(m.sequences or ()) for m in series.measurements}
     left_out = [m.without_each(series.metric) for m in series.measurements]
-    if len(counts) == 1 and min(counts) > 1 and all(math.isfinite(v) for row in left_out for v in row):
+    count = len(left_out[0])
+    if count > 1 and all(len(row) == count and all(map(math.isfinite, row)) for row in left_out):
         shares = kept_in_samples(places, bootstrap(series.values, left_out))
-        method = f"bootstrap over {min(counts)} sequences"
-    elif all(m.given and math.isfinite(m.error(series.metric.name)) for m in series.measurements):  # costs
+        method = f"bootstrap over {count} sequences"
+    elif all(map(math.isfinite, series.standard_errors)):  # costs of version 1, without values by sequence
         shares = kept_in_samples(places, redrawn(series.values, series.standard_errors))
         method = "each layer redrawn within its standard error"
     else:

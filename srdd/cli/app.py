@@ -8,6 +8,7 @@ Not here: work. Each command is one file that imports what it needs when it runs
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Collection
 from importlib import import_module
@@ -15,7 +16,7 @@ from typing import Any
 
 import typer
 
-from srdd.cli import console, endings
+from srdd.cli import console, endings, help
 from srdd.cli.flags import as_option
 from srdd.errors import SrddError
 from srdd.exporters.terminal import HungUpError
@@ -30,16 +31,16 @@ def _version(wanted: bool) -> None:
 
 
 def options(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(False, "--version", "-V", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     """Shows where MXFP4, NVFP4, MXFP8 and their kin hurt a language model."""
 
 
 # One line each in `srdd --help`; a command's own --help has the rest. Each is the function of its name in the module of
-# its name, imported when it is wanted: all fourteen take some 30 ms.
+# its name, imported when it is wanted: all fifteen take some 30 ms.
 COMMANDS = {
     "scan": "Measure weights, inputs and outputs; write a report.",
-    "show": "Show a report, or what impact, probe or experiment wrote.",
+    "show": "Show a report, or what probe or experiment wrote.",
     "report": "Write a page to look at (.html), pictures, Markdown or CSV.",
     "formats": "List formats: values, blocks, scale rules, Gaussian baselines.",
     "schema": "Print the JSON Schema of the report.",
@@ -47,6 +48,7 @@ COMMANDS = {
     "multipliers": "Turn a report into relative noise per layer (rin.yaml).",
     "schedule": "Print and plot the noise of a rin.yaml over a training.",
     "advise": "Say what to do about which layers, and why.",
+    "merge": "Join reports of parts of a run, or of a scan and its costs.",
     "compare": "Compare checkpoints, formats or rules layer by layer.",
     "check": "Gate a checkpoint in CI: 0 held, 1 worse, 2 not comparable.",
     "impact": "Measure what quantization costs, down to KL.",
@@ -55,19 +57,26 @@ COMMANDS = {
 }
 
 
+_COMPLETES = "_SRDD_COMPLETE"  # where a shell says that it wants names, not work
+
+
 def build(commands: Collection[str]) -> typer.Typer:
     """The command line with these commands, and the group of experiments when all are wanted."""
     made = typer.Typer(
         name="srdd",
+        cls=help.Group,
         callback=options,
         no_args_is_help=True,
-        add_completion=False,
+        # its two options are of `srdd` alone; a shell that asks for names needs what comes with them
+        add_completion=len(commands) == len(COMMANDS) or _COMPLETES in os.environ,
+        context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode=None,  # help by rich would double the time of --help
         pretty_exceptions_enable=False,
-        epilog="Start with: srdd scan --model smollm2 --quant mxfp4",
+        epilog="Start with: srdd scan smollm2",
     )
     for name in commands:
-        made.command(short_help=COMMANDS[name])(getattr(import_module(f"srdd.cli.{name}"), name))
+        function = getattr(import_module(f"srdd.cli.{name}"), name)
+        made.command(cls=help.Command, short_help=COMMANDS[name])(function)
     if len(commands) == len(COMMANDS):
         from srdd.cli.experiment import experiment
 
@@ -77,21 +86,26 @@ def build(commands: Collection[str]) -> typer.Typer:
 
 def _app_for(arguments: list[str]) -> typer.Typer:
     """The named command alone: Typer reads the options of all that it is given, which takes longer than `zones`."""
-    return build(_command_of(arguments) or COMMANDS)
+    return build(_command_of(_typed_in_shell() if _COMPLETES in os.environ else arguments) or COMMANDS)
 
 
 def _command_of(arguments: list[str]) -> list[str]:
     return [name for name in arguments[:1] if name in COMMANDS]
 
 
+def _typed_in_shell() -> list[str]:
+    """The words after `srdd` that stand finished in a shell that asks how the line may go on."""
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    return line.split()[1:] if len(line.split()) > 2 or line[-1:].isspace() else []
+
+
 def _show_usage_error(error: Any, given: list[str]) -> None:
     """One line where typer has four. The help that a bare `srdd` gets comes as such an error too, and stays whole."""
-    text = error.format_message()
-    if "\n" in text:
+    if "\n" in error.format_message():
         error.show()
         return
     path = error.ctx.command_path if getattr(error, "ctx", None) else " ".join(["srdd", *_command_of(given)])
-    console.problem(f"error: {text[:1].lower()}{text[1:].rstrip('.')}; see `{path} --help`")
+    console.problem(f"error: {help.usage(error, COMMANDS)}; see `{path} --help`")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,6 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
             code = _app_for(given)(given, prog_name="srdd", standalone_mode=False)
     except SrddError as error:
         console.problem(f"error: {error.told(as_option)}")
+        console.hang_up()  # what a full disk did not take must not fail again when Python ends
         return endings.NOT_RUN
     except HungUpError:
         console.hang_up()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from srdd.documents.comparison import Comparison, ComparisonDocument, DriftTable
+    from srdd.documents.parts import Kind, Place
     from srdd.documents.report import Report
 
 
@@ -28,7 +29,10 @@ def compare(
     quant: Annotated[
         str | None, typer.Option("--quant", help="Only this format (details default to the base's first).")
     ] = None,
-    metric: Annotated[str, typer.Option("--metric", help="The metric of the details.")] = "sqnr_db",
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="The metric of the details (default: predicted_kl, without costs sqnr_db)."),
+    ] = None,
     zones: Annotated[
         str | None, typer.Option("--zones", help="Spans such as 0-3,4-9 (default: thirds of the depth).")
     ] = None,
@@ -43,46 +47,59 @@ def compare(
     Example: srdd compare step-100.json step-200.json --site output --quant mxfp4
     """
     from srdd.analysis.comparison import changes as comparing
+    from srdd.analysis.comparison import costs
     from srdd.analysis.comparison.comparability import comparable
+    from srdd.analysis.layer_costs import has_costs, weakness
     from srdd.analysis.series import choose_kinds
     from srdd.cli import console
     from srdd.core.layers import parse_zones
-    from srdd.core.metrics import any_metric
+    from srdd.core.metrics import COSTS, any_metric
     from srdd.documents.comparison import ComparisonDocument
     from srdd.documents.report import Report
-    from srdd.errors import ReportError
+    from srdd.errors import NoEffectError, ReportError
 
     _check_usage(reports, series, across)
-    measured, chosen_zones = any_metric(metric), parse_zones(zones) if zones else None
+    named, chosen_zones = any_metric(metric) if metric else None, parse_zones(zones) if zones else None
     documents = [Report.load(path) for path in (reports if len(reports) > 1 else reports * 2)]
     base, new = documents[0], documents[-1]
-    if not base.sites:
+    priced = [report for report in documents if has_costs(report)]
+    if not base.sites and not priced:
         raise ReportError(f"{reports[0]} is empty: it has no sites")
-    kinds = choose_kinds(base, site)
+    if named is None:
+        named = any_metric("predicted_kl" if site is None and len(priced) == len(documents) else "sqnr_db")
+    by_cost = costs.by_cost(named, *documents)
+    if by_cost and site:
+        raise NoEffectError("kind", f"on {named.name}, the cost of whole layers")
+    kinds = choose_kinds(base, site) if all(report.sites for report in documents) or not by_cost else []
     wanted = None if across else _canonical(documents, quant)
-    specs = [_two_formats(base, new, quant)] if across else [(spec, spec) for spec in wanted or base.settings.formats]
+    specs = _formats(base, new, quant, wanted, across is not None, by_cost)
     notes = comparing.error_notes([str(path) for path in reports], documents[: len(reports)])
+    if named not in COSTS:
+        notes += [note for report in documents for note in weakness(report)]
     for other in documents[1:]:
+        notes += costs.comparable_costs(base, other, allow_other_text=True)
         notes += comparable(
             base,
             other,
-            kinds if site else None,
+            kinds if site or not kinds else None,
             wanted,
             across_quant=across is not None,
             allow_different_model=allow_different_model,
         )
     # tables show the details of one kind and format, JSON those of all
-    details = [(kind, *pair) for kind in kinds for pair in specs] if as_json else [(kinds[-1], *specs[0])]
+    places: list[Place] = ["layer"] if by_cost else [*kinds]
+    details = [(kind, *pair) for kind in places for pair in specs] if as_json else [(places[-1], *specs[0])]
     document = ComparisonDocument(
         reports=[str(path) for path in reports],
         models=[report.model.id for report in documents[: len(reports)]],
         notes=list(dict.fromkeys(notes)),
+        whole=[] if series else costs.whole_changes(base, new, specs),
         comparisons=[
-            comparing.compare(base, new, kind, a, measured, new_spec=b, zones=chosen_zones) for kind, a, b in details
+            comparing.compare(base, new, kind, a, named, new_spec=b, zones=chosen_zones) for kind, a, b in details
         ]
         if not series
         else [],
-        drift=[comparing.drift(documents, kind, a, measured, zones=chosen_zones) for kind, a, _ in details]
+        drift=[comparing.drift(documents, kind, a, named, zones=chosen_zones) for kind, a, _ in details]
         if series
         else [],
     )
@@ -93,10 +110,30 @@ def compare(
     from srdd.exporters.terminal.comparison import show
 
     out = console.people()
-    with_overview = not series and (len(kinds) * len(specs) > 1 or metric != "sqnr_db")
-    sides = [(kind, *pair) for kind in kinds for pair in specs] if with_overview else []
+    with_overview = not series and (len(kinds) * len(specs) > 1 or named.name != "sqnr_db")
+    sides = _sides(base, new, kinds, specs) if with_overview else []
     show(out, document, top, [comparing.compare_main(base, new, *side) for side in sides])
-    out.print("More: --site, --quant, --metric NAME, --zones 0-3,4-9, --top N, --json.")
+    console.aside().print("More: --site, --quant, --metric NAME, --zones 0-3,4-9, --top N, --json.")
+
+
+def _formats(
+    base: Report, new: Report, quant: str | None, wanted: list[str] | None, across: bool, by_cost: bool
+) -> list[tuple[str, str]]:
+    """The formats to compare, of the base and of the new report, which without --across are the same."""
+    from srdd.analysis.layer_costs import cost_specs
+
+    if across:
+        return [_two_formats(base, new, quant)]
+    known = [spec for spec in cost_specs(base) if spec in cost_specs(new)] if by_cost else base.settings.formats
+    return [(spec, spec) for spec in wanted or known or cost_specs(base)]
+
+
+def _sides(
+    base: Report, new: Report, kinds: Sequence[Kind], specs: Sequence[tuple[str, str]]
+) -> list[tuple[Kind, str, str]]:
+    """What has error statistics to compare: kinds, and the formats that both were scanned with."""
+    known = [(a, b) for a, b in specs if a in base.settings.formats and b in new.settings.formats]
+    return [(kind, *pair) for kind in kinds for pair in known]
 
 
 def _check_usage(reports: Sequence[Path], series: bool, across: str | None) -> None:

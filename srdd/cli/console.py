@@ -1,13 +1,15 @@
-"""Where things are printed: machine output on stdout, everything for people on a terminal or on stderr.
+"""Where things are printed: results on stdout, tables and documents alike; progress and warnings on stderr.
 
-Not here: what is printed. Tables go to stdout only when it is a terminal, so `srdd show --json | jq` stays clean.
+With --json stdout holds the document and nothing else. Not here: what is printed.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, TextIO
 
 from srdd.errors import WriteError
 from srdd.exporters.terminal import HungUpError
@@ -19,11 +21,20 @@ _WIDTH_WITHOUT_TERMINAL = 120  # rich would fall back to 80 and cut tables in CI
 
 
 def people() -> Console:
-    """A console for tables and messages that cuts no number; NO_COLOR is honoured by rich."""
+    """The console of results, on stdout: tables that cut no number. NO_COLOR is honoured by rich."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a bar that an old encoding lacks becomes a question mark, not a bug
+        sys.stdout.reconfigure(errors="replace")
+    return _console(sys.stdout)
+
+
+def aside() -> Console:
+    """The console of what is no result, on stderr: what is about to happen, progress, warnings, where files went."""
+    return _console(sys.stderr)
+
+
+def _console(stream: TextIO) -> Console:
     from srdd.exporters.terminal.fitted import FittedConsole
 
-    to_stdout = sys.stdout.isatty()
-    stream = sys.stdout if to_stdout else sys.stderr
     return FittedConsole(file=stream, width=None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
 
 
@@ -37,6 +48,14 @@ def machine(text: str) -> None:
     except OSError as problem:
         hang_up()
         raise WriteError(f"cannot write to standard output: {problem.strerror}; make room, or redirect it") from None
+
+
+def document(kind: str, fields: Mapping[str, object]) -> None:
+    """A document that is printed and never a file of its own, with its kind and version."""
+    import json
+
+    headed = {"schema_version": 1, "document": f"srdd-{kind}", **fields}
+    machine(json.dumps(headed, indent=1, sort_keys=True, allow_nan=False))
 
 
 def hang_up() -> None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from srdd.cli import options
+from srdd.cli import help, options
 
 if TYPE_CHECKING:
     from srdd.documents.rin import Schedule
 
 experiment = typer.Typer(
+    cls=help.Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Controlled experiments: several arms, seeds, paired tests.",
@@ -24,15 +25,16 @@ experiment = typer.Typer(
 def about() -> None:
     """Controlled experiments: several arms, seeds, paired tests.
 
-    Example: srdd experiment aqn --model smollm2 --quant mxfp4 --report srdd-report.json
+    Example: srdd experiment aqn smollm2 --quant mxfp4 --report srdd-report.json
     """
 
 
-@experiment.command(short_help="Noise on all, worst, best or random layers, with tests.")
+@experiment.command(cls=help.Command, short_help="Noise on all, worst, best or random layers, with tests.")
 def aqn(
     context: typer.Context,
-    model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2.")],
     quant: options.OneFormat,
+    model: options.Model = None,
+    model_option: options.ModelOption = None,
     report: Annotated[
         Path, typer.Option("--report", help="Scan report, or impact document, that ranks the layers.")
     ] = Path("srdd-report.json"),
@@ -41,7 +43,10 @@ def aqn(
     ] = "inference",
     mode: Annotated[str | None, typer.Option("--mode", help="Default: weights and inputs, e.g. w4a4.")] = None,
     site: Annotated[str | None, typer.Option("--site", help="Of the report: weight, input or output.")] = None,
-    metric: Annotated[str, typer.Option("--metric", help="Of the report; ranks the layers.")] = "relative_error",
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="Ranks the layers (default: predicted_kl, without costs relative_error)."),
+    ] = None,
     worst: Annotated[
         int | None, typer.Option("--worst", help="Layers in targeted, healthy, random (a quarter).")
     ] = None,
@@ -68,6 +73,7 @@ def aqn(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once in evaluation.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="The first seed, and order of the text.")] = 0,
     out: options.Document = Path("srdd-experiment.json"),
+    force: options.Force = False,
     revision: options.Revision = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto (train: float32), float32, bfloat16, float16.")] = "auto",
     device: options.Device = "auto",
@@ -77,28 +83,33 @@ def aqn(
 ) -> None:
     """Compare noise on all, on the worst, on the best and on random layers, paired by seed, with corrected tests.
 
-    Example: srdd experiment aqn --model smollm2 --quant mxfp4 --report srdd-report.json --seeds 8
+    Example: srdd experiment aqn smollm2 --quant mxfp4 --report srdd-report.json --seeds 8
     """
+    from srdd.analysis.layer_costs import cost_specs, weakness
     from srdd.analysis.series import layer_series
     from srdd.cli import console
     from srdd.cli.opening import ModelOptions, TextOptions, given, open_with_text
-    from srdd.core.files import check_writable, write_text
+    from srdd.core.files import check_new, write_text
     from srdd.core.formats import parse
+    from srdd.core.metrics import COSTS
     from srdd.documents.opening import open_document
     from srdd.documents.report import Report
     from srdd.errors import SettingError
 
+    model = options.named_model(context, model, model_option)
     measured = _measured(kind, given(context))
     _check_numbers(seeds, samples, {"steps": steps, "learning_rate": learning_rate, "train_batch": train_batch})
     fmt, training = parse(quant), measured == "train"
-    check_writable(out)
+    check_new(out, force=force)
     ranking = open_document(report, Report)
     document, sha256 = ranking.document, ranking.sha256
-    spec = fmt.spec if fmt.spec in document.settings.formats else None
+    spec = fmt.spec if fmt.spec in [*document.settings.formats, *cost_specs(document)] else None
     if spec is None:
         listed = ", ".join(document.settings.formats)
         console.problem(f"warning: {report} does not hold {fmt.spec}; its first format ranks the layers ({listed})")
     series = layer_series(document, site, spec, metric)
+    for note in weakness(document) if series.metric not in COSTS else ():
+        console.problem(f"warning: {note}")
 
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import experiment as experiment_tables
@@ -123,9 +134,9 @@ def aqn(
     per_seed = samples if samples is not None else 16 if training else 2
     fine_tuning = Training(steps, learning_rate, train_batch) if training else None
     needed = per_seed + steps * train_batch if training else per_seed * seeds
-    people = console.people()
+    aside = console.aside()
     opened, sequences = open_with_text(
-        people,
+        aside,
         ModelOptions(
             model,
             revision,
@@ -138,17 +149,17 @@ def aqn(
         TextOptions(data, text_column, needed, seq_len, batch_size, seed),
     )
     notes = check_report(document.model, opened.identity, report)
-    people.print(
+    aside.print(
         f"AQN, {measured}: {fmt.spec}, noise on {target}, sigma {sigma_start:g}, {seeds} seeds, layers ranked by "
-        f"{series.kind} {metric} under {series.spec}"
+        f"{series.title}"
     )
-    with bars_on(people) as progress:
+    with bars_on(aside) as progress:
         result = run_aqn(
             opened.model,
             sequences,
             fmt,
             series.errors,
-            ranked_by=f"{series.kind} {metric} under {series.spec}",
+            ranked_by=series.title,
             report_sha256=sha256,
             kind=measured,
             mode=mode,
@@ -172,8 +183,8 @@ def aqn(
     if as_json:
         console.machine(text)
     else:
-        experiment_tables.show(people, result)
-    people.print(f"Experiment: {out}. See it again with `srdd show {out}`.")
+        experiment_tables.show(console.people(), result)
+    aside.print(f"Experiment: {out}. See it again with `srdd show {out}`.")
 
 
 def _measured(kind: str, typed: frozenset[str]) -> Literal["inference", "train"]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 # setting of the library -> how a shell says it
 OTHERWISE: dict[str, str] = {
     "across_quant": "--across quant",
+    "costs": "--cost",
     "factors": "--factor",
     "find_sites": "--dry-run",  # a function, which lists the names that a model has
     "form": "--format",
     "formats": "--quant",
+    "how": "--attribute",
     "kind": "--site",  # of a site; what an experiment measures is `measured`
     "measured": "--kind",
     "spec": "--quant",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -35,7 +34,7 @@ def formats(
             }
             for row in FORMATS.values()
         ]
-        console.machine(json.dumps({"formats": rows, "synonyms": SYNONYMS}, indent=1))
+        console.document("formats", {"formats": rows, "synonyms": SYNONYMS})
         return
 
     from srdd.exporters.terminal.formats import show

@@ -12,18 +12,21 @@ from srdd.cli import options
 if TYPE_CHECKING:
     from srdd.core.formats import BlockFormat
     from srdd.core.modes import Mode
-    from srdd.documents.impact import Impact
-    from srdd.runs.impact.request import Attribute
+    from srdd.documents.costs import How
+    from srdd.documents.report import Report
 
 
+_FORMATS = ["mxfp4"]
 _MODES: dict[str, Mode] = {"w": "weight", "a": "input", "wa": "both"}
 
 
 def impact(
-    model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2 / minilm.")],
+    context: typer.Context,
+    model: options.Model = None,
+    model_option: options.ModelOption = None,
     quant: Annotated[
-        list[str] | None, typer.Option("--quant", help="Formats, comma separated; identity is the control.")
-    ] = None,
+        list[str], typer.Option("--quant", help="Formats, comma separated; identity is the control.")
+    ] = _FORMATS,
     modes: Annotated[
         str, typer.Option("--modes", help="w: weights (W4A16), a: inputs (W16A4), wa: both (W4A4).")
     ] = "w,a,wa",
@@ -48,6 +51,7 @@ def impact(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="For the order of the text, labels and noise.")] = 0,
     out: options.Document = Path("srdd-impact.json"),
+    force: options.Force = False,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -59,36 +63,37 @@ def impact(
 ) -> None:
     """Measure what quantization costs: W, A and W+A, local and accumulated, down to KL; write srdd-impact.json.
 
-    Example: srdd impact --model smollm2 --quant mxfp4 --modes wa --attribute gradient,swap
+    Example: srdd impact smollm2 --quant mxfp4 --modes wa --attribute gradient,swap
     """
     from srdd.cli import console
-    from srdd.core.files import check_writable, write_text
+    from srdd.core.files import check_new
 
+    model = options.named_model(context, model, model_option)
     formats, wanted, attributes = _formats(quant), _parse_modes(modes), _attributes(attribute)
     _check_numbers(rows, label_samples, attributes)
-    check_writable(out)
+    check_new(out, force=force)
 
     from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
     from srdd.cli.progress import bars_on
-    from srdd.exporters.terminal import impact as impact_tables
+    from srdd.exporters.terminal import costs
     from srdd.models.fake import EXCLUDE
     from srdd.runs.impact.run import measure_impact
 
-    people = console.people()
+    aside = console.aside()
     opened, sequences = open_with_text(
-        people,
+        aside,
         ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),
     )
     names = ", ".join("identity" if f is None else f.spec for f in formats)
-    people.print(f"Impact of {names} ({', '.join(wanted)}) on {samples} sequences of {seq_len} tokens, {opened.device}")
-    with bars_on(people) as progress:
-        document = measure_impact(
+    aside.print(f"Impact of {names} ({', '.join(wanted)}) on {samples} sequences of {seq_len} tokens, {opened.device}")
+    with bars_on(aside) as progress:
+        report = measure_impact(
             opened.model,
             sequences,
             formats,
             wanted,
-            attribute=attributes,
+            how=attributes,
             tokens_per_sequence=rows,
             label_samples=label_samples,
             batch_size=batch_size,
@@ -100,36 +105,34 @@ def impact(
             notes=opened.notes,
             progress=progress,
         )
-    text = document.model_dump_json(indent=1)
-    write_text(out, text + "\n")
+    report.save(out)
     if as_json:
-        console.machine(text)
+        from srdd.documents.report import dumps
+
+        console.machine(dumps(report))
     else:
-        impact_tables.show(people, document, top)
-    people.print(f"Impact: {out}.{_hint(document, out)}")
+        costs.show(console.people(), report, top)
+    aside.print(f"Impact: {out}.{_hint(report, out)}")
 
 
-def _hint(document: Impact, out: Path) -> str:
-    """What ranks layers by damage, if the document holds it."""
-    measured = document.settings.attribute if document.reference is not None else []
-    for name, cost in (("gradient", "predicted_kl"), ("swap", "swap_kl")):
-        if name in measured:
-            return f" Rank by damage with `srdd zones {out} --metric {cost}`."
-    return ""
+def _hint(report: Report, out: Path) -> str:
+    """What ranks layers by damage, if the report holds it."""
+    has_kl = any(row.predicted_kl or row.measured_kl for row in report.costs.layers) if report.costs else False
+    return f" Rank by damage with `srdd zones {out}`." if has_kl else ""
 
 
-def _check_numbers(rows: int, label_samples: int, attributes: list[Attribute]) -> None:
+def _check_numbers(rows: int, label_samples: int, attributes: list[How]) -> None:
     from srdd.errors import NoEffectError, SettingError, setting
 
     if rows < 0:
         raise SettingError("rows", rows, "expected 0 (all) or more")
     if label_samples < 1:
         raise SettingError("label_samples", label_samples, "expected 1 or more")
-    if label_samples > 1 and "gradient" not in attributes:
+    if label_samples > 1 and "predicted" not in attributes:
         raise NoEffectError("label_samples", f"without {setting('attribute', 'gradient')}")
 
 
-def _formats(quant: list[str] | None) -> list[BlockFormat | None]:
+def _formats(quant: list[str]) -> list[BlockFormat | None]:
     """None is the identity, the control."""
     from srdd.core.formats import parse_list
 
@@ -149,11 +152,11 @@ def _parse_modes(text: str) -> list[Mode]:
     return [_MODES[name] for name in names]
 
 
-def _attributes(text: str) -> list[Attribute]:
+def _attributes(text: str) -> list[How]:
     from srdd.errors import SettingError
 
     names = ["gradient", "swap"] if text == "both" else [name.strip() for name in text.split(",")]
-    known: dict[str, Attribute] = {"gradient": "gradient", "swap": "swap", "swap-groups": "swap-groups"}
+    known: dict[str, How] = {"gradient": "predicted", "swap": "layers", "swap-groups": "groups"}
     if not set(names) <= set(known):
         raise SettingError("attribute", repr(text), f"expected {', '.join(known)}, or both (gradient,swap)")
     return [known[name] for name in dict.fromkeys(names)]

@@ -26,16 +26,15 @@ def _format_help() -> str:
 
 def multipliers(
     report: Annotated[Path, typer.Argument(help="The report; - reads standard input.")] = Path("srdd-report.json"),
-    out: Annotated[Path | None, typer.Option("--out", help="Write the document, e.g. rin.yaml.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the document, e.g. rin.yaml.")] = None,
     strategy: Annotated[
         str,
         typer.Option("--strategy", help="global, variable, inverse, ceiling, targeted, tiered, phased or lr."),
     ] = "variable",
-    site: Annotated[str | None, typer.Option("--site", help="weight, input or output (default: output).")] = None,
+    site: Annotated[str | None, typer.Option("--site", help=options.SITE)] = None,
     quant: Annotated[str | None, typer.Option("--quant", help="A format of the report (default: its first).")] = None,
-    metric: Annotated[
-        str | None, typer.Option("--metric", help="The metric that guides. [default: relative_error]")
-    ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help=options.METRIC)] = None,
+    mode: options.CostMode = None,
     normalize: Annotated[
         str | None, typer.Option("--normalize", help="mean, max or rms of the multipliers is 1 (default mean).")
     ] = None,
@@ -91,17 +90,18 @@ def multipliers(
     outputs.check(out, force)
     strategy_options = StrategyOptions(normalize, _clamp(clamp), worst, above, scheme, _factors(factor), phase_at)
     schedule = options.make_schedule(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
-    if strategy == "global" and metric is not None:
-        raise NoEffectError("metric", "on global, which gives every layer the same")
+    unused = [name for name, value in (("metric", metric), ("mode", mode)) if value is not None]
+    if strategy == "global" and unused:
+        raise NoEffectError(unused, "on global, which gives every layer the same")
     opened = open_document(report, Report)
     document, sha256 = opened.document, opened.sha256
-    metric = "relative_error" if metric is None else metric
     config, series = find_multipliers(
         document,
         sha256,
         kind=site,
         spec=quant,
         metric=metric,
+        mode=mode,
         strategy=strategy,
         options=strategy_options,
         schedule=schedule,
@@ -121,7 +121,7 @@ def multipliers(
     outputs.about(people, document, series)
     show(people, config, series)
     if out is not None:
-        people.print(f"{form}: {out}")
+        console.aside().print(f"{form}: {out}")
 
 
 def _render(config: RinConfig, form: str) -> str:

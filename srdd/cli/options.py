@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from srdd.documents.rin import Schedule
 
 
+Model = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="Hugging Face id, folder, .gguf file, or smollm2 / minilm.")
+]
+ModelOption = Annotated[str | None, typer.Option("--model", help="The same, for scripts that name what they give.")]
+
 Data = Annotated[Path | None, typer.Option("--data", help="Text or token ids, as for scan. Default: own text.")]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column of the text in --data.")]
 SeqLen = Annotated[int, typer.Option("--seq-len", help="Tokens a sequence.")]
@@ -36,18 +41,33 @@ Relative = Annotated[
     bool, typer.Option("--relative", help="sigma counts in units of each weight's own root mean square.")
 ]
 
-Document = Annotated[Path, typer.Option("--out", help="Where the document goes.")]
+METRIC = "A cost or metric (default: predicted_kl, without costs relative_error)."
+SITE = "Error statistics of these sites: weight, input or output (default: costs, without them output)."
+CostMode = Annotated[
+    str | None,
+    typer.Option("--mode", help="Of a cost: both (w4a4), weight (w4a16) or input; default: both where measured."),
+]
+
+Document = Annotated[Path, typer.Option("--out", "-o", help="Where the document goes.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace --out when it exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The document for machines on stdout.")]
 
 
-def named_formats(quant: list[str] | None) -> list[str]:
-    """The names in all --quant together. Raises SettingError when there is none."""
+def named_formats(quant: list[str]) -> list[str]:
+    """The names in all --quant together."""
+    return [name.strip() for text in quant for name in text.split(",")]
+
+
+def named_model(context: typer.Context, argument: str | None, option: str | None) -> str:
+    """The model, given as an argument or by --model. Raises SettingError for none, and for two that differ."""
     from srdd.errors import SettingError
 
-    names = [name.strip() for text in quant or () for name in text.split(",")]
-    if not names:
-        raise SettingError("formats", None, "no format given; name some, e.g. mxfp4,nvfp4 (see `srdd formats`)")
-    return names
+    if argument is not None and option is not None and argument != option:
+        raise SettingError("model", option, f"{argument} is given as MODEL too; give one")
+    model = option if argument is None else argument
+    if model is None:
+        raise SettingError("model", None, f"no model given; name one, e.g. `{context.command_path} smollm2`")
+    return model
 
 
 def make_schedule(

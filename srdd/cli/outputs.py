@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from srdd.cli import console
 from srdd.core.files import check_new, write_text
 from srdd.errors import NoEffectError, setting
 
@@ -34,8 +35,13 @@ def about(out: Console, report: Report, series: Series) -> None:
     """What is looked at, what else the report holds, and what its numbers cannot be trusted for."""
     from rich.markup import escape
 
-    others = [spec for spec in report.settings.formats if spec != series.spec]
+    from srdd.analysis.layer_costs import cost_specs, weakness
+    from srdd.core.metrics import COSTS
+
+    known = cost_specs(report) if series.mode else report.settings.formats
+    others = [spec for spec in known if spec != series.spec]
     more = f"  (also in the report: --quant {', '.join(others)})" if others else ""
-    out.print(f"[bold]{escape(report.model.id)}[/bold]  {series.kind} sites, {series.spec}, {series.metric.name}{more}")
-    for warning in report.warnings:
-        out.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+    out.print(f"[bold]{escape(report.model.id)}[/bold]  {escape(series.title)}{more}")
+    weak = [] if series.metric in COSTS else weakness(report)
+    for warning in [*weak, *report.warnings]:
+        console.aside().print(f"[yellow]warning:[/yellow] {escape(warning)}")

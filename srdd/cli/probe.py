@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def probe(
-    model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2.")],
+    context: typer.Context,
     quant: options.OneFormat,
+    model: options.Model = None,
+    model_option: options.ModelOption = None,
     modes: Annotated[str, typer.Option("--modes", help="With the format's bits.")] = "w16a16,w4a16,w16a4,w4a4",
     target: Annotated[str, typer.Option("--target", help="rmsnorm, linear or both, comma separated.")] = "rmsnorm",
     sigmas: Annotated[
@@ -41,6 +43,7 @@ def probe(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="First noise seed, and order of the text.")] = 0,
     out: options.Document = Path("srdd-probe.json"),
+    force: options.Force = False,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -50,14 +53,15 @@ def probe(
 ) -> None:
     """Measure how much sigma each quantization mode bears, and where it breaks; write srdd-probe.json.
 
-    Example: srdd probe --model smollm2 --quant mxfp4 --modes w16a16,w4a4 --seeds 5
+    Example: srdd probe smollm2 --quant mxfp4 --modes w16a16,w4a4 --seeds 5
     """
     from srdd.cli import console
-    from srdd.core.files import check_writable, write_text
+    from srdd.core.files import check_new, write_text
     from srdd.documents.rin import load_rin
 
+    model = options.named_model(context, model, model_option)
     fmt, grid = _format(quant), _numbers(sigmas)
-    check_writable(out)
+    check_new(out, force=force)
     guide = load_rin(multipliers) if multipliers is not None else None
 
     from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
@@ -69,17 +73,17 @@ def probe(
 
     measured = _criterion(criterion, limit, grid, range(seed, seed + seeds))
     names, targets = [name_of(mode, fmt) for mode in parse_modes(modes, fmt)], targets_of(target)
-    people = console.people()
+    aside = console.aside()
     opened, sequences = open_with_text(
-        people,
+        aside,
         ModelOptions(model, revision, dtype, device, None, trust_remote_code, backend),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),
     )
-    people.print(
+    aside.print(
         f"Noise on {', '.join(targets)} weights in {', '.join(names)} ({fmt.spec}), {seeds} seeds, {samples} sequences "
         f"of {seq_len} tokens, {opened.device}"
     )
-    with bars_on(people) as progress:
+    with bars_on(aside) as progress:
         document = measure_probe(
             opened.model,
             sequences,
@@ -104,8 +108,8 @@ def probe(
     if as_json:
         console.machine(text)
     else:
-        probe_tables.show(people, document)
-    people.print(f"Probe: {out}. See it again with `srdd show {out}`.")
+        probe_tables.show(console.people(), document)
+    aside.print(f"Probe: {out}. See it again with `srdd show {out}`.")
 
 
 def _format(quant: str) -> BlockFormat:

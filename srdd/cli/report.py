@@ -10,7 +10,7 @@ import typer
 
 def report(
     report: Annotated[Path, typer.Argument(help="The scan report; - reads standard input.")] = Path("srdd-report.json"),
-    out: Annotated[Path, typer.Option("--out", help="What to write: .html, .md, .csv, .png, .svg or .pdf.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .html, .md, .csv, .png, .svg or .pdf file.")] = Path(
         "srdd-report.html"
     ),
     figure: Annotated[
@@ -82,4 +82,4 @@ def report(
     content = exporter.render(bundle, View(out.suffix.lower(), title, figure, metric, site, quant))
     data = content.encode() if isinstance(content, str) else content
     write_bytes(out, data)
-    console.people().print(f"{out}: {len(data) / 1e6:.2f} MB", markup=False)
+    console.aside().print(f"{out}: {len(data) / 1e6:.2f} MB", markup=False)

@@ -11,26 +11,35 @@ import typer
 
 from srdd.cli import options
 from srdd.core.metrics import BY_NAME, METRICS
+from srdd.core.near import did_you_mean
 from srdd.core.verdicts import CLASSIC
 from srdd.errors import SettingError
 
 if TYPE_CHECKING:
-    from srdd.documents.report import Report
     from srdd.models.sites import SiteMap
+    from srdd.runs.scanning import CostKind
 
+_FORMATS = ["mxfp4,nvfp4,mxfp8"]
 _ALL = "weight,input,output"
 # what a dry run, which measures nothing, has no use for
-_NOT_DRY = ("strict", "out", "threshold", "data", "text_column", "seed", "backend", "samples", "seq_len", "batch_size")
+_NOT_DRY = (
+    *("cost", "cost_tokens", "strict", "out", "force", "threshold", "data", "text_column", "seed", "backend"),
+    *("samples", "seq_len", "batch_size"),
+)
 
 
 def scan(
     context: typer.Context,
     model: Annotated[
-        str, typer.Option("--model", help="Hugging Face id, folder, .gguf or .safetensors file, or smollm2 / minilm.")
-    ],
-    quant: Annotated[
-        list[str] | None, typer.Option("--quant", help="Formats NAME or NAME:RULE, comma separated; may repeat.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="Hugging Face id, folder, .gguf or .safetensors file, or smollm2 / minilm."
+        ),
     ] = None,
+    model_option: options.ModelOption = None,
+    quant: Annotated[
+        list[str], typer.Option("--quant", help="Formats NAME or NAME:RULE, comma separated; may repeat.")
+    ] = _FORMATS,
     sites: Annotated[
         str | None, typer.Option("--sites", help=f"Any of {_ALL}, each also KIND:GLOB, e.g. input:*down_proj.")
     ] = None,
@@ -46,13 +55,23 @@ def scan(
     seq_len: options.SeqLen = 512,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences at once.")] = 4,
     seed: Annotated[int, typer.Option("--seed", help="For the order of the text and stochastic rounding.")] = 0,
-    out: Annotated[Path, typer.Option("--out", help="Where the report goes.")] = Path("srdd-report.json"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("srdd-report.json"),
+    force: options.Force = False,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     trust_remote_code: options.TrustRemoteCode = False,
     backend: options.Backend = "auto",
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            "--cost", help="none, predicted or measured. Default: predicted where the model has a language-model head."
+        ),
+    ] = None,
+    cost_tokens: Annotated[
+        int | None, typer.Option("--cost-tokens", help="Tokens that costs are measured on; 1536 by default.")
+    ] = None,
     threshold: Annotated[
         list[str] | None, typer.Option("--threshold", help="Override a classic limit, e.g. sqnr_db=18; may repeat.")
     ] = None,
@@ -62,41 +81,44 @@ def scan(
 ) -> None:
     """Measure a model's weights, Linear inputs and layer outputs under low-precision formats; write a report.
 
-    Example: srdd scan --model smollm2 --quant mxfp4,nvfp4,mxfp8
+    Example: srdd scan smollm2 --quant mxfp4,nvfp4
     """
     from srdd.cli import console
     from srdd.cli.opening import ModelOptions, TextOptions, given, refuse_unused
-    from srdd.core.files import check_writable
+    from srdd.cli.summary import summary
+    from srdd.core.files import check_new
     from srdd.core.formats import parse_list
     from srdd.errors import setting
 
     # Everything that can be refused without torch is refused first, before anything slow is loaded.
+    model = options.named_model(context, model, model_option)
     formats, thresholds = parse_list(options.named_formats(quant)), parse_thresholds(threshold or ())
+    costs = parse_cost(cost, cost_tokens)
     typed = given(context)
     if dry_run:
         refuse_unused(typed, _NOT_DRY, f"with {setting('dry_run')}")
     else:
-        check_writable(out)
+        check_new(out, force=force)
     from srdd.cli.scan_steps import ScanOptions, run
 
-    people = console.people()
+    aside = console.aside()
     site_map, report = run(
-        ScanOptions(formats, sites, layers, tuple(exclude or ()), thresholds, dry_run, typed),
+        ScanOptions(formats, sites, layers, tuple(exclude or ()), thresholds, dry_run, typed, costs, cost_tokens),
         ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),
-        people,
+        aside,
     )
     if report is None:
         list_sites(site_map, as_json)
         return
     report.save(out)
     if as_json:
-        console.machine(summary_json(report))
+        console.document("summary", summary(report))
     else:
         from srdd.exporters.terminal.report import show_scanned
 
-        show_scanned(people, report)
-    people.print(f"Report: {out}. Look inside with `srdd show {out}`, or `--layer N` for the modules of a layer.")
+        show_scanned(console.people(), report)
+    aside.print(f"Report: {out}. Look inside with `srdd show {out}`, or `--layer N` for the modules of a layer.")
     if strict and report.has_errors:
         console.problem("failed: a site holds NaN or infinite values (--strict)")
         raise typer.Exit(1)
@@ -104,27 +126,30 @@ def scan(
 
 def list_sites(site_map: SiteMap, as_json: bool) -> None:
     """The sites of a dry run on stdout, one a line: kind, layer, module."""
-    import json
-
     from srdd.cli import console
 
     rows = [
         {"kind": s.kind, "name": s.name, "role": s.role, "layer": s.layer, "group": s.group} for s in site_map.sites
     ]
     if as_json:
-        console.machine(json.dumps({"sites": rows}, indent=1))
+        console.document("sites", {"sites": rows})
         return
     for row in rows:
         console.machine(f"{row['kind']:<7} {'-' if row['layer'] is None else row['layer']:>4}  {row['name']}")
 
 
-def summary_json(report: Report) -> str:
-    """What `--json` prints: the summary rows and the warnings."""
-    import json
+def parse_cost(text: str | None, tokens: int | None) -> CostKind:
+    """What `--cost` says; "auto" where it is not given. Raises SettingError, NoEffectError."""
+    from srdd.errors import NoEffectError, SettingError, setting
 
-    rows = [row.model_dump() for row in report.summary]
-    document = {"model": report.model.id, "warnings": report.warnings, "rows": rows}
-    return json.dumps(document, indent=1, sort_keys=True)
+    known: dict[str, CostKind] = {"none": "none", "predicted": "predicted", "measured": "measured"}
+    if text is not None and text not in known:
+        raise SettingError("costs", repr(text), f"expected {', '.join(known)}")
+    if text == "none" and tokens is not None:
+        raise NoEffectError("cost_tokens", f"with {setting('costs', 'none')}")
+    if tokens is not None and tokens < 4:
+        raise SettingError("cost_tokens", tokens, "expected at least 4")
+    return "auto" if text is None else known[text]
 
 
 def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
@@ -138,7 +163,8 @@ def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
         name, equals, number = text.partition("=")
         metric = BY_NAME.get(name.strip())
         if not equals or metric is None or metric.better is None:
-            known = ", ".join(m.name for m in METRICS if m.better is not None)
+            names = [m.name for m in METRICS if m.better is not None]
+            known = ", ".join(names) + did_you_mean(name, [] if metric else names)
             raise SettingError("threshold", text, f"not understood; expected NAME=NUMBER with NAME one of: {known}")
         try:
             thresholds[metric.name] = float(number)

@@ -20,16 +20,17 @@ from srdd.documents.parts import KINDS
 from srdd.documents.report import Report
 from srdd.errors import CalibrationError, setting
 from srdd.models.checkpoint_sites import checkpoint_sites
+from srdd.models.fake import EXCLUDE
 from srdd.models.files.checkpoint import open_checkpoint
 from srdd.models.quiet import quiet_hub
 from srdd.models.selection import Selection
 from srdd.models.sites import SiteMap
 from srdd.models.source import first_unpacking, needs_model
 from srdd.runs.calibration import Sequences
+from srdd.runs.scanning import CostKind, scan
 from srdd.runs.scans.checkpoint import scan_checkpoint
-from srdd.runs.scans.model import scan
 
-_OF_TEXT = ("data", "text_column", "samples", "seq_len", "batch_size")
+_OF_TEXT = ("data", "text_column", "samples", "seq_len", "batch_size", "cost", "cost_tokens")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class ScanOptions:
     thresholds: dict[str, float]
     dry_run: bool
     typed: frozenset[str]
+    costs: CostKind = "auto"
+    cost_tokens: int | None = None
 
     def selection(self, sites: str | None = None) -> Selection:
         """The sites as asked for, or these alone. Raises SrddError for what is not understood."""
@@ -125,6 +128,9 @@ def _run_model(
             backend=model.backend,
             seed=text.seed,
             thresholds=what.thresholds,
+            costs="none" if selection.kinds == ("weight",) and what.costs == "auto" else what.costs,
+            cost_tokens=what.cost_tokens,
+            unquantized=(*EXCLUDE, *what.exclude),
             identity=opened.identity,
             notes=notes,
             progress=progress,

@@ -18,8 +18,6 @@ def schedule(
 
     Example: srdd schedule rin.yaml --steps 200
     """
-    import json
-
     from srdd.cli import console
     from srdd.documents import schedule as course
     from srdd.documents.rin import load_rin
@@ -35,8 +33,7 @@ def schedule(
     factor = [1.0 if layer is None else course.multiplier(config, layer, None, step, steps) for step in range(steps)]
     values = [course.sigma(config.schedule, step, steps) * factor[step] for step in range(steps)]
     if as_json:
-        rows = {"total_steps": steps, "layer": layer, "sigma": values}
-        console.machine(json.dumps(rows, indent=1) + "\n")
+        console.document("schedule", {"total_steps": steps, "layer": layer, "sigma": values})
         return
 
     show(console.people(), config, values, layer)

@@ -11,13 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from srdd.documents.experiment import Experiment
-    from srdd.documents.impact import Impact
     from srdd.documents.parts import Kind
     from srdd.documents.probe import Probe
     from srdd.documents.report import Report
 
 
-_TOP = 10  # layers, or Linears of an impact document
+_TOP = 10  # layers, or Linears of costs
 
 
 def show(
@@ -34,13 +33,12 @@ def show(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The summary for machines, on stdout.")] = False,
 ) -> None:
-    """Show a report: summary, worst layers, bars, or one layer's modules; or what impact, probe or experiment wrote.
+    """Show a report: summary, worst layers, bars, or one layer's modules; or what probe or experiment wrote.
 
     Example: srdd show srdd-report.json --site output --quant mxfp4 --top 5
     """
     from srdd.analysis.series import choose_kinds, choose_specs
     from srdd.documents.experiment import Experiment
-    from srdd.documents.impact import Impact
     from srdd.documents.opening import open_document
     from srdd.documents.probe import Probe
     from srdd.documents.report import Report
@@ -50,9 +48,12 @@ def show(
         raise NoEffectError("top", f"with {setting('json' if as_json else 'layer')}")
     document = open_document(report).document
     if not isinstance(document, Report):
-        if not isinstance(document, Impact | Probe | Experiment):
+        if not isinstance(document, Probe | Experiment):
             raise ReportError(f"{report} is a {document.CALLED}: nothing to show; expected a report")
         _show_other(document, top, as_json, unused={"kind": site, "spec": quant, "layer": layer})
+        return
+    if document.costs is not None and not document.sites:
+        _show_costs(document, top, as_json, unused={"kind": site, "spec": quant, "layer": layer})
         return
     kinds, specs = choose_kinds(document, site), choose_specs(document, quant)
     if as_json:
@@ -64,35 +65,46 @@ def show(
 
     out = console.people()
     if layer is not None:
+        wanted = None if layer == -1 else layer
+        if not any(s.layer == wanted and s.kind in kinds for s in document.sites):
+            known = sorted({s.layer for s in document.sites if s.layer is not None})
+            span = f"layers {known[0]}-{known[-1]}" if known else "no layers"
+            raise SettingError("layer", layer, f"the report has {span} of kind {', '.join(kinds)}")
         tables.header(out, document)
         for spec in specs:
-            if not tables.show_layer(out, document, kinds, spec, None if layer == -1 else layer):
-                known = sorted({s.layer for s in document.sites if s.layer is not None})
-                span = f"layers {known[0]}-{known[-1]}" if known else "no layers"
-                raise SettingError("layer", layer, f"the report has {span} of kind {', '.join(kinds)}")
+            tables.show_layer(out, document, kinds, spec, wanted)
         return
     tables.show(out, document, kinds, specs, top or _TOP)
     out.print("More: --site, --quant, --top N, --layer N for the modules inside a layer.")
 
 
-def _show_other(
-    document: Impact | Probe | Experiment, top: int | None, as_json: bool, unused: dict[str, object]
-) -> None:
+def _show_costs(report: Report, top: int | None, as_json: bool, unused: dict[str, object]) -> None:
+    """A report without sites: all that it holds is what quantization costs."""
     from srdd.cli import console
-    from srdd.documents.impact import Impact
+    from srdd.documents.report import dumps
+    from srdd.errors import NoEffectError
+    from srdd.exporters.terminal import costs
+
+    given = [name for name, value in unused.items() if value is not None]
+    if given:
+        raise NoEffectError(given, "on a report that has costs and no sites")
+    if as_json:
+        console.machine(dumps(report))
+    else:
+        costs.show(console.people(), report, top or _TOP)
+
+
+def _show_other(document: Probe | Experiment, top: int | None, as_json: bool, unused: dict[str, object]) -> None:
+    from srdd.cli import console
     from srdd.documents.probe import Probe
     from srdd.errors import NoEffectError
-    from srdd.exporters.terminal import experiment, impact, probe
+    from srdd.exporters.terminal import experiment, probe
 
-    if not isinstance(document, Impact):
-        unused["top"] = top
-    given = [name for name, value in unused.items() if value is not None]
+    given = [name for name, value in {**unused, "top": top}.items() if value is not None]
     if given:
         raise NoEffectError(given, f"on an {document.document} document")
     if as_json:
         console.machine(document.model_dump_json(indent=1))
-    elif isinstance(document, Impact):
-        impact.show(console.people(), document, top or _TOP)
     elif isinstance(document, Probe):
         probe.show(console.people(), document)
     else:

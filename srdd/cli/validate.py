@@ -9,7 +9,7 @@ import typer
 
 
 def validate(
-    impact: Annotated[Path, typer.Argument(help="An impact document with measured KLs (--attribute both).")] = Path(
+    report: Annotated[Path, typer.Argument(help="A report with measured KLs (impact --attribute both).")] = Path(
         "srdd-impact.json"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="The tables for machines, on stdout.")] = False,
@@ -18,18 +18,16 @@ def validate(
 
     Example: srdd impact --model smollm2 --quant mxfp4 --modes wa --attribute both && srdd validate
     """
-    import json
-
     from srdd.analysis.validation import validate as correlate
     from srdd.cli import console
-    from srdd.documents.impact import Impact
-    from srdd.documents.opening import open_document
+    from srdd.documents.report import Report
     from srdd.exporters.terminal.validation import show
 
-    document = open_document(impact, Impact).document
+    document = Report.load(report)
     tables = correlate(document)
     if as_json:
-        console.machine(json.dumps({"model": document.model.id, "tables": [t.model_dump() for t in tables]}, indent=1))
+        tree = {"model": document.model.id, "tables": [table.model_dump() for table in tables]}
+        console.document("validation", tree)
         return
 
     out = console.people()

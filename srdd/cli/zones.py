@@ -1,4 +1,4 @@
-"""`srdd zones`: the error zones of a report."""
+"""`srdd zones`: the zones of a report, by cost or error."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from typing import Annotated
 
 import typer
 
+from srdd.cli import options
+
 
 def zones(
     report: Annotated[Path, typer.Argument(help="The report; - reads standard input.")] = Path("srdd-report.json"),
-    site: Annotated[str | None, typer.Option("--site", help="weight, input or output (default: output).")] = None,
+    site: Annotated[str | None, typer.Option("--site", help=options.SITE)] = None,
     quant: Annotated[str | None, typer.Option("--quant", help="A format of the report (default: its first).")] = None,
-    metric: Annotated[str, typer.Option("--metric", help="The metric that makes the zones.")] = "relative_error",
+    metric: Annotated[str | None, typer.Option("--metric", help=options.METRIC)] = None,
+    mode: options.CostMode = None,
     scheme: Annotated[
         str, typer.Option("--scheme", help="auto, five, edge-middle, thirds, or spans such as 0-3,4-9,10-27.")
     ] = "auto",
     max_zones: Annotated[int | None, typer.Option("--max-zones", help="At most so many, for auto (default 6).")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the zone map: .json or .yaml.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the zone map: .json or .yaml.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace --out when it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The zone map for machines, on stdout.")] = False,
 ) -> None:
-    """Find contiguous zones of layers with similar error; "one zone" is a legal answer.
+    """Find contiguous zones of layers with similar cost, or error; "one zone" is a legal answer.
 
-    Example: srdd zones srdd-report.json --site output --metric relative_error --out zones.yaml
+    Example: srdd zones srdd-report.json --mode w4a16 --out zones.yaml
     """
     from srdd.analysis.series import layer_series
     from srdd.analysis.zones import find_zones
@@ -38,7 +41,7 @@ def zones(
     outputs.check(out, force)
     opened = open_document(report, Report)
     document, sha256 = opened.document, opened.sha256
-    series = layer_series(document, site, quant, metric)
+    series = layer_series(document, site, quant, metric, mode)
     zone_list, cuts = find_zones(series, scheme, max_zones)
     chart = ZoneMap(
         provenance=series.made(ZoneProvenance, document.model, sha256, scheme=scheme, max_zones=max_zones),
@@ -56,4 +59,4 @@ def zones(
     outputs.about(people, document, series)
     show(people, chart, series)
     if out is not None:
-        people.print(f"Zone map: {out}")
+        console.aside().print(f"Zone map: {out}")

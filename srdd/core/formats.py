@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from srdd.core.near import did_you_mean
 from srdd.errors import FormatError
 
 
@@ -163,13 +164,15 @@ def parse(spec: str | BlockFormat) -> BlockFormat:
     fmt = FORMATS.get(SYNONYMS.get(name, name))
     if fmt is None:
         known = ", ".join([*FORMATS, *SYNONYMS])
-        raise FormatError(f"unknown format {name!r} in quant spec {spec!r}; known: {known}; see `srdd formats`")
+        near = did_you_mean(name, [*FORMATS, *SYNONYMS])
+        raise FormatError(f"unknown format {name!r} in quant spec {spec!r}; known: {known}; see `srdd formats`{near}")
     if not colon:
         return fmt
     rule = next((r for r in fmt.rules if r == _RULE_SYNONYMS.get(rule_name, rule_name)), None)
     if rule is None:
-        known = ", ".join([r.value for r in fmt.rules] + [s for s, r in _RULE_SYNONYMS.items() if r in fmt.rules])
-        raise FormatError(f"unknown scale rule {rule_name!r} in quant spec {spec!r}; {fmt.name} knows: {known}")
+        names = [r.value for r in fmt.rules] + [s for s, r in _RULE_SYNONYMS.items() if r in fmt.rules]
+        known, near = ", ".join(names), did_you_mean(rule_name, names)
+        raise FormatError(f"unknown scale rule {rule_name!r} in quant spec {spec!r}; {fmt.name} knows: {known}{near}")
     return replace(fmt, rule=rule)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from srdd.core.near import did_you_mean
 from srdd.core.tally import Tally
 from srdd.errors import SettingError
 
@@ -153,10 +154,10 @@ def values(tally: Tally) -> dict[str, float]:
     return {metric.name: metric.of(tally) for metric in METRICS}
 
 
-# What an impact run measures or predicts. No tally tells it, but layers can be ranked by it.
+# What quantizing a layer alone costs. No tally tells it, but layers are ranked by it.
 COSTS: tuple[Metric, ...] = (
     Metric("predicted_kl", "", "down", None, "KL in nats per token that a gradient predicts"),
-    Metric("swap_kl", "", "down", None, "KL in nats per token measured with this layer alone quantized"),
+    Metric("measured_kl", "", "down", None, "KL in nats per token measured with this layer alone quantized"),
 )
 RANKED: dict[str, Metric] = BY_NAME | {metric.name: metric for metric in COSTS}
 
@@ -172,7 +173,9 @@ def choose_metric(name: str) -> Metric:
     """A metric that has a better side. Raises SettingError."""
     metric = RANKED.get(name)
     if metric is None or metric.better is None:
-        raise SettingError("metric", repr(name), f"cannot rank layers; expected one of: {_judged(RANKED.values())}")
+        near = did_you_mean(name, [] if metric else _judged(RANKED.values()))
+        known = ", ".join(_judged(RANKED.values()))
+        raise SettingError("metric", repr(name), f"cannot rank layers; expected one of: {known}{near}")
     return metric
 
 
@@ -180,9 +183,10 @@ def any_metric(name: str) -> Metric:
     """A metric by name, with or without a better side. Raises SettingError."""
     metric = RANKED.get(name)
     if metric is None:
-        raise SettingError("metric", repr(name), f"unknown metric; expected one of: {', '.join(RANKED)}")
+        near = did_you_mean(name, RANKED)
+        raise SettingError("metric", repr(name), f"unknown metric; expected one of: {', '.join(RANKED)}{near}")
     return metric
 
 
-def _judged(metrics: Iterable[Metric]) -> str:
-    return ", ".join(metric.name for metric in metrics if metric.better is not None)
+def _judged(metrics: Iterable[Metric]) -> list[str]:
+    return [metric.name for metric in metrics if metric.better is not None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from srdd.core.near import did_you_mean
 from srdd.errors import SourceError
 
 # short name -> (package, what in it, how to get it)
@@ -30,3 +31,28 @@ def packaged(name: str) -> Path | None:
     if not files:
         raise SourceError(f"package {package} holds no {pattern}; install it again: {command}")
     return files[0]
+
+
+def near_model(name: str) -> str:
+    """The end of a message about a model that is not there: a short name or a folder that may be meant, or nothing.
+
+    A folder is one that is there in other capitals; a hub's id, which holds a slash, is near no short name.
+    """
+    folder = _in_other_capitals(Path(name).expanduser())
+    if folder is not None:
+        return f"; did you mean {folder}?"
+    return "" if "/" in name else did_you_mean(name, SHORT_NAMES)
+
+
+def _in_other_capitals(path: Path) -> Path | None:
+    """What is there under this path when capitals do not count; None when nothing is."""
+    found = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        if (found / part).exists():
+            found = found / part
+            continue
+        try:
+            found = next(there for there in found.iterdir() if there.name.lower() == part.lower())
+        except (StopIteration, OSError):
+            return None
+    return None if found in (path, Path()) else found

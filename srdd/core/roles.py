@@ -10,6 +10,7 @@ MLP norm.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 Norm = Literal["attention", "mlp"]
@@ -31,6 +32,14 @@ _ATTENTION |= {"kv_a_proj_with_mqa", "in_proj", "in_proj_qkvz", "in_proj_ba", "q
 _MLP = {"gate_proj", "up_proj", "gate_up_proj", "c_fc", "fc1", "fc_in", "dense_h_to_4h", "w1", "w3", "gate", "router"}
 _MLP |= {"experts", "shared_expert_gate", "Wi"}
 _ATTENTION_PARENTS = ("attn", "attention", "mixer")
+
+
+_TOWER = re.compile(r"(^|[._])(vision|visual|audio)", re.I)
+
+
+def is_tower(name: str) -> bool:
+    """True for a module that sees pictures or sounds, and so does not run on text alone."""
+    return bool(_TOWER.search(name))
 
 
 def norm_of(role: str, name: str) -> Norm | None:

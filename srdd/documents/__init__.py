@@ -1,4 +1,4 @@
-"""Every file that srdd writes or reads, as Pydantic models: reports, impact, probes, experiments, rin.yaml, zone maps.
+"""Every file that srdd writes or reads, as Pydantic models: reports, probes, experiments, rin.yaml, zone maps.
 
 `open_document(path, kind)` reads any of them and says in one line what is wrong with a file; `Report.save` and `save`
 write them; `merge` joins the reports of parts of one scan. A new kind of document is a file here with a `Document` in
@@ -13,8 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from srdd.documents.costs import Costs as Costs
     from srdd.documents.experiment import Experiment as Experiment
-    from srdd.documents.impact import Impact as Impact
     from srdd.documents.merging import merge as merge
     from srdd.documents.opening import open_document as open_document
     from srdd.documents.probe import Probe as Probe
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # Resolved when first used (PEP 562): a command that needs zone maps does not build the models of experiments.
 _HOME = {
+    "Costs": "srdd.documents.costs",
     "Experiment": "srdd.documents.experiment",
-    "Impact": "srdd.documents.impact",
     "Probe": "srdd.documents.probe",
     "Report": "srdd.documents.report",
     "RinConfig": "srdd.documents.rin",
@@ -36,8 +36,8 @@ _HOME = {
     "save": "srdd.documents.saving",
 }
 __all__ = [
+    "Costs",
     "Experiment",
-    "Impact",
     "Probe",
     "Report",
     "RinConfig",

@@ -11,10 +11,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from srdd.documents.parts import Part
+from srdd.core.modes import Mode
+from srdd.documents.parts import Estimate, Part
 
 Verdict = Literal["no_action", "higher_precision", "mixed_approach", "reconsider_format"]
-Against = Literal["format", "classic"]
+Against = Literal["cost", "format", "classic"]
 Action = Literal["higher precision", "noise in training", "another format"]
 
 
@@ -22,7 +23,8 @@ class WhatIf(Part):
     """Another format of the same report at the same place."""
 
     format: str
-    gain_db: float
+    gain_db: float | None = None
+    predicted_kl: float | None = None  # of the layer, where costs are known
     bits_per_value: float | None
 
 
@@ -31,7 +33,7 @@ class Flagged(Part):
 
     layer: int
     beyond: dict[str, float]  # metric -> value
-    severity: float  # the worst of its metrics over its limit, in amplitude
+    severity: float  # the worst of its metrics over its limit, in amplitude; of a cost: over the mean layer's
     action: Action
     cause: str
     noise_shares: dict[str, float] = Field(default_factory=dict)  # of the noise power: clipping, underflow, rounding
@@ -46,6 +48,7 @@ class Candidate(Part):
     format: str
     bits_per_value: float | None
     sqnr_db: float | None  # mean over layers
+    kl: Estimate | None = None  # of the whole model, where costs are known
     flagged: int
     layers: int
     passes: bool
@@ -59,6 +62,7 @@ class Advice(Part):
     model: str
     site: str
     quant: str
+    mode: Mode | None = None  # of costs
     against: Against
     limits: dict[str, float]
     layers: int

@@ -9,8 +9,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from srdd.core.modes import Mode, mode_title
 from srdd.documents.comparison import Fact
-from srdd.documents.parts import Kind
+from srdd.documents.parts import Place
 
 
 class Finding(Fact):
@@ -28,8 +29,9 @@ class Finding(Fact):
 class Case(Fact):
     """One limit or floor over one kind of site and format: the unit of a JUnit test case."""
 
-    kind: Kind
+    kind: Place
     format: str
+    mode: Mode | None = None  # of a cost
     limit: str
     metric: str
     unit: str
@@ -37,6 +39,11 @@ class Case(Fact):
     worst: Finding  # the one closest to its bound, or furthest beyond
     failures: list[Finding]  # furthest beyond first
     implausible: list[Finding] = Field(default_factory=list)
+
+    @property
+    def shown_format(self) -> str:
+        """ "mxfp4:even", of a cost "mxfp4:even W4A4"."""
+        return self.format if self.mode is None else f"{self.format} {mode_title(self.mode, self.format)}"
 
     @property
     def passed(self) -> bool:

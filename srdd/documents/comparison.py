@@ -14,7 +14,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from srdd.documents.parts import Kind
+from srdd.core.modes import Mode, mode_title
+from srdd.documents.parts import Place
 
 
 class Fact(BaseModel):
@@ -36,17 +37,36 @@ class Difference(Fact):
     worse: bool | None  # None: no change, not measured, or a metric without a better side
 
 
-class Comparison(Fact):
-    """One metric of one kind and format. Rows with a change come first, largest first, then those not measured."""
+class WholeChange(Difference):
+    """What quantizing the whole model costs in both reports: its KL, or its loss; of no format the clean loss."""
 
-    kind: Kind
+    quantity: Literal["loss", "kl"]
+    base_format: str | None
+    new_format: str | None
+    mode: Mode | None
+
+
+class Comparison(Fact):
+    """One metric of one kind and format, or one cost of whole layers in one mode.
+
+    Rows with a change come first, largest first, then those not measured.
+    """
+
+    kind: Place
     base_format: str
     new_format: str
+    mode: Mode | None = None  # of a cost
     metric: str
     unit: str
     layers: list[Difference]
     outside: list[Difference]  # sites in no layer, such as lm_head
     zones: list[Difference]
+
+    @property
+    def place(self) -> str:
+        """ "output sites, mxfp4:even", "layers, mxfp4:even W4A4"."""
+        formats = list(dict.fromkeys([self.base_format, self.new_format]))
+        return _place(self.kind, formats, self.mode)
 
     @property
     def measured(self) -> list[Difference]:
@@ -77,8 +97,9 @@ class Drift(Fact):
 class DriftTable(Fact):
     """The drift of one metric of one kind and format, largest change first."""
 
-    kind: Kind
+    kind: Place
     format: str
+    mode: Mode | None = None  # of a cost
     metric: str
     unit: str
     layers: list[Drift]
@@ -86,9 +107,20 @@ class DriftTable(Fact):
     zones: list[Drift]
 
     @property
+    def place(self) -> str:
+        """As of a comparison."""
+        return _place(self.kind, [self.format], self.mode)
+
+    @property
     def measured(self) -> list[Drift]:
         """Layers and sites outside them that have a number in the first and the last report."""
         return [row for row in (*self.layers, *self.outside) if not math.isnan(row.change)]
+
+
+def _place(kind: Place, formats: list[str], mode: Mode | None) -> str:
+    if mode is None:
+        return f"{kind} sites, {' to '.join(formats)}"
+    return f"layers, {' to '.join(f'{spec} {mode_title(mode, spec)}' for spec in formats)}"
 
 
 class ComparisonDocument(Fact):
@@ -99,5 +131,6 @@ class ComparisonDocument(Fact):
     reports: list[str]  # as the user named them, the base first
     models: list[str]
     notes: list[str]
+    whole: list[WholeChange] = Field(default_factory=list)
     comparisons: list[Comparison] = Field(default_factory=list)
     drift: list[DriftTable] = Field(default_factory=list)

@@ -39,7 +39,7 @@ class Cost(Part):
     def _of_its_sequences(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("sequences"):
             value, error = mean_and_error(data["sequences"])
-            return {**data, "value": value, "error": error}
+            return {**data, "value": value, "error": None if math.isnan(error) else error}
         return data
 
     @classmethod
@@ -147,7 +147,7 @@ class GroupCost(Part):
     name: str
     layer: int | None
     members: list[str]
-    parameters: int
+    parameters: int  # 0: version 1 did not say
     format: str
     predicted_kl: dict[Mode, Cost] = Field(default_factory=dict)  # its members' products added before squaring
     measured_kl: dict[Mode, Cost] = Field(default_factory=dict)
@@ -160,7 +160,7 @@ class LinearCost(Part):
     role: str
     layer: int | None = None
     group: str | None = None
-    parameters: int
+    parameters: int  # 0: version 1 did not say
     format: str
     predicted_kl: dict[Mode, Cost] = Field(default_factory=dict)
     output_error: dict[Mode, Ratio] = Field(default_factory=dict)
@@ -212,6 +212,26 @@ class Costs(Part):
     experts: list[ExpertCost] = Field(default_factory=list)
     sensitivities: list[Sensitivity] = Field(default_factory=list)
     unpriced: list[Unpriced] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _as_the_settings_say(self) -> Costs:
+        known = set(self.settings.formats)
+        rows: list[WholeCost | LayerCost | GroupCost | LinearCost | ExpertCost]
+        rows = [*self.whole, *self.layers, *self.groups, *self.linears, *self.experts]
+        for row in rows:
+            if row.format not in known:
+                raise ValueError(f"a row has the format {row.format}, the settings {', '.join(sorted(known))}")
+        in_modes: list[WholeCost | LayerCost] = [*self.whole, *self.layers]
+        for one in in_modes:
+            if one.mode not in self.settings.modes:
+                raise ValueError(f"a row has the mode {one.mode}, the settings {', '.join(self.settings.modes)}")
+        count = len(self.settings.calibration.sequence_hashes)
+        means = [*([self.clean.loss] if self.clean else []), *(row.kl for row in self.whole)]
+        means += [row.predicted_kl for row in self.layers if row.predicted_kl is not None]
+        for mean in means:
+            if mean.sequences is not None and len(mean.sequences) != count:
+                raise ValueError(f"a cost has {len(mean.sequences)} sequences, the calibration {count}")
+        return self
 
     def loss_change(self, row: WholeCost) -> Cost | None:
         """Loss over that of the clean model, less 1, paired by sequence."""

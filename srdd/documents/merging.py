@@ -1,16 +1,18 @@
-"""Merging reports of parts of one scan into the report of the whole.
+"""Merging reports of parts of one run into the report of the whole, and a scan with the costs of the same model.
 
-Parts may hold other sites, other formats or other calibration sequences of the same model; what both hold must agree:
-weights equal, sequences disjoint. Two halves of the calibration give exactly the whole scan, standard errors included,
-because activations are stored per sequence.
+Parts may hold other sites, other formats, other calibration sequences or costs of the same model; what both hold must
+agree: weights equal, sequences disjoint. Two halves of the calibration give exactly the whole, standard errors
+included, because activations and costs are stored per sequence.
 
-Not here: comparing reports (srdd.analysis.comparison).
+Not here: merging costs (merging_costs.py) and comparing reports (srdd.analysis.comparison).
 """
 
 from __future__ import annotations
 
 from srdd.core.uncertainty import total
-from srdd.documents.parts import Calibration
+from srdd.documents.costs import Costs
+from srdd.documents.merging_costs import merge_costs
+from srdd.documents.parts import Calibration, Model
 from srdd.documents.report import Report, in_order
 from srdd.documents.schema import Coverage, Measurement, Settings, Site, measurement
 from srdd.errors import ReportError
@@ -26,26 +28,55 @@ def merge(first: Report, second: Report) -> Report:
             raise ReportError(
                 f"expected two reports, found {type(part).__name__}; tallies are merged by srdd.kernels.merge"
             )
-    for what, a, b in (
-        ("model", first.model, second.model),
-        ("device", first.settings.device, second.settings.device),
-        ("dtype", first.settings.dtype, second.settings.dtype),
-        ("seed", first.settings.seed, second.settings.seed),
-        ("thresholds", first.settings.thresholds, second.settings.thresholds),
-    ):
+    for field in Model.model_fields:
+        a, b = getattr(first.model, field), getattr(second.model, field)
         if a != b:
-            raise ReportError(f"these reports are not parts of one scan: {what} differs ({a} and {b})")
+            raise ReportError(f"these reports are not of one model: {field} of the model differs ({a} and {b})")
+    fields = ["device", "dtype"]
+    if first.sites and second.sites:  # what costs need of these stands in their own settings
+        fields += ["seed", "thresholds"]
+    for field in fields:
+        a, b = getattr(first.settings, field), getattr(second.settings, field)
+        if a != b:
+            raise ReportError(f"these reports are not parts of one run: {field} differs ({a} and {b})")
+    costs = merge_costs(first.costs, second.costs) if first.costs and second.costs else first.costs or second.costs
+    if not first.sites or not second.sites:
+        held = second if second.sites else first  # only one has sites, or none has
+        return _complete(held, first, second, held.settings, held.coverage, held.sites, costs)
     disjoint = _calibrations_disjoint(first.settings.calibration, second.settings.calibration)
     sites = {(site.kind, site.name): site for site in first.sites}
     for site in second.sites:
         key = (site.kind, site.name)
         sites[key] = _merge_site(sites[key], site, disjoint) if key in sites else site
+    settings, coverage = _merge_settings(first.settings, second.settings), _merge_coverage(first, second)
+    return _complete(first, first, second, settings, coverage, list(sites.values()), costs)
+
+
+def _complete(
+    held: Report,
+    first: Report,
+    second: Report,
+    settings: Settings,
+    coverage: Coverage,
+    sites: list[Site],
+    costs: Costs | None,
+) -> Report:
+    """The merged report. Raises ReportError when its costs are of other tokens than its sites."""
+    if costs is not None and not sites:
+        calibration = costs.settings.calibration
+        settings = settings.model_copy(update={"formats": costs.settings.formats, "calibration": calibration})
+    elif costs is not None and settings.calibration is not None:
+        seen, paid = set(settings.calibration.sequence_hashes), set(costs.settings.calibration.sequence_hashes)
+        if not (paid <= seen or seen <= paid):
+            missing = f"{len(paid - seen)} of {len(paid)} sequences"
+            raise ReportError(f"costs of other tokens than the scan's: {missing} are not in the scan")
     return in_order(
-        first.model_copy(
+        held.model_copy(
             update={
-                "settings": _merge_settings(first.settings, second.settings),
-                "coverage": _merge_coverage(first.coverage, second.coverage),
-                "sites": list(sites.values()),
+                "settings": settings,
+                "coverage": coverage,
+                "sites": sites,
+                "costs": costs,
                 "warnings": list(dict.fromkeys([*first.warnings, *second.warnings])),
             }
         )
@@ -79,7 +110,7 @@ def _merge_site(a: Site, b: Site, disjoint: bool) -> Site:
 
 def _merge_one(site: Site, spec: str, a: Measurement, b: Measurement, disjoint: bool) -> Measurement:
     if site.kind == "weight" or not disjoint:
-        if a.tally == b.tally:
+        if (a.tally, a.given) == (b.tally, b.given):
             return a
         raise ReportError(f"{site.kind} {site.name} under {spec} is in both reports with different sums")
     sequences = [*a.per_sequence(), *b.per_sequence()]
@@ -101,8 +132,9 @@ def _merge_settings(a: Settings, b: Settings) -> Settings:
     )
 
 
-def _merge_coverage(a: Coverage, b: Coverage) -> Coverage:
+def _merge_coverage(first: Report, second: Report) -> Coverage:
     """Measured in either is measured; an expert is uncovered only when it is in both, for its tokens may be in one."""
+    a, b = first.coverage, second.coverage
     skipped_both = {s.name for s in a.skipped} & {s.name for s in b.skipped}
     skipped = [s for s in a.skipped if s.name in skipped_both]
     uncovered = [name for name in a.uncovered if name in b.uncovered]

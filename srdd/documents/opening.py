@@ -1,6 +1,6 @@
 """Opening a document of any kind from its file: whatever is wrong with it becomes one line.
 
-Not here: what documents hold (report.py, impact.py, ...). A new kind of document is a row in `_KINDS`.
+Not here: what documents hold (report.py, probe.py, ...). A new kind of document is a row in `_KINDS`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from srdd.errors import OptionError, ReportError
 _KINDS = {
     "srdd-report": ("srdd.documents.report", "Report"),
     "srdd-scan": ("srdd.documents.report", "Report"),  # version 1
-    "srdd-impact": ("srdd.documents.impact", "Impact"),
+    "srdd-impact": ("srdd.documents.report", "Report"),  # version 1 of costs
     "srdd-probe": ("srdd.documents.probe", "Probe"),
     "srdd-experiment": ("srdd.documents.experiment", "Experiment"),
     "srdd-rin": ("srdd.documents.rin", "RinConfig"),
@@ -52,7 +52,7 @@ def open_document(path: str | Path, kind: None = None) -> Opened[Document]: ...
 def open_document(path: str | Path, kind: type[Document] | None = None) -> Opened[Any]:
     """The document at `path`; "-" is standard input. `kind` is its class, None for whatever the file says it is.
 
-    A Report is read from any version, and from an impact document too: its layers can be ranked by what they cost.
+    A Report is read from any version; version 1 had costs in a document of their own.
     Raises ReportError in one line: missing, cut in half, from the future, another kind of document, not valid.
     """
     name = str(path)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import core_schema
 
+from srdd.core.modes import Mode
 from srdd.errors import ReportError
 
 _MODEL_FIELDS = ("architecture", "layer_count", "parameter_count")
@@ -20,6 +21,7 @@ Kind = Literal["weight", "input", "output"]
 
 
 KINDS: tuple[Kind, ...] = ("weight", "input", "output")
+Place = Kind | Literal["layer"]  # what a series is of: sites of a kind, or whole layers, as costs are
 
 
 class Part(BaseModel):
@@ -98,10 +100,11 @@ class MadeFrom(Part):
     quant: str
     site: str
     metric: str
+    mode: Mode | None = None  # of a cost
 
     @classmethod
     def of(
-        cls, model: Model, *, spec: str, kind: Kind, metric: str, report_sha256: str = "", srdd: str = "", **more: Any
+        cls, model: Model, *, spec: str, kind: Place, metric: str, report_sha256: str = "", srdd: str = "", **more: Any
     ) -> Self:
         """`srdd` is the version that made it, by default this one; `more` are fields of a subclass."""
         from importlib.metadata import version  # slow to import, and most commands make no such document

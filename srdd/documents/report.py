@@ -1,7 +1,8 @@
 """The report: one versioned JSON document, the waist between measuring (needs torch) and everything else (does not).
 
-Whatever follows from the tallies is computed anew after loading and never trusted: editing sqnr_db in the file changes
-nothing, editing sum_e2 does.
+It holds sites with their error, costs, or both. A report without sites has no kinds in its settings, and the formats
+of its costs. Whatever follows from the tallies is computed anew after loading and never trusted: editing sqnr_db in the
+file changes nothing, editing sum_e2 does.
 
 Not here: the parts of it (schema.py) and the rows derived from them (summary.py).
 """
@@ -17,12 +18,11 @@ from pydantic import Field, computed_field, model_validator
 
 from srdd.core.files import write_text
 from srdd.core.tally import FIELDS
-from srdd.documents import report_v0
+from srdd.documents import impact_v1, report_v0
 from srdd.documents.costs import Costs
-from srdd.documents.impact import Impact, spec_of
 from srdd.documents.opening import open_document
 from srdd.documents.parts import Document, Model, Note
-from srdd.documents.schema import Coverage, Layer, Measurement, Settings, Site, SummaryRow
+from srdd.documents.schema import Coverage, Layer, Settings, Site, SummaryRow
 from srdd.documents.summary import layer_rows, summary_rows
 from srdd.errors import ReportError
 
@@ -82,16 +82,26 @@ class Report(Document):
 
     @property
     def has_sums(self) -> bool:
-        """False when the numbers of layers came without sums: from version 0, or from an impact run."""
+        """False when numbers of sites came without sums, as in version 0."""
         return all(measured.tally is not None for site in self.sites for measured in site.formats.values())
 
     def __repr__(self) -> str:
         """One line: a notebook shows this, and all sums of a small model are a megabyte."""
         kinds = ", ".join(f"{sum(s.kind == kind for s in self.sites)} {kind}" for kind in self.settings.kinds)
         formats = ", ".join(self.settings.formats)
-        return f"<Report of {self.model.id}: {formats}; sites: {kinds}; see .summary, .layers, .sites, .warnings>"
+        parts = [f"sites: {kinds or 'none'}", f"costs: {self._costs_in_words()}"]
+        see = ".summary, .layers, .sites, .costs, .warnings"
+        return f"<Report of {self.model.id}: {formats}; {'; '.join(parts)}; see {see}>"
 
     __str__ = __repr__
+
+    def _costs_in_words(self) -> str:
+        if self.costs is None:
+            return "none"
+        settings = self.costs.settings
+        other = [spec for spec in settings.formats if spec not in self.settings.formats]
+        of = f" of {', '.join(settings.formats)}" if other else ""
+        return f"{', '.join(settings.how) or 'whole model'}{of} ({', '.join(settings.modes)})"
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
@@ -99,45 +109,11 @@ class Report(Document):
         return open_document(path, cls).document
 
     @classmethod
-    def of_costs(cls, impact: Impact) -> Self:
-        """What the layers of an impact run cost, with errors, so that zones and multipliers can rank by damage."""
-        settings = impact.settings
-        layers: dict[int, dict[str, Measurement]] = {}
-        for row in impact.layers:
-            costs = {"predicted_kl": row.predicted_kl, "swap_kl": row.swap_kl, "relative_rms": row.isolated}
-            given = {name: cost for name, cost in costs.items() if cost is not None}
-            layers.setdefault(row.layer, {})[spec_of(row.format, row.point)] = Measurement(given=given)
-        return cls(
-            model=impact.model,
-            settings=Settings(
-                formats=list(dict.fromkeys(spec_of(row.format, row.point) for row in impact.layers)),
-                kinds=["output"],
-                calibration=settings.calibration,
-                seed=settings.seed,
-                device=settings.device,
-                dtype=settings.dtype,
-                backend=settings.backend,
-                backend_reason="from an impact run",
-                thresholds={},
-                versions=settings.versions,
-            ),
-            coverage=Coverage(parameters=0, measured=0),
-            sites=[
-                Site(kind="output", name=f"layers.{at}", role="decoder_layer", layer=at, index=at, formats=formats)
-                for at, formats in sorted(layers.items())
-            ],
-            warnings=[
-                *map(Note, impact.warnings),
-                Note("costs of an impact run: predicted_kl, swap_kl and isolated relative_rms only"),
-            ],
-        )
-
-    @classmethod
     def from_tree(cls, tree: dict[str, Any], name: str) -> Self:
         """A report of any known version from what a file holds. Raises ReportError, ValidationError."""
         made_by = tree.get("document")
         if made_by == "srdd-impact":
-            return cls.of_costs(Impact.from_tree(tree, name))
+            return cls.model_validate(impact_v1.upgrade(tree, name))
         if made_by in ("srdd-probe", "srdd-experiment"):
             what = made_by.removeprefix("srdd-")
             raise ReportError(f"{name} is the document of a {what}: it has no layers; expected a report of `srdd scan`")
@@ -166,16 +142,26 @@ class Report(Document):
 
 def dumps(report: Report) -> str:
     """JSON with sorted keys, one line per row of a list, so that two reports differ in the lines that differ."""
-    document = report.model_dump(mode="json")
+    return _lines(report.model_dump(mode="json"), 1) + "\n"
+
+
+def _lines(document: dict[str, Any], depth: int) -> str:
+    """A line per key, per row of a list of objects, and per key of an object that holds such lists (costs)."""
     lines = []
     for key in sorted(document):
-        value = document[key]
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            rows = ",\n".join("  " + _json(row) for row in value)
-            lines.append(f" {_json(key)}: [\n{rows}\n ]")
+        value, indent = document[key], " " * depth
+        if isinstance(value, dict) and any(_is_rows(part) for part in value.values()):
+            text = _lines(value, depth + 1)
+        elif _is_rows(value):
+            text = "[\n" + ",\n".join(f"{indent} {_json(row)}" for row in value) + f"\n{indent}]"
         else:
-            lines.append(f" {_json(key)}: {_json(value)}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+            text = _json(value)
+        lines.append(f"{indent}{_json(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n" + " " * (depth - 1) + "}"
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _json(value: Any) -> str:

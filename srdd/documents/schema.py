@@ -22,6 +22,8 @@ from srdd.core.uncertainty import leave_one_out, standard_error, total_vector
 from srdd.documents.parts import KINDS, Calibration, Estimate, Kind, Note, Part
 from srdd.errors import ReportError
 
+_NOW = {"swap_kl": "measured_kl"}  # metrics that older documents call otherwise
+
 
 class Settings(Part):
     """All that decides the numbers."""
@@ -68,7 +70,7 @@ class Measurement(Part):
 
     whole: list[float] | None = Field(default=None, alias="tally", exclude=True)  # of weights
     sequences: list[list[float]] | None = None  # activations only: one tally per calibration sequence
-    # What follows from no sums: the costs of an impact run, and the metrics of version 0, which came without
+    # What came without sums: the metrics of version 0
     given: dict[str, Estimate] = Field(default_factory=dict, exclude=True)
 
     @model_validator(mode="before")
@@ -82,7 +84,7 @@ class Measurement(Part):
         elif data.get("tally") is None and isinstance(data.get("metrics"), dict):
             errors = data.get("standard_errors") or {}
             kept["given"] = {
-                name: {"value": value, "error": errors.get(name)}
+                _NOW.get(name, name): {"value": value, "error": errors.get(name)}
                 for name, value in data["metrics"].items()
                 if value is not None
             }
@@ -120,7 +122,7 @@ class Measurement(Part):
     @property
     def standard_errors(self) -> dict[str, float | None]:
         """Jackknife errors over sequences; empty where there are none."""
-        if self.sequences:  # else there are those of costs, which an impact run gave
+        if self.sequences:  # else there are those of what was given
             return {metric.name: _finite(self.error(metric.name)) for metric in METRICS}
         return {name: given.error for name, given in self.given.items() if given.error is not None}
 
@@ -138,7 +140,7 @@ class Measurement(Part):
     def merged(self) -> Tally:
         """The tally as an object. Raises ReportError for a version-0 measurement, which has none."""
         if self.tally is None:
-            raise ReportError("this report holds metrics without tallies (version 0); scan again to merge or recompute")
+            raise ReportError("this report holds metrics without sums; scan again to merge or recompute")
         return Tally.from_vector(self.tally)
 
     def per_sequence(self) -> list[Tally]:

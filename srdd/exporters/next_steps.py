@@ -31,12 +31,14 @@ def next_steps(bundle: Bundle, answers: Overview) -> list[Step]:
     """In the order in which they help."""
     kind, spec, advice = answers.kind, answers.spec, answers.advice
     model, file = _model(bundle.report.model), _typed(bundle.name, "REPORT")
-    quant = f"--site {kind} --quant {spec}" if _typed(spec) == spec else f"--site {kind}"
+    of = "" if answers.ranked_by else f"--site {kind} "  # a cost is of whole layers
+    quant = (f"{of}--quant {spec}" if _typed(spec) == spec else of).strip()
     if bundle.report.has_errors:  # whatever else the numbers say, they say it of what is left of the tensors
         return [Step("Repair the tensors with NaN or infinities, then scan again.")]
     steps = []
     if advice and advice.verdict == "reconsider_format":
-        why = f"Take {_with_bits(advice)}: it passes." if advice.next_format else "No format of this report passes."
+        passes = "it costs less" if answers.ranked_by else "it passes"
+        why = f"Take {_with_bits(advice)}: {passes}." if advice.next_format else "No format of this report passes."
         steps.append(Step(why, None if advice.next_format else f"srdd scan --model {model} --quant {_others(bundle)}"))
     elif advice and advice.flagged:
         kept = [row.layer for row in advice.flagged if row.action == "higher precision"]
@@ -45,7 +47,7 @@ def next_steps(bundle: Bundle, answers: Overview) -> list[Step]:
             steps.append(Step("Train the others with noise.", f"srdd multipliers {file} {quant} --out rin.yaml"))
     if answers.worst:
         steps.append(Step("Look inside the worst layer.", f"srdd show {file} --layer {answers.worst[0].layer}"))
-    if bundle.impact is None:
+    if bundle.costs is None:
         why = "An error of a tensor is not yet a loss of the model: measure what it costs."
         quant_of_cost = spec if _typed(spec) == spec else "FORMAT"
         steps.append(Step(why, f"srdd impact --model {model} --quant {quant_of_cost} --out impact.json"))

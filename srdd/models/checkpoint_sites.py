@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from srdd.core.roles import fusion_group
+from srdd.core.roles import fusion_group, is_tower
 from srdd.documents.schema import Skipped
 from srdd.errors import SiteError
 from srdd.models.files.checkpoint import Checkpoint
@@ -30,7 +30,7 @@ _EMBEDDING = re.compile(r"(embed|embd|wte|wpe|shared\.weight|position_embeddings
 _BESIDE_EMBEDDING = re.compile(r"(proj|linear|dense|mapping|_out$)", re.I)
 _FUSED_EXPERTS = re.compile(r"(expert|moe)", re.I)
 _ROUTER = re.compile(r"(router|(^|\.)gate\.weight$|\.gate\.wg\.)", re.I)
-_READ_BY_ANOTHER = re.compile(r"(encoder|vision|visual|audio)")
+_READ_BY_ANOTHER = re.compile(r"encoder")
 # Architectures whose Linears are transformers' Conv1D, stored [in, out].
 _CONV1D_TYPES = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
 _CONV1D_ROLES = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
@@ -86,7 +86,8 @@ def _stack_of(name: str) -> str:
 def _numbered(sites: Sequence[Site]) -> tuple[dict[str, int], int]:
     """The number of the first layer of each stack, and how many layers there are.
 
-    A file does not tell the order of modules; transformers puts an encoder or vision tower before its reader.
+    A file does not tell the order of modules; transformers puts an encoder before its reader. Towers for pictures or
+    sounds come last, so that the layers of the text count from 0.
     """
     depths: dict[str, int] = {}
     for site in sites:
@@ -94,7 +95,7 @@ def _numbered(sites: Sequence[Site]) -> tuple[dict[str, int], int]:
             stack = _stack_of(site.module)
             depths[stack] = max(depths.get(stack, 0), site.layer + 1)
     first, count = {}, 0
-    for stack in sorted(depths, key=lambda stack: (not _READ_BY_ANOTHER.search(stack), stack)):
+    for stack in sorted(depths, key=lambda stack: (is_tower(stack), not _READ_BY_ANOTHER.search(stack), stack)):
         first[stack] = count
         count += depths[stack]
     return first, count

@@ -14,17 +14,28 @@ from typing import Any
 import torch
 from torch import nn
 
+from srdd.core.packaged_models import near_model
 from srdd.errors import MissingExtraError, SourceError, setting
 from srdd.models.quiet import quiet, quiet_hub
 
 
-def headless(names: Iterable[str]) -> Any:
-    """The class for a checkpoint that is no causal language model: its own if that has no head, else AutoModel.
+def other_class(names: Iterable[str]) -> Any:
+    """The class for a checkpoint that is no causal language model.
 
-    AutoModel goes by the model's type alone: it would add a random decoder to the weights of a T5EncoderModel.
+    Its own if that reads pictures or sounds and writes text (Qwen3-VL, Gemma 3), so that the head is there, or if it
+    has no head; else AutoModel, which goes by the model's type alone: it would add a random decoder to the weights of
+    a T5EncoderModel.
     """
     import transformers
+    from transformers.models.auto import modeling_auto as auto
 
+    writers = {
+        *auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values(),
+        *auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.values(),
+    }
+    for name in names:
+        if name.endswith("ForConditionalGeneration") and name in writers and hasattr(transformers, name):
+            return getattr(transformers, name)
     own = sorted(name for name in names if name.endswith("Model") and "Head" not in name)
     return getattr(transformers, own[0], transformers.AutoModel) if own else transformers.AutoModel
 
@@ -73,7 +84,7 @@ def load_model(
             names = set(getattr(config, "architectures", None) or ())
             # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
             causal = bool(names & set(CAUSAL.values())) if names else config.model_type in CAUSAL
-            auto = AutoModelForCausalLM if causal else headless(names)
+            auto = AutoModelForCausalLM if causal else other_class(names)
             model, info = auto.from_pretrained(target, output_loading_info=True, **extra, **options)
         if where is not None:
             model = model.to(where)
@@ -90,7 +101,8 @@ def load_model(
             ) from problem
         from_hub = isinstance(problem, OSError) and not Path(target).is_dir()
         found = "is no folder here, and the hub did not give it" if from_hub else "cannot be opened"
-        raise SourceError(f"{label} {found}: {_one_line(problem, target, label)}") from problem
+        near = near_model(label) if from_hub else ""
+        raise SourceError(f"{label} {found}: {_one_line(problem, target, label)}{near}") from problem
     random = random_part(model, sorted(info["missing_keys"]), label, causal)
     return model, (*random, *unread_part(model, sorted(info["unexpected_keys"])))
 

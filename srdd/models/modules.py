@@ -7,24 +7,28 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from srdd.core.roles import is_tower
 from srdd.errors import SiteError
 
 
 def decoder_layers(model: nn.Module) -> dict[str, int]:
     """The decoder (or encoder) layers by module name with their index: the outermost ModuleLists of alike blocks.
 
-    Two stacks (an encoder and a decoder) are numbered consecutively, in module order.
+    Two stacks (an encoder and a decoder) are numbered consecutively, in module order; towers for pictures or sounds
+    come last, so that the layers of the text count from 0.
     """
-    layers: dict[str, int] = {}
+    stacks: list[tuple[str, int]] = []  # name with a dot, and depth
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or len(module) == 0:
             continue
-        if any(name.startswith(f"{outer}.") for outer in layers):
+        prefix = f"{name}." if name else ""
+        if any(prefix.startswith(f"{outer}{i}.") for outer, depth in stacks for i in range(depth)):
             continue
         if all(_holds_linear(block) for block in module) and len({type(block) for block in module}) <= 2:
-            prefix = f"{name}." if name else ""
-            offset = len(layers)
-            layers.update({f"{prefix}{i}": offset + i for i in range(len(module))})
+            stacks.append((prefix, len(module)))
+    layers: dict[str, int] = {}
+    for prefix, depth in sorted(stacks, key=lambda stack: is_tower(stack[0])):
+        layers.update({f"{prefix}{i}": len(layers) + i for i in range(depth)})
     return layers
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from srdd.core.packaged_models import packaged
+from srdd.core.packaged_models import near_model, packaged
 from srdd.documents.parts import Model
 from srdd.errors import ConflictError, NoEffectError, SettingError, SourceError, setting
 from srdd.models.files import gguf, gguf_header
@@ -85,7 +85,7 @@ def open_model(
         elif path.is_dir():
             hashed = _check_folder(path, label)
         elif path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise SourceError(f"no such model folder or file: {name}")
+            raise SourceError(f"no such model folder or file: {name}{near_model(name)}")
         target = str(path) if path.is_dir() else name
         options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
         if revision is not None and not path.is_dir():

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from srdd.core.roles import is_tower
 from srdd.errors import SiteError
 from srdd.models.modules import decoder_layers
 from srdd.models.replaced_forward import Forward, ReplacedForward
@@ -56,7 +57,10 @@ def first(output: Any) -> Tensor:
 
 
 class LayerStack:
-    """The layers of one stack in order. Raises SiteError when the model has none, or has two (encoder and decoder)."""
+    """The layers of one stack in order, that of the text where there are towers for pictures or sounds.
+
+    Raises SiteError when the model has none, or has two (encoder and decoder).
+    """
 
     def __init__(self, model: nn.Module) -> None:
         index_of = decoder_layers(model)
@@ -65,7 +69,9 @@ class LayerStack:
                 f"{type(model).__name__}: no decoder layers found; looked for an nn.ModuleList of alike blocks that "
                 "hold Linears"
             )
-        parents = {name.rpartition(".")[0] for name in index_of}
+        text = [name for name in index_of if not is_tower(name)]
+        names = text or list(index_of)
+        parents = {name.rpartition(".")[0] for name in names}
         if len(parents) > 1:
             raise SiteError(
                 f"{type(model).__name__} has {len(parents)} stacks of layers ({', '.join(sorted(parents))}); impact "
@@ -73,7 +79,7 @@ class LayerStack:
             )
         modules = dict(model.named_modules())
         self.model = model
-        self.names = list(index_of)
+        self.names = names
         self.layers = [modules[name] for name in self.names]
         self._beside: dict[int, int | None] = {}  # values a layer returns beside the state; None: a bare tensor
 

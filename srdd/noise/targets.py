@@ -59,7 +59,7 @@ def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
             if weight is not None:
                 seen.add(id(weight))
             layer = layer_of(path, stacks)
-            targets[name] = Target(name, f"{path}.{attribute}", module, attribute, layer, _norm(model, path, kind))
+            targets[name] = Target(name, f"{path}.{attribute}", module, attribute, layer, norm_fed(model, path, kind))
     _check_matches(model, config, tuple(targets.values()))
     return tuple(targets.values())
 
@@ -115,7 +115,8 @@ def _in_use(model: nn.Module, path: str) -> bool:
     return True
 
 
-def _norm(model: nn.Module, path: str, kind: str) -> Norm | None:
+def norm_fed(model: nn.Module, path: str, kind: str) -> Norm | None:
+    """What the norm at `path`, of the class `kind`, stands before; None for what is no norm, or one before neither."""
     if "norm" not in kind.lower():
         return None
     last = canonical(f"{path}.weight").split(".")[-2]

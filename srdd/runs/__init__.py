@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from srdd.runs.experiments.aqn import run_aqn as run_aqn
     from srdd.runs.experiments.probe import measure_probe as measure_probe
     from srdd.runs.impact.run import measure_impact as measure_impact
+    from srdd.runs.scanning import scan as scan
     from srdd.runs.scans.checkpoint import scan_checkpoint as scan_checkpoint
-    from srdd.runs.scans.model import scan as scan
 
 _HOME = {
     "measure_impact": "srdd.runs.impact.run",
     "measure_probe": "srdd.runs.experiments.probe",
     "run_aqn": "srdd.runs.experiments.aqn",
-    "scan": "srdd.runs.scans.model",
+    "scan": "srdd.runs.scanning",
     "scan_checkpoint": "srdd.runs.scans.checkpoint",
 }
 __all__ = ["measure_impact", "measure_probe", "run_aqn", "scan", "scan_checkpoint"]

@@ -4,7 +4,7 @@ Not here: opening models and texts (srdd.models.source, calibration.py), and mea
 
     run = open_loss_run(model, sequences, formats, backend=backend, identity=identity)
     ...
-    Impact(model=run.identity, settings=ImpactSettings(..., **run.settings()), provenance=run.provenance())
+    Probe(model=run.identity, settings=ProbeSettings(..., **run.settings()), provenance=run.provenance())
 """
 
 from __future__ import annotations

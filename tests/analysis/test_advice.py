@@ -10,6 +10,7 @@ from builders import N, make_report, tally
 
 from srdd.analysis.advice import advise, limits_for
 from srdd.analysis.causes import cause, noise_shares
+from srdd.analysis.layer_costs import WITHOUT_COSTS
 from srdd.core.gaussian import gaussian_metrics
 from srdd.core.tally import Tally
 from srdd.documents.advice import Advice
@@ -128,15 +129,15 @@ def test_sigma_is_in_proportion_and_says_where_it_comes_from() -> None:
 def test_command(tmp_path: Path, srdd: Run) -> None:
     path = tmp_path / "report.json"
     several().save(path)
-    code, printed, shown = srdd("advise", path)
-    assert (code, printed) == (0, "")
+    code, shown, said = srdd("advise", path)
+    assert (code, said) == (0, ""), "the advice is what a file gets"
     assert "next format that passes: mxint8:floor, 8.25 bits a value instead of 4.25" in shown
     assert "an error of a tensor is not yet a loss of the model" in shown
     code, printed, _ = srdd("advise", path, "--quant", "mxfp8", "--json")
     assert code == 0
     assert Advice.model_validate_json(printed).verdict == "no_action"
     for arguments, words in (
-        (["--against", "gaussian"], "expected format or classic"),
+        (["--against", "gaussian"], "expected cost, format or classic"),
         (["--site", "output"], "the report has weight"),
         (["--quant", "mxfp6_e2m3"], "the report has mxfp4:even"),
     ):
@@ -162,7 +163,7 @@ def test_nothing_to_judge() -> None:
     with pytest.raises(ReportError, match="scan with sites=output"):
         advise(model(1), "output", SPEC)
     partly = advise(make_report({"weight": [[GOOD], [Tally()], [GOOD]]}), "weight", SPEC)
-    assert partly.notes == ["layer(s) 1 hold no finite metric and are not judged"]
+    assert partly.notes == ["layer(s) 1 hold no finite metric and are not judged", WITHOUT_COSTS]
     assert (partly.layers, partly.formats[0].layers) == (2, 2)  # what was not judged did not pass
     assert partly.rule.startswith("0 of 2 layers")
     with pytest.raises(ReportError, match="advice needs a report of `srdd scan`"):

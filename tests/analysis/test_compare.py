@@ -211,11 +211,11 @@ def test_sites_outside_the_layers_are_compared() -> None:
 
 def test_the_command_prints_tables_and_json(tmp_path: Path, srdd: Run) -> None:
     base, new = save(BASE, tmp_path, "base.json"), save(with_model(NEW, id="step-2"), tmp_path, "new.json")
-    code, out, err = srdd("compare", base, new, "--site", "weight")
-    assert (code, out) == (0, "")
+    code, out, said = srdd("compare", base, new, "--site", "weight")
+    assert (code, said[:5]) == (0, "More:")
     for words in ("model ids differ: toy and step-2", "layer 1", "-3.01", "worse", "weights are not a sample",
                   "2 layers are exactly the same"):  # fmt: skip
-        assert words in err, words
+        assert words in out, words
     code, out, _ = srdd("compare", base, new, "--json", "--metric", "relative_error")
     document = json.loads(out)
     assert code == 0
@@ -228,9 +228,9 @@ def test_layers_without_numbers_are_not_the_same(tmp_path: Path, srdd: Run) -> N
     nothing = Tally(nonfinite=1, excluded=1024)
     base = make_report({"output": [[tally(0.3)], [tally(0.4)], [tally(0.5)]]})
     new = make_report({"output": [[tally(0.3)], [tally(0.4)], [nothing]]})
-    _, _, err = srdd("compare", save(base, tmp_path, "base.json"), save(new, tmp_path, "new.json"))
-    assert "2 layers are exactly the same" in err
-    assert "not measured in both reports for layer 2" in err
+    _, out, _ = srdd("compare", save(base, tmp_path, "base.json"), save(new, tmp_path, "new.json"))
+    assert "2 layers are exactly the same" in out
+    assert "not measured in both reports for layer 2" in out
 
 
 @pytest.mark.parametrize("broken", [0, 1])
@@ -242,19 +242,19 @@ def test_an_error_of_either_report_is_repeated(broken: int, tmp_path: Path, srdd
     ]
     paths = [save(report, tmp_path, f"{i}.json") for i, report in enumerate(reports)]
     for options in ((), ("--series",), ("--site", "weight")):
-        code, _, err = srdd("compare", *paths, *options)
+        code, out, _ = srdd("compare", *paths, *options)
         assert code == 0
-        assert " ".join(err.split()).count(f"{broken}.json: {said}") == 1
+        assert " ".join(out.split()).count(f"{broken}.json: {said}") == 1
     _, printed, _ = srdd("compare", *paths, "--json")
     assert f"{paths[broken]}: {said}" in json.loads(printed)["notes"]
 
 
 def test_the_command_shows_a_series(tmp_path: Path, srdd: Run) -> None:
     paths = [save(make_report({"weight": [[tally(e)]]}), tmp_path, f"{e}.json") for e in (0.1, 0.2, 0.4)]
-    code, _, err = srdd("compare", *paths, "--series", "--metric", "relative_error")
+    code, out, err = srdd("compare", *paths, "--series", "--metric", "relative_error")
     assert code == 0, err
-    assert "+15.00" in err
-    assert "slope a report" in err
+    assert "+15.00" in out
+    assert "slope a report" in out
     code, out, _ = srdd("compare", *paths, "--series", "--json", "--metric", "relative_error")
     assert json.loads(out)["drift"][0]["layers"][0]["slope"] == pytest.approx(0.15)
     assert srdd("compare", paths[0], paths[1], "--series", "--metric", "relative_error")[0] == 0
@@ -264,13 +264,13 @@ def test_the_command_compares_rules(tmp_path: Path, srdd: Run) -> None:
     a = save(make_report({"weight": [[tally(0.1)]]}, ["mxfp4:even"]), tmp_path, "a.json")
     b = save(make_report({"weight": [[tally(0.1, noise=2.0)]]}, ["mxfp4:floor"]), tmp_path, "b.json")
     assert srdd("compare", a, b)[0] == 2
-    code, _, err = srdd("compare", a, b, "--across", "quant")
+    code, out, err = srdd("compare", a, b, "--across", "quant")
     assert code == 0, err
-    assert "mxfp4:even to mxfp4:floor" in err
+    assert "mxfp4:even to mxfp4:floor" in out
     two = save(make_report({"weight": [[tally(0.1)]]}, ["mxfp4:even", "nvfp4:nvidia"]), tmp_path, "two.json")
-    code, _, err = srdd("compare", two, "--across", "quant", "--quant", "mxfp4,nvfp4")
+    code, out, err = srdd("compare", two, "--across", "quant", "--quant", "mxfp4,nvfp4")
     assert code == 0, err
-    assert "exactly the same" in err
+    assert "exactly the same" in out
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_one_report_from_standard_input(tmp_path: Path) -> None:
         [sys.executable, "-m", "srdd", "compare", str(base), "-"], input=base.read_bytes(), capture_output=True
     )
     assert done.returncode == 0, done.stderr
-    assert b"exactly the same" in done.stderr
+    assert b"exactly the same" in done.stdout
 
 
 def test_metrics_without_sums_have_no_errors() -> None:

@@ -78,7 +78,7 @@ def test_a_module_does_not_hide_in_its_layer(tmp_path: Path, srdd: Run) -> None:
     new.save(tmp_path / "new.json")
     arguments = ("check", tmp_path / "new.json", "--baseline", tmp_path / "base.json", "--limit", "sqnr_db=-0.5")
     assert srdd(*arguments)[0] == 0
-    code, _, shown = srdd(*arguments, "--by", "module")
+    code, shown, _ = srdd(*arguments, "--by", "module")
     assert code == 1
     assert "model.layers.2.weak" in shown
     assert srdd(*arguments, "--by", "head")[0] == 2
@@ -234,7 +234,7 @@ def test_every_value_has_its_unit_and_the_closest_its_distance() -> None:
 def test_tables_of_a_check_give_the_closest_value(files: dict[str, Path], tmp_path: Path, srdd: Run) -> None:
     markdown = tmp_path / "gate.md"
     arguments = ("check", files["base"], "--baseline", files["base"], "--limit", "sqnr_db=-0.5", "--summary", markdown)
-    _, _, shown = srdd(*arguments)
+    _, shown, _ = srdd(*arguments)
     for text in (shown, markdown.read_text()):
         assert "layer 0: 20.00 dB, bound 19.50 dB" in text
 
@@ -276,8 +276,8 @@ def test_in_a_shell(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.
 
     assert shell(files["base"], "--baseline", files["base"]).returncode == 0
     failed = shell(files["worse"], "--baseline", files["base"], "--limit", "sqnr_db=-0.5")
-    assert (failed.returncode, failed.stdout) == (1, "")
-    assert "FAILED output mxfp4:even layer 2: sqnr_db 16.99 dB, baseline 20.00 dB, bound 19.50 dB" in failed.stderr
+    assert (failed.returncode, failed.stderr) == (1, "")
+    assert "FAILED output mxfp4:even layer 2: sqnr_db 16.99 dB, baseline 20.00 dB, bound 19.50 dB" in failed.stdout
     other = shell(files["rule"], "--baseline", files["base"])
     assert other.returncode == 2
     assert "scale rule differs: mxfp4:even in the base and mxfp4:floor in the new report" in other.stderr
@@ -329,7 +329,7 @@ def test_version_0_is_held_to_what_it_knows(tmp_path: Path, srdd: Run) -> None:
         rows = [{"layer_id": i, "sqnr_db": sqnr if i == 1 else 18.0, "relative_error": 0.3} for i in range(4)]
         paths.append(tmp_path / f"{name}.json")
         paths[-1].write_text(json.dumps({"report": {"per_layer": rows}}))
-    code, _, shown = srdd("check", paths[1], "--baseline", paths[0])
+    code, shown, _ = srdd("check", paths[1], "--baseline", paths[0])
     assert code == 1
     assert "layer 1: sqnr_db 15.00 dB, baseline 18.00" in shown
     assert "version 0" in shown

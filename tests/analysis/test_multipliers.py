@@ -273,8 +273,8 @@ def path(tmp_path: Path) -> Path:
 
 def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
     out = tmp_path / "rin.yaml"
-    code, printed, shown = srdd("multipliers", path, "--out", out)
-    assert (code, printed) == (0, "")
+    code, shown, said = srdd("multipliers", path, "--out", out)
+    assert (code, said.split()) == (0, ["yaml:", str(out)])
     assert "1.168" in shown
     assert "Multipliers tell where, not how much" in shown
     config = load_rin(out)
@@ -303,7 +303,7 @@ def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
         (["--json", "--format", "yaml"], "both write to stdout"),
         (["--out", "rin"], "a name without suffix"),
         (["--metric", "kurtosis"], "cannot rank layers"),
-        (["--metric", "predicted_kl"], "--metric predicted_kl: no impact was measured in this report; run `srdd imp"),
+        (["--metric", "predicted_kl"], "--metric predicted_kl: no costs in this report; scan again with costs"),
         (["--metric", ""], "cannot rank layers"),
         (["--strategy", "global", "--metric", "sqnr_db"], "--metric has no effect on global"),
     ],

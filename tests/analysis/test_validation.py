@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import impact_settings
+from builders import cost_settings, make_report, report_of_costs, tally
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
 
 from srdd.analysis.rankings import kendall, spearman
 from srdd.analysis.validation import validate
-from srdd.documents.impact import Estimate, Impact, LayerImpact
-from srdd.documents.parts import Model
+from srdd.documents.costs import Cost, Costs, LayerCost, Ratio
+from srdd.documents.report import Report
 from srdd.errors import ReportError
 
 Run = Callable[..., tuple[int, str, str]]
@@ -31,28 +31,23 @@ def test_rank_correlations_are_scipys(a: list[float], generator: random.Random) 
     assert kendall(a, b) == pytest.approx(kendalltau(a, b).statistic)
 
 
-def make(layers: int = 12, swap: bool = True) -> Impact:
+def make(layers: int = 12, swap: bool = True) -> Report:
     """Measured KL 0.01 i; one score follows it, one runs against it, one is noise."""
     generator = random.Random(1)
     rows = [
-        LayerImpact(
+        LayerCost(
             layer=i,
             format="mxfp4:even",
-            point="both",
-            isolated=Estimate(value=0.1),
-            cumulative=Estimate(value=0.1),
-            predicted_kl=Estimate(value=0.02 * (i + 1)),
-            swap_kl=Estimate(value=0.01 * (i + 1)) if swap else None,
+            mode="both",
+            isolated=Ratio(value=0.1),
+            cumulative=Ratio(value=0.1),
+            predicted_kl_own=Cost(value=0.02 * (i + 1)),
+            measured_kl=Cost(value=0.01 * (i + 1)) if swap else None,
             scores={"output relative_error": generator.random(), "output sqnr_db": 1 / (i + 1)},
         )
         for i in range(layers)
     ]
-    return Impact(
-        model=Model(id="toy", parameter_count=1),
-        settings=impact_settings("gradient", "swap"),
-        layers=rows,
-        linears=[],
-    )
+    return report_of_costs(Costs(settings=cost_settings("predicted", "layers"), layers=rows))
 
 
 def test_the_best_score_comes_first() -> None:
@@ -77,13 +72,15 @@ def test_what_cannot_be_validated() -> None:
         validate(make(swap=False))
     with pytest.raises(ReportError, match="4 layers are too few"):
         validate(make(4))
+    with pytest.raises(ReportError, match="no costs in this report; run `srdd impact`"):
+        validate(make_report({"weight": [[tally(0.1)]]}))
 
 
 def test_command(tmp_path: Path, srdd: Run) -> None:
     path = tmp_path / "impact.json"
-    path.write_text(make().model_dump_json())
-    code, printed, shown = srdd("validate", path)
-    assert (code, printed) == (0, "")
+    make().save(path)
+    code, shown, said = srdd("validate", path)
+    assert (code, said) == (0, "")
     assert "best: gradient: layer's own error, Spearman 1.00" in shown
     assert "not shown to predict the damage here: output relative_error, output sqnr_db" in " ".join(shown.split())
     code, printed, _ = srdd("validate", path, "--json")
@@ -91,4 +88,4 @@ def test_command(tmp_path: Path, srdd: Run) -> None:
     path.write_text('{"schema_version": 1}')
     code, _, shown = srdd("validate", path)
     assert code == 2
-    assert "is no impact document; write one with `srdd impact" in shown
+    assert "is no valid report" in shown

@@ -170,8 +170,8 @@ def path(tmp_path: Path) -> Path:
 
 def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
     out = tmp_path / "zones.yaml"
-    code, printed, shown = srdd("zones", path, "--scheme", "five", "--out", out)
-    assert (code, printed) == (0, "")
+    code, shown, said = srdd("zones", path, "--scheme", "five", "--out", out)
+    assert (code, said.split()) == (0, ["Zone", "map:", str(out)])
     assert "40.55 (38.58 to 42.59)" in shown
     assert "mxfp4:floor" in shown
     document = ZoneMap.model_validate(yaml.safe_load(out.read_text()))
@@ -179,7 +179,7 @@ def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
     assert document.provenance.quant == "mxfp4:floor"
     _, printed, _ = srdd("zones", path, "--scheme", "five", "--json")
     assert ZoneMap.model_validate(json.loads(printed)) == document
-    code, _, shown = srdd("zones", path)
+    code, shown, _ = srdd("zones", path)
     assert code == 0
     assert "cut before layer 10: found in 100%" in shown
 
@@ -188,10 +188,10 @@ def test_version_0_has_zones_and_says_what_it_lacks(tmp_path: Path, srdd: Run) -
     rows = [{"layer_id": i, "relative_error": m * MEAN, "sqnr_db": 17.0} for i, m in enumerate(KNOWN)]
     old = tmp_path / "old.json"
     old.write_text(json.dumps({"report": {"per_layer": rows}}))
-    code, _, shown = srdd("zones", old, "--scheme", "five")
+    code, shown, said = srdd("zones", old, "--scheme", "five")
     assert code == 0
     assert "34.70" in shown
-    assert "saturation was the share of values near the maximum" in " ".join(shown.split())
+    assert "saturation was the share of values near the maximum" in " ".join(said.split())
     code, _, shown = srdd("zones", old, "--metric", "cosine")
     assert code == 2
     assert "cosine of output under mxfp4:floor is not in this report" in shown
@@ -202,7 +202,7 @@ def test_version_0_has_zones_and_says_what_it_lacks(tmp_path: Path, srdd: Run) -
     [
         (["--site", "weight"], "the report has output"),
         (["--metric", "crest"], "cannot rank layers"),
-        (["--metric", "predicted_kl"], "--metric predicted_kl: no impact was measured in this report; run `srdd imp"),
+        (["--metric", "predicted_kl"], "--metric predicted_kl: no costs in this report; scan again with costs"),
         (["--quant", "nvfp4"], "the report has mxfp4:floor"),
         (["--out", "zones.txt"], "'.txt'; use .json, .yaml"),
         (["--force"], "--force has no effect without --out"),

@@ -74,10 +74,11 @@ def test_scan_prints_plan_summary_and_worst_layers(tiny_llama: Path, text: Path,
         "scan", "--model", tiny_llama, "--quant", "mxfp4:rceil", "--data", text, *SHORT, "--out", tmp_path / "r.json"
     )
     assert code == 0
-    assert out == ""
-    for words in ("Scanning tiny-llama", "mxfp4:rceil", "128 (4 sequences of 32)", "Gaussian", "zero by construction",
-                  "worst layers", "weights cover", "kernel eager"):  # fmt: skip
+    for words in ("Gaussian", "zero by construction", "worst layers", "weights cover", "kernel eager"):
+        assert words in out, words
+    for words in ("Scanning tiny-llama", "mxfp4:rceil", "128 (4 sequences of 32)", "Report: "):
         assert words in err, words
+        assert words == "mxfp4:rceil" or words not in out, words
 
 
 def test_two_scans_differ_in_provenance_only(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> None:
@@ -97,7 +98,13 @@ def test_json_goes_to_stdout_alone(tiny_llama: Path, tmp_path: Path, srdd: Run) 
         "scan", "--model", tiny_llama, "--quant", "mxfp4", "--sites", "weight", "--json", "--out", tmp_path / "r.json"
     )
     assert code == 0
-    assert {row["metric"] for row in json.loads(out)["rows"]} >= {"sqnr_db", "relative_error"}
+    summary = json.loads(out)
+    assert (summary["document"], summary["schema_version"]) == ("srdd-summary", 1)
+    assert {row["metric"] for row in summary["rows"]} >= {"sqnr_db", "relative_error"}
+    layers = {row["layer"]: row["formats"]["mxfp4:even"]["metrics"] for row in summary["layers"]}
+    assert sorted(layers) == [0, 1, 2]
+    report = Report.load(tmp_path / "r.json")
+    assert layers[1]["sqnr_db"] == report.layers[1].formats["mxfp4:even"].value("sqnr_db")
 
 
 def test_dry_run_lists_the_sites_and_writes_nothing(
@@ -144,10 +151,10 @@ def test_nan_weights_finish_with_a_warning_and_fail_only_when_strict(
     tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
     arguments = ("scan", "--model", broken, "--quant", "mxfp4", "--sites", "weight", "--out", tmp_path / "r.json")
-    code, _, err = srdd(*arguments)
+    code, out, _ = srdd(*arguments)
     assert code == 0
-    assert "NaN or infinite" in err
-    assert srdd(*arguments, "--strict")[0] == 1
+    assert "NaN or infinite" in out
+    assert srdd(*arguments, "--strict", "--force")[0] == 1
     report = Report.load(tmp_path / "r.json")
     site = next(s for s in report.sites if s.name == "model.layers.1.mlp.up_proj")
     tally = site.formats["mxfp4:even"].merged()
@@ -158,12 +165,12 @@ def test_nan_weights_finish_with_a_warning_and_fail_only_when_strict(
 
 def test_missing_tokenizer_still_scans_weights_and_says_so(tiny_llama: Path, tmp_path: Path, srdd: Run) -> None:
     bare = copy_of(tiny_llama, tmp_path / "bare", without="token")
-    code, _, err = srdd("scan", "--model", bare, "--quant", "mxfp4", "--out", tmp_path / "r.json")
+    code, out, err = srdd("scan", "--model", bare, "--quant", "mxfp4", "--out", tmp_path / "r.json")
     assert code == 0, err
-    assert "only weights are scanned" in err
+    assert "only weights are scanned" in out
     assert {s.kind for s in Report.load(tmp_path / "r.json").sites} == {"weight"}
     refused(
-        srdd("scan", "--model", bare, "--quant", "mxfp4", "--sites", "input", "--out", tmp_path / "r.json"), "tokenizer"
+        srdd("scan", "--model", bare, "--quant", "mxfp4", "--sites", "input", "--out", tmp_path / "x.json"), "tokenizer"
     )
     scan = ("scan", "--model", bare, "--quant", "mxfp4", "--out", tmp_path / "other.json")
     refused(srdd(*scan, "--samples", "3", "--seq-len", "9"), "--samples, --seq-len have no effect", "only weights")
@@ -180,7 +187,10 @@ def test_missing_tokenizer_still_scans_weights_and_says_so(tiny_llama: Path, tmp
         (("--quant", "mxfp5"), ("unknown format 'mxfp5'", "mxfp4")),
         (("--quant", "mxfp4:up"), ("unknown scale rule 'up'", "rceil")),
         (("--quant", "mxfp4,mxfp4:even"), ("given twice",)),
-        ((), ("--quant",)),
+        (("--quant", "mxpf4"), ("did you mean mxfp4?",)),
+        (("--quant", "mxfp4:flor"), ("did you mean floor?",)),
+        (("--quant", "mxfp4", "--threshold", "sqnr_bd=3"), ("did you mean sqnr_db?",)),
+        (("--quant", "mxfp4", "--dry-run", "--force"), ("--force", "no effect", "--dry-run")),
         (("--quant", "mxfp4", "--layers", "40-50"), ("do not exist", "layers 0-2")),
         (("--quant", "mxfp4", "--layers", "x"), ("not understood",)),
         (("--quant", "mxfp4", "--sites", "wieght"), ("not understood", "weight")),
@@ -199,7 +209,7 @@ def test_missing_tokenizer_still_scans_weights_and_says_so(tiny_llama: Path, tmp
         (("--quant", "mxfp4", "--samples", "0"), ("samples",)),
         (("--quant", "mxfp4", "--batch-size", "0"), ("batch",)),
         (("--quant", "mxfp4", "--data", "missing.txt"), ("missing.txt",)),
-        (("--quant", "mxfp4", "--dry-run", "--strict"), ("no effect", "--strict, --out, --data")),
+        (("--quant", "mxfp4", "--dry-run", "--strict"), ("no effect", "--strict, --out, --force, --data")),
         (("--quant", "mxfp4", "--dry-run", "--samples", "3"), ("--samples", "have no effect with --dry-run")),
         (("--quant", "mxfp4", "--dry-run", "--seed", "3", "--backend", "eager"), ("--seed, --backend, --seq-len",)),
         (("--quant", "mxfp4", "--threshold", "cosine=0.9", "--threshold", "cosine=0.8"), ("cosine is given twice",)),
@@ -217,7 +227,7 @@ def test_mistakes(arguments: tuple, words: tuple, tiny_llama: Path, text: Path, 
         given += [] if "--seq-len" in given else ["--seq-len", "32"]
     out = tmp_path / "r.json"
     out.write_text("precious")
-    refused(srdd("scan", "--model", tiny_llama, *given, "--out", out), *words)
+    refused(srdd("scan", "--model", tiny_llama, *given, "--out", out, "--force"), *words)
     assert out.read_text() == "precious"
 
 
@@ -304,7 +314,7 @@ def test_how_a_model_is_opened_reaches_it(
 def test_show(report: Path, srdd: Run) -> None:
     code, out, err = srdd("show", report)
     assert code == 0
-    assert out == ""
+    assert err == ""
     for words in (
         "Weights",
         "Linear inputs",
@@ -312,20 +322,20 @@ def test_show(report: Path, srdd: Run) -> None:
         "worst layers by relative error, and by SQNR",
         "█",
     ):
-        assert words in err, words
+        assert words in out, words
 
 
 def test_show_selects(report: Path, srdd: Run) -> None:
-    _, _, err = srdd("show", report, "--site", "input", "--quant", "nvfp4", "--top", "2")
-    assert "mxfp4:even" not in err.split("nvfp4:nvidia", 2)[2]
-    assert "the 2 worst layers" in err
-    assert "Decoder-layer outputs" not in err
+    _, out, _ = srdd("show", report, "--site", "input", "--quant", "nvfp4", "--top", "2")
+    assert "mxfp4:even" not in out.split("nvfp4:nvidia", 2)[2]
+    assert "the 2 worst layers" in out
+    assert "Decoder-layer outputs" not in out
 
 
 def test_show_layer_and_json(report: Path, srdd: Run) -> None:
-    _, _, err = srdd("show", report, "--layer", "1", "--quant", "mxfp4")
+    _, tables, _ = srdd("show", report, "--layer", "1", "--quant", "mxfp4")
     for module in ("self_attn.q_proj", "(+ k_proj, v_proj)", "mlp.down_proj"):
-        assert module in err, module
+        assert module in tables, module
     _, out, _ = srdd("show", report, "--layer", "-1", "--quant", "mxfp4", "--json")
     assert {row["name"] for row in json.loads(out)["rows"]} == {"lm_head"}
     _, out, _ = srdd("show", report, "--json")
@@ -349,10 +359,11 @@ def test_show_missing_report(tmp_path: Path, srdd: Run) -> None:
 
 def test_formats_and_schema(srdd: Run) -> None:
     code, out, err = srdd("formats")
-    assert (code, out) == (0, "")
-    assert "E2M1" in err
-    assert "0 0.5 1 1.5 2 3 4 6" in err
+    assert (code, err) == (0, "")
+    assert "E2M1" in out
+    assert "0 0.5 1 1.5 2 3 4 6" in out
     _, out, _ = srdd("formats", "--json")
+    assert (json.loads(out)["document"], json.loads(out)["schema_version"]) == ("srdd-formats", 1)
     rows = {row["name"]: row for row in json.loads(out)["formats"]}
     assert rows["mxfp4"]["bits_per_value"] == 4.25
     assert all(row["gaussian"][rule] for row in rows.values() for rule in row["rules"])
@@ -372,12 +383,23 @@ def test_every_command_has_help_with_an_example(command: str, srdd: Run) -> None
     ("arguments", "words"),
     [
         ("scan --model x --no-such-option", ("no such option", "--no-such-option", "`srdd scan --help`")),
-        ("scan", ("missing option", "--model", "`srdd scan --help`")),
+        ("scan", ("no model given", "`srdd scan smollm2`")),
+        ("impact", ("no model given", "`srdd impact smollm2`")),
+        ("probe --quant mxfp4", ("no model given", "`srdd probe smollm2`")),
+        ("experiment aqn --quant mxfp4", ("no model given", "`srdd experiment aqn smollm2`")),
+        ("scan x --model y", ("--model y: x is given as MODEL too; give one",)),
+        ("impact x --model y", ("--model y: x is given as MODEL too; give one",)),
+        ("probe x --quant mxfp4 --model y", ("--model y: x is given as MODEL too; give one",)),
+        ("experiment aqn x --quant mxfp4 --model y", ("--model y: x is given as MODEL too; give one",)),
+        ("probe x", ("missing option", "--quant", "`srdd probe --help`")),
+        ("scan x --quant mxfp4 --quantt", ("no such option --quantt; did you mean --quant?", "`srdd scan --help`")),
+        ("scan x --helpp", ("did you mean --help?",)),
         ("scan --model", ("--model", "requires an argument", "`srdd scan --help`")),
         ("scan --model x --samples abc", ("--samples", "integer", "`srdd scan --help`")),
-        ("scan --model x extra", ("extra", "`srdd scan --help`")),
+        ("scan x extra", ("extra", "`srdd scan --help`")),
         ("show --top 0", ("--top", "1", "`srdd show --help`")),
-        ("scam", ("no such command 'scam'", "'scan'", "`srdd --help`")),
+        ("scam", ("no such command 'scam'; did you mean scan?", "`srdd --help`")),
+        ("experiment aqm", ("no such command 'aqm'; did you mean aqn?", "`srdd experiment --help`")),
         ("experiment nope", ("no such command 'nope'", "`srdd experiment --help`")),
     ],
 )
@@ -473,7 +495,8 @@ def test_no_color(report: Path) -> None:
         [sys.executable, "-m", "srdd", "show", str(report)],
         capture_output=True, text=True, check=True, env=os.environ | {"NO_COLOR": "1", "FORCE_COLOR": ""},
     )  # fmt: skip
-    assert "\x1b[3" not in done.stderr
+    assert "Weights" in done.stdout
+    assert "\x1b[3" not in done.stdout
 
 
 @pytest.mark.parametrize("command", ["formats", "schema"])
@@ -498,8 +521,9 @@ def test_a_mistake_nobody_reads_keeps_its_exit_code() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_behind_standard_output_is_one_line() -> None:
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "srdd", "schema"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "cannot write to standard output: No space left" in done.stderr
+        for command, said in (("schema", "to standard output"), ("formats", "the output")):
+            words = [sys.executable, "-m", "srdd", command]
+            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+            assert done.returncode == 2
+            assert done.stderr.count("\n") == 1
+            assert f"cannot write {said}: No space left" in done.stderr

@@ -182,7 +182,9 @@ def test_unknown_format_names_the_known_ones(spec):
 def test_unknown_mx_rule_names_the_known_ones(spec):
     with pytest.raises(FormatError, match="unknown scale rule") as caught:
         parse(spec)
-    assert str(caught.value).endswith("knows: floor, rceil, ceil, even, even_m1, ocp")
+    message, _, meant = str(caught.value).partition("; did you mean ")
+    assert message.endswith("knows: floor, rceil, ceil, even, even_m1, ocp")
+    assert meant == ("even?" if spec == "mxfp8:even:x" else "")
     assert repr(spec) in str(caught.value)
 
 

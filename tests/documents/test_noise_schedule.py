@@ -144,13 +144,14 @@ def rin_yaml(tmp_path: Path) -> Path:
 def test_the_command(rin_yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schedule", str(rin_yaml), "--steps", "29"]) == 0
     shown = capsys.readouterr()
-    assert "silent" in shown.err
-    assert "0.02812" in shown.err
-    assert "█" in shown.err
-    assert "3 of 29 steps without noise" in shown.err
-    assert "--layer N" in shown.err
+    assert "silent" in shown.out
+    assert "0.02812" in shown.out
+    assert "█" in shown.out
+    assert "3 of 29 steps without noise" in shown.out
+    assert "--layer N" in shown.out
     assert main(["schedule", str(rin_yaml), "--steps", "8", "--layer", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
+    assert (rows["document"], rows["schema_version"]) == ("srdd-schedule", 1)
     expected = [sigma(QERL, step, 8) * f for step, f in enumerate([2, 2, 1, 1, 0, 0, 0, 0])]
     assert rows["sigma"] == expected
 

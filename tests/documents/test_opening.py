@@ -10,10 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 from builders import make_report, make_rin, tally
-from hostile import impact_document, noise_documents
+from hostile import noise_documents
 
 from srdd.documents.experiment import Experiment
-from srdd.documents.impact import Impact
 from srdd.documents.opening import document_of, open_document
 from srdd.documents.parts import Document
 from srdd.documents.probe import Probe
@@ -30,7 +29,7 @@ ZONES = ZoneMap.model_validate(
         "zones": [],
     }
 )
-KINDS: tuple[type[Document], ...] = (Report, Impact, Probe, Experiment, RinConfig, ZoneMap)
+KINDS: tuple[type[Document], ...] = (Report, Probe, Experiment, RinConfig, ZoneMap)
 
 
 def written(folder: Path, suffix: str) -> dict[type[Document], Path]:
@@ -38,7 +37,7 @@ def written(folder: Path, suffix: str) -> dict[type[Document], Path]:
     probe, experiment = noise_documents(REPORT.model)
     paths = {kind: folder / f"{kind.__name__}{suffix if kind.IS_YAML else '.json'}" for kind in KINDS}
     REPORT.save(paths[Report])
-    for document in (impact_document(REPORT.model), probe, experiment):
+    for document in (probe, experiment):
         paths[type(document)].write_text(document.model_dump_json())
     save(make_rin({0: 1.0}), paths[RinConfig])
     save(ZONES, paths[ZoneMap])
@@ -59,7 +58,7 @@ def test_another_kind_of_document_is_refused(tmp_path: Path) -> None:
     paths = written(tmp_path, ".json")
     for kind in KINDS:
         for other, path in paths.items():
-            if other is kind or (kind, other) == (Report, Impact):  # layers are ranked by their costs too
+            if other is kind:
                 continue
             with pytest.raises(ReportError) as caught:
                 open_document(path, kind)

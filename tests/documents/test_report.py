@@ -2,15 +2,19 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
 import pytest
+from builders import make_costs
 
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import mean_and_error, standard_errors, total
+from srdd.documents.costs import Cost, Ratio
 from srdd.documents.merging import merge
+from srdd.documents.opening import open_document
 from srdd.documents.parts import Calibration, Model, Note
 from srdd.documents.report import Report, dumps, in_order, json_schema
 from srdd.documents.schema import Coverage, Settings, Site, measurement
@@ -72,6 +76,75 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
 
 def test_document_fits_its_published_schema() -> None:
     jsonschema.validate(json.loads(dumps(make())), json_schema())
+
+
+def with_costs() -> Report:
+    return make().model_copy(update={"costs": make_costs({SPEC: [0.1, 0.2, 0.3, 0.4], "nvfp4": [0.1] * 4})})
+
+
+def test_costs_are_part_of_the_report(tmp_path: Path) -> None:
+    report = with_costs()
+    report.save(tmp_path / "r.json")
+    again = Report.load(tmp_path / "r.json")
+    assert again == report
+    assert dumps(again) == dumps(report)
+    jsonschema.validate(json.loads(dumps(report)), json_schema())
+    assert "Costs" in json_schema()["$defs"]
+    assert "costs: predicted of mxfp4:even, nvfp4 (weight, both)" in repr(report)
+    assert "costs: none" in repr(make())
+
+
+def test_two_reports_differ_in_the_row_of_the_cost_that_differs() -> None:
+    a, b = with_costs(), with_costs()
+    assert b.costs is not None
+    b.costs.layers[2].predicted_kl = Cost.of([1.0, 2.0])
+    lines = [(x, y) for x, y in zip(dumps(a).splitlines(), dumps(b).splitlines(), strict=True) if x != y]
+    assert len(lines) == 1
+    assert '"layer": 2' in lines[0][0] or '"layer": 1' in lines[0][0]
+
+
+def test_costs_follow_from_their_sequences_and_never_from_the_file(tmp_path: Path) -> None:
+    document = json.loads(dumps(with_costs()))
+    row = document["costs"]["layers"][0]["predicted_kl"]
+    row["value"], row["error"] = 99.0, 98.0
+    (tmp_path / "r.json").write_text(json.dumps(document))
+    assert Report.load(tmp_path / "r.json") == with_costs()
+
+
+def test_one_sequence_has_no_error() -> None:
+    assert Cost.of([0.5]).model_dump() == {"value": 0.5, "error": None, "sequences": [0.5]}
+    assert Ratio.of([1.0], [4.0]).model_dump() == {"value": 0.5, "error": None, "above": [1.0], "below": [4.0]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda costs: costs["layers"][0].update(mode="input"), "a row has the mode input, the settings weight, both"),
+        (lambda costs: costs["groups"][0].update(format="mxfp8"), "a row has the format mxfp8, the settings mxfp4"),
+        (
+            lambda costs: costs["whole"][0]["kl"].update(sequences=[1, 2, 3]),
+            "a cost has 3 sequences, the calibration 2",
+        ),
+        (lambda costs: costs.pop("settings"), "costs.settings: Field required"),
+        (lambda costs: costs["layers"][0].update(point="both"), "unknown key 'costs.layers.0.point'"),
+    ],
+    ids=["mode", "format", "sequences", "settings", "version 1's word"],
+)
+def test_costs_that_contradict_themselves_are_refused_in_one_line(tmp_path: Path, change, words: str) -> None:
+    document = json.loads(dumps(with_costs()))
+    change(document["costs"])
+    (tmp_path / "r.json").write_text(json.dumps(document))
+    with pytest.raises(ReportError, match=re.escape(words)) as error:
+        Report.load(tmp_path / "r.json")
+    assert "\n" not in str(error.value)
+
+
+def test_version_1_loads_as_version_2(tmp_path: Path) -> None:
+    document = json.loads(dumps(make())) | {"schema_version": 1, "document": "srdd-scan"}
+    del document["costs"]
+    (tmp_path / "old.json").write_text(json.dumps(document))
+    assert Report.load(tmp_path / "old.json") == make()
+    assert open_document(tmp_path / "old.json").document == make()
 
 
 def test_derived_numbers_are_computed_anew(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from browser import Browser, chromium, missing, required
 from builders import make_report, tally
 from hostile import NAMES, hostile_report, impact_document, noise_documents
+from priced_reports import PRICED
 
 from srdd.analysis.bundle import Bundle, View, gather
 from srdd.documents.report import Report, in_order
@@ -345,3 +346,23 @@ def test_a_bad_page_is_noticed(browser: Browser, tmp_path: Path) -> None:
     found = browser.complaints()
     assert any('"bad"' in text for text in found)
     assert "request: http://127.0.0.1:9/x.png" in found
+
+
+def test_a_page_with_costs_leads_with_them(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "costs.html"
+    page.write_text(render(Bundle(PRICED), View()), encoding="utf-8")
+    browser.open(page)
+    rows = browser.js(
+        "return [...document.querySelectorAll('#worst tbody tr')].map(r => [...r.cells].map(c => c.innerText))"
+    )
+    assert [row[0] for row in rows][:2] == ["7", "10"]
+    assert rows[0][1] == "0.9 ± 0.045"
+    assert "Which layers: the 10 that cost most" in browser.find("#answers").text
+    assert "Worst first, by predicted_kl of layers under mxfp4:even W4A4" in browser.find("#answers").text
+    for figure in ("profile", "heatmap"):
+        browser.show_figure(figure)
+        browser.wait(f"document.querySelector('#figure-{figure} .main-svg')")
+    assert "predicted_kl of layers over depth" in browser.find("body").text
+    assert "2.1 ± 0.105" in browser.find("#formats").text
+    browser.js("choose({ metric: 'relative_error' })")
+    assert browser.complaints() == []

@@ -75,7 +75,9 @@ def test_linears_and_groups_beside_their_predictions() -> None:
     assert (len(linears["rows"]), linears["of"], linears["by"]) == (30, 40, "predicted KL (W+A)")
     assert linears["rows"][0]["module"] == names[0]
     assert linears["rows"][1]["kl"] == [{"value": 0.125, "error": 0.001}] * 3
-    assert groups["rows"][1] == {"name": names[1], "measured": {"value": 0.25, "error": 0.01}, "predicted": 0.125}
+    assert groups["by"] == "measured KL (W+A)"
+    measured, predicted = {"value": 0.25, "error": 0.01}, {"value": 0.125, "error": 0.001}
+    assert groups["rows"][1] == {"name": names[1], "measured": measured, "predicted": predicted}
 
 
 def test_the_report_travels_inside_its_page(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_markdown_has_breaks_and_comparisons_folded() -> None:
     assert "| w16a16 | w16a16 | guided | 0.025 | 0.02 to 0.03 | 25.0 | w4a4 |" in text
     assert "<summary>Does guided noise help</summary>" in text
     assert "| w16a16 - w16a16 | +0.0500 | -0.1000 to +0.2000 | 0.031 | 0.25 | w16a16 |" in text
-    assert "<summary>Fusion groups, mxfp4:even W+A: the 2 costliest of 2</summary>" in text
+    assert "<summary>Fusion groups, mxfp4:even: the 2 costliest of 2, by measured KL (W+A)</summary>" in text
     assert text.count("<details>") == text.count("</details>")
 
 

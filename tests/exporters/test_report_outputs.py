@@ -16,7 +16,8 @@ from builders import make_report, tally
 from hostile import NAMES, SPEC, hostile_report
 
 from srdd.analysis.bundle import Bundle, View, gather
-from srdd.analysis.overview import overview, zones_of
+from srdd.analysis.first_look import zones_of
+from srdd.analysis.overview import overview
 from srdd.core.metrics import METRICS
 from srdd.core.tally import Tally
 from srdd.documents.parts import Estimate, Note
@@ -279,7 +280,10 @@ def test_the_command(tmp_path: Path, srdd: Run) -> None:
         (["--out", "x.html", "--quant", "nvfp4"], "--quant nvfp4: the report has"),
         (["--out", "x.html", "--site", "input"], "--site input: the report has weight, output"),
         (["--out", "x.html", "--metric", "bias"], "--metric 'bias': cannot rank layers"),
-        (["--out", "x.html", "--impact", "report.json"], "is no impact document"),
+        (
+            ["--out", "x.html", "--impact", "report.json"],
+            "--impact report.json: this report holds no costs; write one with `srdd impact`",
+        ),
         (["--out", "x.html", "--probe", "report.json"], "is no probe document; write one with `srdd probe`"),
         (["--out", "x.html", "--experiment", "report.json"], "is no experiment document; write one with `srdd exp"),
         (["--out", "x.csv", "--probe", "report.json"], "--probe has no effect on .csv (only on .html, .htm, .md)"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import N, impact_settings, make_report, tally
+from builders import N, cost_settings, make_report, report_of_costs, tally
 from rich.table import Table
 
 from srdd.analysis.costs import MODE_NAMES
@@ -15,15 +15,8 @@ from srdd.analysis.rankings import agreement
 from srdd.cli import console
 from srdd.core.metrics import BY_NAME, RANKED, significant
 from srdd.core.tally import Tally
-from srdd.documents.impact import (
-    Estimate,
-    Impact,
-    LayerImpact,
-    LinearImpact,
-    Reference,
-    WholeImpact,
-)
-from srdd.documents.parts import Kind, Model
+from srdd.documents.costs import Clean, Cost, Costs, LayerCost, LinearCost, Ratio, WholeCost
+from srdd.documents.parts import Kind
 from srdd.documents.report import Report
 from srdd.exporters.terminal.fitted import FittedConsole, fit
 
@@ -70,10 +63,10 @@ def test_show_cuts_no_number(width, options, monkeypatch: pytest.MonkeyPatch, tm
     numbers = []
     for columns in (400, width):
         monkeypatch.setattr(console, "_WIDTH_WITHOUT_TERMINAL", columns)
-        code, _, err = srdd("show", path, *options)
+        code, out, _ = srdd("show", path, *options)
         assert code == 0
-        assert "…" not in err
-        numbers.append(sorted(re.findall(r"\d+\.\d+", err)))
+        assert "…" not in out
+        numbers.append(sorted(re.findall(r"\d+\.\d+", out)))
     assert numbers[0] == numbers[1]
 
 
@@ -111,9 +104,9 @@ def test_few_or_equal_layers_get_no_verdict() -> None:
 
 def test_the_two_lists_of_worst_layers_are_told_apart(tmp_path: Path, srdd: Run) -> None:
     _opposed("weight", 6).save(tmp_path / "r.json")
-    _, _, err = srdd("show", tmp_path / "r.json", "--top", "2")
-    assert "the 2 worst layers by relative error, and by SQNR" in err
-    heading = next(line for line in err.splitlines() if "by error:" in line)
+    _, out, _ = srdd("show", tmp_path / "r.json", "--top", "2")
+    assert "the 2 worst layers by relative error, and by SQNR" in out
+    heading = next(line for line in out.splitlines() if "by error:" in line)
     assert "by SQNR:" in heading
 
 
@@ -121,60 +114,54 @@ def test_layers_without_numbers_are_counted_apart(tmp_path: Path, srdd: Run) -> 
     nothing = Tally(nonfinite=1, excluded=N)
     path = tmp_path / "r.json"
     make_report({"output": [[tally(0.2)], [tally(0.3, 2.0)], [nothing], [nothing]]}).save(path)
-    _, _, err = srdd("show", path)
-    assert "Decoder-layer outputs, over 2 of 4 layers (2 hold no numbers)" in err
-    assert "the 2 worst layers by relative error, and by SQNR (2 hold no numbers)" in " ".join(err.split())
-    assert "1/2 < 20.00 dB" in err
-    assert "/4" not in err
+    _, out, _ = srdd("show", path)
+    assert "Decoder-layer outputs, over 2 of 4 layers (2 hold no numbers)" in out
+    assert "the 2 worst layers by relative error, and by SQNR (2 hold no numbers)" in " ".join(out.split())
+    assert "1/2 < 20.00 dB" in out
+    assert "/4" not in out
 
 
-def _impact() -> Impact:
+def _impact() -> Report:
     """Costs that four decimals would all show as zero, in the order 1, 2, 3 of the Linears."""
-    small = Estimate(value=0.0000123, error=0.0000045)
-    layer = LayerImpact(
-        layer=0, format="mxfp4:even", point="both", isolated=small, cumulative=small, predicted_kl=small
-    )
+    kl, error = Cost(value=0.0000123, error=0.0000045), Ratio(value=0.0000123, error=0.0000045)
+    layer = LayerCost(layer=0, format="mxfp4:even", mode="both", isolated=error, cumulative=error, predicted_kl=kl)
     linears = [
-        LinearImpact(
+        LinearCost(
             module=f"m{i}",
             role="q_proj",
+            parameters=1,
             format="mxfp4:even",
-            output_error=dict.fromkeys(MODE_NAMES, small),
+            output_error=dict.fromkeys(MODE_NAMES, error),
             interaction=0.0,
-            predicted_kl=dict.fromkeys(MODE_NAMES, Estimate(value=i * 1e-6)),
+            predicted_kl=dict.fromkeys(MODE_NAMES, Cost(value=i * 1e-6)),
         )
         for i in (1, 2, 3)
     ]
-    whole = WholeImpact(
+    whole = WholeCost(
         format="mxfp4:even",
-        point="both",
-        loss=small,
-        loss_change=small,
-        perplexity=1.0,
-        kl=Estimate(value=0.00042),
-        kl_median=0.00031,
-        kl_p90=0.001,
-        kl_p99=0.00222,
-        kl_max=0.00444,
-        top1=Estimate(value=1.0),
+        mode="both",
+        loss=kl,
+        kl=Cost(value=0.00042),
+        kl_quantiles={"0.5": 0.00031, "0.9": 0.001, "0.99": 0.00222, "1": 0.00444},
+        top1=Cost(value=1.0),
     )
-    return Impact(
-        model=Model(id="toy", parameter_count=1),
-        settings=impact_settings("gradient"),
-        reference=Reference(loss=small, perplexity=1.0, entropy=small),
+    costs = Costs(
+        settings=cost_settings("predicted"),
+        clean=Clean(loss=kl, entropy=kl),
         whole=[whole],
         layers=[layer],
         linears=linears,
     )
+    return report_of_costs(costs)
 
 
 def test_small_costs_keep_three_digits(tmp_path: Path, srdd: Run) -> None:
     path = tmp_path / "impact.json"
-    path.write_text(_impact().model_dump_json())
-    _, _, err = srdd("show", path)
+    _impact().save(path)
+    _, out, _ = srdd("show", path)
     for number in ("0.000420", "0.000310", "0.00222", "0.00444", "0.0000123 ± 0.0000045"):
-        assert number in err, number
-    rows = [line for line in err.splitlines() if re.search(r"\bm[123]\b", line)]
+        assert number in out, number
+    rows = [line for line in out.splitlines() if re.search(r"\bm[123]\b", line)]
     assert [row.split("│")[-2].strip() for row in rows] == ["3.00e-06", "2.00e-06", "1.00e-06"]
 
 
@@ -196,4 +183,4 @@ def test_significant_digits(value: float, error: float | None, text: str) -> Non
 
 
 def test_costs_are_told_apart_in_zones() -> None:
-    assert [RANKED[name].text(0.0000123) for name in ("predicted_kl", "swap_kl")] == ["0.0000123"] * 2
+    assert [RANKED[name].text(0.0000123) for name in ("predicted_kl", "measured_kl")] == ["0.0000123"] * 2

@@ -245,7 +245,7 @@ def test_formats_and_metrics_of_reports_by_their_short_names() -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda m: srdd.measure_impact(m, IDS, "mxfp4", attribute=("grad",)), "attribute='grad'"),
+        (lambda m: srdd.measure_impact(m, IDS, "mxfp4", how=("grad",)), "how='grad'"),
         (lambda m: srdd.measure_impact(m, IDS, "mxfp4", "w4a4"), "modes='w4a4'"),
         (lambda m: srdd.measure_impact(m, IDS, []), "no format given"),
         (lambda m: srdd.measure_probe(m, IDS, "mxfp4", seeds=3), "seeds=3"),
@@ -265,8 +265,8 @@ def test_choices_are_refused_before_the_run_and_not_after_it(
 
 
 def test_single_names_need_no_list(model: LlamaForCausalLM) -> None:
-    one = srdd.measure_impact(model, IDS, parse("mxfp4"), "both", attribute="gradient")
-    assert (one.settings.points, one.settings.attribute) == (["both"], ["gradient"])
+    one = srdd.measure_impact(model, IDS, parse("mxfp4"), "both", how="predicted")
+    assert (one.costs.settings.modes, one.costs.settings.how) == (["both"], ["predicted"])
 
 
 def test_two_scans_of_one_model_at_once_are_refused(model: LlamaForCausalLM) -> None:

@@ -158,7 +158,7 @@ def test_a_mistake_of_srdd_keeps_its_type(monkeypatch: pytest.MonkeyPatch) -> No
 def test_impact_of_layers_that_return_more_than_the_state() -> None:
     sizes = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 4}
     model = BambaForCausalLM(BambaConfig(**SMALL, num_key_value_heads=2, **sizes, attn_layer_indices=[1]))
-    found = srdd.measure_impact(model, IDS, ["identity"], ("both",), attribute=("swap",))
+    found = srdd.measure_impact(model, IDS, ["identity"], ("both",), how=("layers",))
     assert found.whole[0].kl.value == 0
     assert len(found.layers) == 2
 
@@ -218,7 +218,7 @@ def test_impact_of_linears_that_get_their_rows_in_another_shape(reshape: Callabl
     """As in OPT, in shared experts and in DeepSeek; the numbers are those of the plain model."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
-    options = {"attribute": ("gradient",), "batch_size": 2, "backend": "eager"}
+    options = {"how": ("predicted",), "batch_size": 2, "backend": "eager"}
     plain = srdd.measure_impact(model, IDS, ["mxfp4"], ("both",), **options)  # type: ignore[arg-type]
     for layer in model.model.layers:
         layer.mlp.forward = lambda x, run=layer.mlp.forward: run(reshape(x)).view_as(x)

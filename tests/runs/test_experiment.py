@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import make_report, tally
+from builders import make_costs, make_report, tally
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -290,7 +290,8 @@ def test_a_report_of_another_size_or_other_weights(
     ):
         path = tmp_path / "other.json"
         document.model_copy(update={"model": document.model.model_copy(update=changes)}).save(path)
-        found, _, shown = srdd(*given, path)
+        found, tables, said = srdd(*given, path)
+        shown = said if code else tables
         assert (found, words in " ".join(shown.split())) == (code, True), shown
 
 
@@ -319,23 +320,53 @@ def test_costs_that_overflow_are_refused_in_one_line(tiny_llama: Path) -> None:
     hot = LlamaForCausalLM.from_pretrained(tiny_llama)
     torch.nn.init.constant_(hot.lm_head.weight, 3e38)
     with pytest.raises(NonfiniteError, match="NaN or infinite: the model overflows in its type"):
-        measure_impact(hot, IDS[:2], "mxfp4", attribute=("swap",))
+        measure_impact(hot, IDS[:2], "mxfp4", how=("layers",))
+
+
+def test_costs_rank_the_layers_where_they_are_known(
+    tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srdd: Run
+) -> None:
+    scanned = Report.load(report)
+    kls = [0.1] * (scanned.model.layer_count or 0)
+    kls[0] = 0.9
+    scanned.model_copy(update={"costs": make_costs({"mxfp4:even": kls})}).save(tmp_path / "priced.json")
+    out = tmp_path / "experiment.json"
+    given = (
+        "--model",
+        tiny_llama,
+        "--quant",
+        "mxfp4",
+        "--data",
+        text,
+        "--seq-len",
+        "16",
+        "--worst",
+        "1",
+        "--seeds",
+        "2",
+    )
+    code, _, shown = srdd("experiment", "aqn", *given, "--report", tmp_path / "priced.json", "--out", out)
+    assert code == 0, shown
+    document = Experiment.model_validate_json(out.read_text())
+    assert document.settings.ranked_by == "predicted_kl of layers under mxfp4:even W4A4"
+    assert document.arm("targeted").layers[0] == [0]
+    assert "predict damage poorly" not in shown
 
 
 def test_command(tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srdd: Run) -> None:
     out = tmp_path / "experiment.json"
     given = ("--model", tiny_llama, "--quant", "mxfp4", "--data", text, "--report", report, "--seq-len", "16")
     given = (*given, "--worst", "1", "--seeds", "2", "--out", out)
-    code, printed, shown = srdd("experiment", "aqn", *given, "--fault", "layer=1,deadzone=0.1", "--sigma-start", "0.1")
-    assert (code, printed) == (0, ""), shown
+    code, shown, said = srdd("experiment", "aqn", *given, "--fault", "layer=1,deadzone=0.1", "--sigma-start", "0.1")
+    assert code == 0, said
     for words in ("targeted - global", "(Holm)", "planted fault: deadzone 0.1", "2 seeds show large effects only"):
         assert words in shown
     assert math.isfinite(Experiment.model_validate_json(out.read_text()).arm("dither").losses[0] or math.nan)
     train = ("--kind", "train", "--steps", "3", "--samples", "2", "--train-batch", "1")
-    code, printed, shown = srdd("experiment", "aqn", *given, *train, "--json")
+    code, printed, shown = srdd("experiment", "aqn", *given, *train, "--force", "--json")
     assert code == 0, shown
     assert json.loads(printed)["settings"]["train"]["steps"] == 3
-    code, _, again = srdd("show", out)
+    code, again, _ = srdd("show", out)
     assert code == 0
     assert "training: 3 steps of 1 sequences" in again
     code, _, shown = srdd("multipliers", out)
@@ -350,7 +381,7 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srd
         (["--steps", "4"], "--steps has no effect on --kind inference"),
         (["--fault", "10"], "--fault '10'"),
         (["--metric", "quality"], "quality"),
-        (["--metric", "predicted_kl"], "--metric predicted_kl: no impact was measured in this report; run `srdd imp"),
+        (["--metric", "predicted_kl"], "--metric predicted_kl: no costs in this report; scan again with costs"),
         (["--target", "norms"], "norms"),
         (["--seeds", "1"], "--seeds 1: expected 2 or more; one seed shows nothing"),
         (["--fault", "layer=9,deadzone=0.01"], "--fault layer=9: "),

@@ -14,14 +14,14 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, Lla
 import srdd as srdd_package
 from srdd import kernels
 from srdd.core.formats import parse
-from srdd.documents.impact import Impact
+from srdd.documents.costs import Costs
 from srdd.documents.report import Report
 from srdd.errors import CalibrationError, NoEffectError, SettingError, SiteError
 from srdd.models.fake import Quantizer, fake_quantize
 from srdd.models.stack import LayerStack
 from srdd.runs.divergence import ReferenceLogits, quantile
-from srdd.runs.impact.estimates import mean, ratio_of_sums, share_change
 from srdd.runs.impact.fisher import Fisher
+from srdd.runs.impact.rows import cost, ratio
 from srdd.runs.impact.run import measure_impact
 from srdd.runs.impact.sweep import Sweep, Variant
 
@@ -38,8 +38,10 @@ def llama(tiny_llama: Path) -> LlamaForCausalLM:
     return model
 
 
-def impact(model: nn.Module, **options: object) -> Impact:
-    return measure_impact(model, IDS, options.pop("formats", [FMT]), **options)  # type: ignore[arg-type]
+def impact(model: nn.Module, **options: object) -> Costs:
+    costs = measure_impact(model, IDS, options.pop("formats", [FMT]), **options).costs  # type: ignore[arg-type]
+    assert costs is not None
+    return costs
 
 
 def test_kl_loss_and_agreement_are_torchs() -> None:
@@ -58,34 +60,38 @@ def test_kl_loss_and_agreement_are_torchs() -> None:
 
 
 def test_statistics_by_hand() -> None:
-    assert mean([1.0, 3.0]).model_dump() == {"value": 2.0, "error": 1.0}
-    assert mean([1.0]).error is None
-    found = ratio_of_sums([1, 3], [100, 100])
+    found = cost([1.0, 3.0])
+    assert (found.value, found.error, found.sequences) == (2, 1, [1, 3])
+    assert cost([1.0]).error is None
+    found = ratio([1, 3], [100, 100])
     assert (found.value, found.error) == pytest.approx((0.1414, 0.0366), abs=1e-4)
-    assert share_change([3.12], [2.6]).value == pytest.approx(0.2)
     assert (quantile([3, 1, 2], 0.5), quantile([0, 10], 0.9)) == (2, 9)
 
 
 def test_the_identity_has_no_effect_at_all(llama: LlamaForCausalLM) -> None:
-    found = impact(llama, formats=[None], attribute=("gradient", "swap"), noise=True, tokens_per_sequence=0)
+    found = impact(llama, formats=[None], how=("predicted", "layers"), noise=True, tokens_per_sequence=0)
     assert all(row.no_effect for row in found.whole)
     for row in found.whole:
-        assert (row.kl.value, row.kl_max, row.loss_change.value, row.top1.value) == (0, 0, 0, 1)
+        change = found.loss_change(row)
+        assert change is not None
+        assert (row.kl.value, row.kl_quantiles["1"], change.value, row.top1.value) == (0, 0, 0, 1)
     for layer in found.layers:
         costs = (
             layer.predicted_kl,
-            layer.predicted_kl_joint,
-            layer.predicted_kl_modules,
-            layer.swap_kl,
+            layer.predicted_kl_own,
+            layer.predicted_kl_linears,
+            layer.measured_kl,
             layer.noise_kl,
         )
         assert [cost.value for cost in costs if cost is not None] == [0] * 5
+        assert layer.isolated is not None
+        assert layer.cumulative is not None
         assert (layer.isolated.value, layer.cumulative.value) == (0, 0)
     assert all(value.value == 0 for row in found.linears for value in row.output_error.values())
 
 
 def test_layers_and_the_whole_against_brute_force(llama: LlamaForCausalLM) -> None:
-    found = impact(llama, modes=("both",), attribute=("swap",), batch_size=2)
+    found = impact(llama, modes=("both",), how=("layers",), batch_size=2)
     (whole,) = found.whole
     assert not whole.no_effect
     with torch.no_grad():
@@ -95,30 +101,28 @@ def test_layers_and_the_whole_against_brute_force(llama: LlamaForCausalLM) -> No
         reference = ReferenceLogits.of(clean.logits, IDS)
         want = reference.against(quantized.logits)
         assert whole.kl.value == pytest.approx(want["kl"].mean().item(), rel=1e-5)
-        assert whole.kl_max == pytest.approx(want["kl"].max().item(), rel=1e-5)
+        assert whole.kl_quantiles["1"] == pytest.approx(want["kl"].max().item(), rel=1e-5)
         assert whole.loss.value == pytest.approx(want["loss"].mean().item(), rel=1e-6)
-        assert found.reference is not None
-        assert found.reference.loss.value == pytest.approx(llama(IDS, labels=IDS).loss.item(), rel=1e-6)
+        assert found.clean is not None
+        assert found.clean.loss.value == pytest.approx(llama(IDS, labels=IDS).loss.item(), rel=1e-6)
         for index, row in enumerate(found.layers[:-1]):  # the last hidden state has gone through the norm
             a, b = clean.hidden_states[index + 1].double(), quantized.hidden_states[index + 1].double()
             assert row.cumulative.value == pytest.approx(((b - a).norm() / a.norm()).item(), rel=1e-5)
         for index, row in enumerate(found.layers):
             with fake_quantize(llama, "mxfp4", modules=f"model.layers.{index}.*", backend="eager"):
                 alone = llama(IDS, output_hidden_states=True)
-            assert row.swap_kl is not None
-            assert row.swap_kl.value == pytest.approx(reference.against(alone.logits)["kl"].mean().item(), rel=1e-4)
+            assert row.measured_kl is not None
+            assert row.measured_kl.value == pytest.approx(reference.against(alone.logits)["kl"].mean().item(), rel=1e-4)
             if index + 1 < len(found.layers):
                 a, b = clean.hidden_states[index + 1].double(), alone.hidden_states[index + 1].double()
                 assert row.isolated.value == pytest.approx(((b - a).norm() / a.norm()).item(), rel=1e-5)
-    swaps = [row.swap_kl.value for row in found.layers if row.swap_kl is not None]
-    assert whole.additivity == pytest.approx(math.fsum(swaps) / whole.kl.value)
-    assert found.layers[0].growth is None
-    assert found.layers[1].growth == found.layers[1].cumulative.value / found.layers[0].cumulative.value
+    swaps = [row.measured_kl.value for row in found.layers if row.measured_kl is not None]
+    assert found.additivity(whole, measured=True) == pytest.approx(math.fsum(swaps) / whole.kl.value)
 
 
 def test_fusion_groups_one_at_a_time_against_brute_force(llama: LlamaForCausalLM) -> None:
-    found = impact(llama, modes=["both", "weight"], attribute=("gradient", "swap-groups"))
-    swaps = found.group_swaps["mxfp4:even"]
+    found = impact(llama, modes=["both", "weight"], how=("predicted", "groups"))
+    swaps = {row.name: row.measured_kl for row in found.groups}
     layers = len(llama.model.layers)
     names = [f"model.layers.{i}.{n}" for i in range(layers) for n in GROUPS]
     assert list(swaps) == names
@@ -195,13 +199,13 @@ def test_products_of_gradient_and_error_are_exact(llama: LlamaForCausalLM) -> No
         assert y.grad is not None
         for mode, dy in {"weight": x @ (wq - w).T, "input": (xq - x) @ w.T, "both": xq @ wq.T - x @ w.T}.items():
             product = (y.grad * dy).sum(-1).double()
-            score = fisher.modules[quantizer.name, mode, name]
+            score = fisher.scores.modules[quantizer.name, mode, name]
             assert score.diagonal == pytest.approx((product.square().sum(1) / 2).tolist(), rel=1e-3, abs=1e-9)
             assert score.sum == pytest.approx((product.sum(1).square() / 2).tolist(), rel=1e-2, abs=1e-7)
             if mode == "both" and name.startswith("model.layers.1."):
                 layer_sum += product
     want = (layer_sum.square().sum(1) / 2).tolist()
-    assert fisher.layer_sums[quantizer.name, "both", 1].diagonal == pytest.approx(want, rel=1e-3)
+    assert fisher.scores.layer_sums[quantizer.name, "both", 1].diagonal == pytest.approx(want, rel=1e-3)
     assert all(p.requires_grad for p in llama.parameters())
 
 
@@ -216,7 +220,7 @@ def test_small_errors_are_predicted(llama: LlamaForCausalLM) -> None:
     fisher.run(IDS, swept.changes)
     for index in range(len(stack)):
         want = measured[(*variant.key, index)].sum().item()
-        score = fisher.layers[(*variant.key, index)]
+        score = fisher.scores.layers[(*variant.key, index)]
         assert sum(score.sum) == pytest.approx(want, rel=0.15)
         assert sum(score.diagonal) == pytest.approx(want, rel=0.6)
 
@@ -225,17 +229,15 @@ def test_a_planted_outlier_is_found(llama: LlamaForCausalLM) -> None:
     with torch.no_grad():
         weight = llama.model.layers[1].mlp.down_proj.weight
         weight[:, ::32] *= 100  # every block's scale now follows one value
-    found = impact(llama, modes=("weight",), attribute=())
+    found = impact(llama, modes=("weight",), how=())
     isolated = [row.isolated.value for row in found.layers]
     assert isolated.index(max(isolated)) == 1
-    growth = [row.growth or 0.0 for row in found.layers]
-    assert growth.index(max(growth)) == 1
 
 
 def test_the_model_is_left_as_it_was(llama: LlamaForCausalLM) -> None:
     before = copy.deepcopy(llama.state_dict())
     llama.train()
-    impact(llama, attribute=("gradient", "swap"), noise=True)
+    impact(llama, how=("predicted", "layers"), noise=True)
     assert llama.training
     assert all(p.requires_grad and p.grad is None for p in llama.parameters())
     assert all(torch.equal(before[name], value) for name, value in llama.state_dict().items())
@@ -244,33 +246,36 @@ def test_the_model_is_left_as_it_was(llama: LlamaForCausalLM) -> None:
 
 
 def test_formats_by_name(llama: LlamaForCausalLM) -> None:
-    found = srdd_package.measure_impact(llama, IDS, ["mxfp4", "identity"], modes=("weight",), attribute=())
+    found = srdd_package.measure_impact(llama, IDS, ["mxfp4", "identity"], modes=("weight",), how=()).costs
+    assert found is not None
     assert [row.no_effect for row in found.whole] == [False, True]
 
 
 def test_gpt2_runs_and_gaussian_noise_stands_beside() -> None:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=64, n_layer=2, n_head=4, n_positions=32)).eval()
-    found = impact(model, modes=("both",), attribute=("gradient", "swap"), noise=True)
+    found = impact(model, modes=("both",), how=("predicted", "layers"), noise=True)
     assert {row.role for row in found.linears} == {"c_attn", "c_proj", "c_fc"}
     assert all(row.noise_kl is not None and row.noise_kl.value > 0 for row in found.layers)
 
 
 def test_no_head_no_kl_and_why() -> None:
     config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
-    found = impact(BertModel(config).eval(), modes=("both",), attribute=("gradient", "swap"))
-    assert (found.reference, found.whole) == (None, [])
-    assert "BertModel has no language-model head" in found.warnings[0]
+    report = measure_impact(BertModel(config).eval(), IDS, [FMT], modes=("both",), how=("predicted", "layers"))
+    found = report.costs
+    assert found is not None
+    assert (found.clean, found.whole) == (None, [])
+    assert "BertModel has no language-model head" in report.warnings[0]
     assert all(row.isolated.value > 0 and row.predicted_kl is None for row in found.layers)
-    assert found.layers[-1].swap_error == found.layers[-1].isolated, "of the last layer nothing lies above"
-    assert found.layers[0].swap_error is not None
-    assert found.settings.attribute == ["swap"]
+    assert found.layers[-1].measured_error == found.layers[-1].isolated, "of the last layer nothing lies above"
+    assert found.layers[0].measured_error is not None
+    assert found.settings.how == ["layers"]
 
 
 def test_swaps_of_groups_need_a_head_too() -> None:
     config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     with pytest.raises(SettingError, match="no language-model head to measure swaps of groups"):
-        impact(BertModel(config).eval(), attribute=("swap-groups",))
+        impact(BertModel(config).eval(), how=("groups",))
 
 
 def test_mistakes(llama: LlamaForCausalLM) -> None:
@@ -282,8 +287,8 @@ def test_mistakes(llama: LlamaForCausalLM) -> None:
         impact(llama, batch_size=0)
     with pytest.raises(SettingError, match=r"tokens_per_sequence=-1: expected 0 \(all\) or more"):
         impact(llama, tokens_per_sequence=-1)
-    with pytest.raises(NoEffectError, match="label_samples has no effect without attribute=gradient"):
-        impact(llama, label_samples=2, attribute=("swap",))
+    with pytest.raises(NoEffectError, match="label_samples has no effect without how=predicted"):
+        impact(llama, label_samples=2, how=("layers",))
     bert = BertModel(
         BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
     )
@@ -300,10 +305,10 @@ def test_mistakes(llama: LlamaForCausalLM) -> None:
 def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> None:
     out = tmp_path / "impact.json"
     arguments = ("--model", tiny_llama, "--data", text, "--samples", "3", "--seq-len", "16", "--out", out)
-    code, printed, shown = srdd(
+    code, shown, said = srdd(
         "impact", *arguments, "--quant", "mxfp4,identity", "--attribute", "gradient,swap,swap-groups"
     )
-    assert (code, printed) == (0, ""), shown
+    assert code == 0, said
     for words in (
         "left as they are: lm_head",
         "no effect: identity, W+A changed nothing",
@@ -311,33 +316,28 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> Non
         "Fusion groups",
     ):
         assert words in shown
-    document = Impact.model_validate_json(out.read_text())
-    assert document.settings.formats == ["mxfp4:even", "identity"]
-    assert document.layers[0].scores["output relative_error"] > 0
     report = Report.load(out)
-    assert report.settings.formats[:3] == ["mxfp4:even/weight", "mxfp4:even/input", "mxfp4:even"]
-    code, printed, shown = srdd("zones", out, "--metric", "swap_kl", "--quant", "mxfp4:even", "--json")
+    document = report.costs
+    assert document is not None
+    assert (report.sites, report.settings.kinds) == ([], [])
+    assert document.settings.formats == report.settings.formats == ["mxfp4:even", "identity"]
+    assert document.layers[0].scores["output relative_error"] > 0
+    code, printed, shown = srdd("zones", out, "--metric", "measured_kl", "--quant", "mxfp4:even", "--json")
     assert code == 0, shown
-    want = document.layers[-1].swap_kl
-    rows = [row for row in document.layers if (row.format, row.point) == ("mxfp4:even", "both")]
-    means = [row.swap_kl.value for row in rows if row.swap_kl]
-    assert want is not None
+    rows = [row for row in document.layers if (row.format, row.mode) == ("mxfp4:even", "both")]
+    means = [row.measured_kl.value for row in rows if row.measured_kl]
     zone = json.loads(printed)["zones"][0]
-    assert zone["metrics"]["swap_kl"]["max"] == pytest.approx(max(means))
+    assert zone["metrics"]["measured_kl"]["max"] == pytest.approx(max(means))
     assert srdd("multipliers", out, "--metric", "predicted_kl", "--quant", "mxfp4:even")[0] == 0
-    code, _, again = srdd("show", out)
+    code, again, _ = srdd("show", out)
     assert code == 0
     assert "measured (swap)" in again
     assert srdd("show", out, "--layer", "1")[0] == 2
-    code, _, shown = srdd("zones", out)
-    assert code == 2
-    assert "relative_error of output under mxfp4:even/weight is not in this report" in shown
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "no format given"),
         (["--quant", "mxfp4", "--modes", "w,b"], "expected each of w, a, wa at most once"),
         (["--quant", "mxfp4", "--attribute", "magic"], "expected gradient, swap, swap-groups, or both"),
         (["--quant", "mxfp4,mxfp4"], "mxfp4"),

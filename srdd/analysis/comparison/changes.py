@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeVar
 
+from srdd.analysis.comparison.costs import by_cost, cost_pairs, cost_spec_of, shared_mode
 from srdd.analysis.comparison.pairing import Pair, pairs, within_noise
 from srdd.analysis.series import choose_kinds, choose_spec
 from srdd.core.layers import span, thirds
 from srdd.core.metrics import MAIN, RANKED, Metric, any_metric
 from srdd.core.uncertainty import jackknife
 from srdd.documents.comparison import Comparison, Difference, Drift, DriftTable
-from srdd.documents.parts import KINDS, Kind
+from srdd.documents.parts import KINDS, Kind, Place
 from srdd.documents.report import Report
 from srdd.errors import ReportError, SettingError
 
@@ -51,28 +52,37 @@ class _Group:
     def error(self, metric: Metric) -> float:
         if len(self.members) == 1:
             return self.members[0].error(metric)
+        if replicates := self.replicates(metric):
+            return jackknife(replicates)
         if all(pair.is_given(metric) for pair in self.members):  # at most this, if layers rise and fall together
             return fmean(pair.error(metric) for pair in self.members)
-        return jackknife(self.replicates(metric))
+        return math.nan
 
 
 def compare(
     base: Report,
     new: Report,
-    kind: Kind,
+    kind: Place,
     spec: str,
     metric: Metric | str,
     *,
     new_spec: str | None = None,
     zones: Mapping[str, Sequence[int]] | None = None,
 ) -> Comparison:
-    """The differences of one metric. `zones` maps names to layers; by default thirds of the depth.
+    """The differences of one metric; a cost is of whole layers, whatever the kind.
+
+    `zones` maps names to layers; by default thirds of the depth.
 
     Call `comparability.comparable` first: reports of other models or texts are not refused here. Raises SettingError
     for a kind, format or metric that a report has not, ReportError for reports with nothing in common.
     """
+    metric = _metric_of(metric)
+    if by_cost(metric, base, new):
+        specs = (cost_spec_of(base, spec), cost_spec_of(new, new_spec or spec))
+        return compare_pairs(cost_pairs(base, new, *specs), metric, zones)
+    known = _kind_of(base, kind)
     spec, new_spec = _spec_of(base, kind, spec), _spec_of(new, kind, new_spec or spec)
-    return compare_pairs(pairs(base, new, kind, spec, new_spec), _metric_of(metric), zones)
+    return compare_pairs(pairs(base, new, known, spec, new_spec), metric, zones)
 
 
 def compare_pairs(
@@ -86,6 +96,7 @@ def compare_pairs(
         kind=paired[0].kind,
         base_format=paired[0].spec,
         new_format=paired[0].new_spec,
+        mode=paired[0].mode,
         metric=metric.name,
         unit=metric.unit,
         layers=_sorted([_difference(group, metric) for group in layers]),
@@ -102,7 +113,7 @@ def compare_main(base: Report, new: Report, kind: Kind, spec: str, new_spec: str
 
 def drift(
     reports: Sequence[Report],
-    kind: Kind,
+    kind: Place,
     spec: str,
     metric: Metric | str,
     *,
@@ -111,23 +122,43 @@ def drift(
     """The drift of one metric over reports in the order given, two or more of them. Raises as `compare`."""
     if len(reports) < 2:
         raise SettingError("reports", len(reports), "a drift needs two or more")
-    metric, specs = _metric_of(metric), {_spec_of(report, kind, spec) for report in reports}
-    spec = specs.pop()
-    steps = [_grouped(pairs(reports[0], report, kind, spec), zones) for report in reports]
+    metric, mode = _metric_of(metric), None
+    if by_cost(metric, *reports):
+        spec = {cost_spec_of(report, spec) for report in reports}.pop()
+        mode = shared_mode(reports, [spec] * len(reports))
+        paired = [cost_pairs(reports[0], report, spec, mode=mode) for report in reports]
+        kind = "layer"
+    else:
+        spec = {_spec_of(report, kind, spec) for report in reports}.pop()
+        paired = [pairs(reports[0], report, _kind_of(report, kind), spec) for report in reports]
+    steps = [_grouped(each, zones) for each in paired]
     layers, outside, groups = (
         _sorted([_drift(list(column), metric) for column in zip(*part, strict=True)])
         for part in zip(*steps, strict=True)
     )
     return DriftTable(
-        kind=kind, format=spec, metric=metric.name, unit=metric.unit, layers=layers, outside=outside, zones=groups
+        kind=kind,
+        format=spec,
+        mode=mode,
+        metric=metric.name,
+        unit=metric.unit,
+        layers=layers,
+        outside=outside,
+        zones=groups,
     )
 
 
-def _spec_of(report: Report, kind: Kind, spec: str) -> str:
+def _spec_of(report: Report, kind: Place, spec: str) -> str:
     """The format's name as the report has it, "mxfp4:even" for "mxfp4". Raises SettingError."""
-    if kind not in KINDS or kind not in choose_kinds(report, kind):
-        raise SettingError("kind", kind, f"expected one of {', '.join(KINDS)}")
+    _kind_of(report, kind)
     return choose_spec(report, spec)
+
+
+def _kind_of(report: Report, kind: Place) -> Kind:
+    """The kind, of which the report has sites. Raises SettingError."""
+    if kind == "layer" or kind not in KINDS or kind not in choose_kinds(report, kind):
+        raise SettingError("kind", kind, f"expected one of {', '.join(KINDS)}")
+    return kind
 
 
 def _metric_of(metric: Metric | str) -> Metric:

@@ -31,14 +31,15 @@ def comparable(
     allow_different_model: bool = False,
 ) -> list[str]:
     """What differs and does no harm, as sentences. `kinds` and `specs` are what will be compared, None all.
+    Without a kind, as for costs alone, only the models are.
 
     Raises ReportError, naming the field and both values, for what cannot be compared.
     """
     for which, report in (("base", base), ("new", new)):
-        if not report.sites:
+        if not report.sites and report.costs is None:
             raise ReportError(f"the {which} report is empty: it has no sites")
     notes = _models(base, new, allow_different_model)
-    wanted = kinds or [kind for kind in KINDS if kind in _kinds(base) | _kinds(new)]
+    wanted = [kind for kind in KINDS if kind in _kinds(base) | _kinds(new)] if kinds is None else kinds
     for kind in wanted:
         for which, report in (("base", base), ("new", new)):
             if kind not in _kinds(report):
@@ -50,7 +51,7 @@ def comparable(
     if any(kind != "weight" for kind in wanted):
         version_0 = base.is_version_0 or new.is_version_0
         notes += _calibrations(base.settings.calibration, new.settings.calibration, allow_different_model, version_0)
-    if not across_quant:
+    if wanted and not across_quant:
         _formats(base.settings.formats, new.settings.formats, specs)
     for kind in wanted:
         if allow_different_model or not (base.has_sums and new.has_sums):  # other names for the same layers

@@ -15,15 +15,19 @@ import math
 from collections.abc import Sequence
 
 from srdd.analysis.comparison.comparability import comparable
+from srdd.analysis.comparison.costs import by_cost, comparable_costs, cost_pairs, cost_spec_of
 from srdd.analysis.comparison.limits import Floor, Limit
 from srdd.analysis.comparison.pairing import By, Pair, pairs, within_noise
 from srdd.analysis.comparison.policy import DEFAULTS, Policy
+from srdd.analysis.layer_costs import cost_specs, has_costs, weakness
+from srdd.analysis.series import cost_series
 from srdd.core.formats import parse
 from srdd.core.layers import parse_layers
 from srdd.core.metrics import Metric, as_error
+from srdd.core.modes import Mode
 from srdd.core.verdicts import violates
 from srdd.documents.check import Case, CheckResult, Finding
-from srdd.documents.parts import KINDS, Kind
+from srdd.documents.parts import KINDS, Place
 from srdd.documents.report import Report
 from srdd.errors import ReportError, SettingError, setting
 
@@ -46,7 +50,14 @@ def check(
     for limit in policy.limits:
         assert baseline is not None
         kinds, specs = _chosen(limit, baseline)
-        notes += comparable(baseline, new, kinds, specs, allow_different_model=allow_different_model)
+        if kinds == ["layer"]:
+            if lacking := [spec for spec in specs if not has_costs(new, spec)]:
+                raise ReportError(
+                    f"{limit.text}: the new report has no costs of {', '.join(lacking)}; scan it with costs"
+                )
+            notes += comparable_costs(baseline, new, allow_other_text=allow_different_model)
+        measured = [kind for kind in kinds if kind != "layer"]
+        notes += comparable(baseline, new, measured, specs, allow_different_model=allow_different_model)
         more, untested = _cases(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
         cases, notes = cases + more, notes + untested
     alone = _Pairs(new, new, policy.by)
@@ -54,6 +65,7 @@ def check(
         kinds, specs = _chosen(floor, new)
         more, untested = _cases(floor, alone, kinds, specs, policy, optional=False)
         cases, notes = cases + more, notes + untested
+    notes += _costliest(baseline or new, new) if policy.are_defaults else []
     if not cases:
         names = ", ".join(limit.metric for limit in policy.limits)
         raise ReportError(f"nothing was checked: the baseline has none of {names}")
@@ -69,10 +81,30 @@ def check(
     )
 
 
-def _chosen(limit: Limit | Floor, report: Report) -> tuple[list[Kind], list[str]]:
-    """The kinds and formats of a report that a limit holds for. Raises ReportError when it has none of them."""
+def _costliest(base: Report, new: Report) -> list[str]:
+    """What no built-in limit holds: the dearest layer under each format, or that no costs are known."""
+    if not has_costs(new) or not has_costs(base):
+        return weakness(new) or weakness(base)
+    notes = []
+    for spec in cost_specs(new):
+        series = cost_series(new, spec)
+        layer, value = max(zip(series.layers, series.values, strict=True), key=lambda pair: pair[1])
+        said = f"layer {layer} costs most, {series.metric.text(value)}; no built-in limit holds it"
+        notes.append(f"{series.title}: {said}, only one that is given")
+    return notes
+
+
+def _chosen(limit: Limit | Floor, report: Report) -> tuple[list[Place], list[str]]:
+    """The kinds and formats of a report that a limit holds for; a cost is of whole layers.
+
+    Raises ReportError when the report has none of them.
+    """
+    if by_cost(limit.of, report):
+        if limit.site is not None:
+            raise ReportError(f"{limit.text}: a cost is of whole layers, not of {limit.site} sites")
+        return ["layer"], cost_specs(report) if limit.quant is None else [cost_spec_of(report, limit.quant)]
     present = [kind for kind in KINDS if any(site.kind == kind for site in report.sites)]
-    kinds = [kind for kind in present if limit.site in (None, kind)]
+    kinds: list[Place] = [kind for kind in present if limit.site in (None, kind)]
     if not kinds:
         raise ReportError(f"{limit.text}: the report has {', '.join(present) or 'no sites'}")
     known = report.settings.formats
@@ -89,18 +121,22 @@ class _Pairs:
 
     def __init__(self, base: Report, new: Report, by: By) -> None:
         self._base, self._new, self._by = base, new, by
-        self._made: dict[tuple[Kind, str], list[Pair]] = {}
+        self._made: dict[tuple[Place, str], list[Pair]] = {}
 
-    def of(self, kind: Kind, spec: str) -> list[Pair]:
+    def of(self, kind: Place, spec: str) -> list[Pair]:
         if (kind, spec) not in self._made:
-            self._made[kind, spec] = pairs(self._base, self._new, kind, spec, by=self._by)
+            if kind == "layer":
+                found = cost_pairs(self._base, self._new, spec, by=self._by)
+            else:
+                found = pairs(self._base, self._new, kind, spec, by=self._by)
+            self._made[kind, spec] = found
         return self._made[kind, spec]
 
 
 def _cases(
     limit: Limit | Floor,
     compared: _Pairs,
-    kinds: Sequence[Kind],
+    kinds: Sequence[Place],
     specs: Sequence[str],
     policy: Policy,
     *,
@@ -119,7 +155,7 @@ def _cases(
             members = [p for p in compared.of(kind, spec) if wanted is None or p.layer in wanted]
             findings = [f for p in members if (f := _finding(limit, p, policy)) is not None]
             if findings:
-                cases.append(_case(limit, kind, spec, findings))
+                cases.append(_case(limit, kind, spec, members[0].mode, findings))
             unknown = [p.name for p in members if math.isnan(p.values(limit.metric)[0])]
             if unknown:
                 names = ", ".join(unknown[:8]) + (" ..." if len(unknown) > 8 else "")
@@ -130,12 +166,13 @@ def _cases(
     return cases, notes
 
 
-def _case(limit: Limit | Floor, kind: Kind, spec: str, findings: Sequence[Finding]) -> Case:
+def _case(limit: Limit | Floor, kind: Place, spec: str, mode: Mode | None, findings: Sequence[Finding]) -> Case:
     metric = limit.of
     ranked = sorted(findings, key=lambda f: -_excess(metric, f))
     return Case(
         kind=kind,
         format=spec,
+        mode=mode,
         limit=limit.text,
         metric=metric.name,
         unit=metric.unit,

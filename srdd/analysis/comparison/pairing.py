@@ -1,6 +1,7 @@
 """Two reports side by side: which measurement of one belongs to which of the other, and the error of its change.
 
-Not here: whether they may be compared (comparability.py), tables of differences (changes.py) and limits (gate.py).
+Not here: costs (costs.py), whether two reports may be compared (comparability.py), tables (changes.py) and limits
+(gate.py).
 
 The error of a change is that of the difference, not of two numbers: both reports saw the same sequences, and a hard
 text is hard for both. So the same sequence is left out of both (jackknife of the difference, srdd.core.uncertainty).
@@ -15,12 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from srdd.core.uncertainty import jackknife
-from srdd.documents.parts import Calibration, Kind, same_sequences
+from srdd.documents.parts import Calibration, Kind, Place, same_sequences
 from srdd.documents.schema import Measurement
 from srdd.documents.summary import layer_rows
 
 if TYPE_CHECKING:
+    from srdd.analysis.layer_costs import Numbers
     from srdd.core.metrics import Metric
+    from srdd.core.modes import Mode
     from srdd.documents.report import Report
 
 
@@ -32,14 +35,15 @@ WITHIN_NOISE = 2.0  # changes smaller than so many standard errors are called no
 class Pair:
     """One decoder layer, or one site, in both reports."""
 
-    kind: Kind
+    kind: Place
     spec: str  # in the base
     new_spec: str
     layer: int | None
     name: str  # "layer 7" or the module's name
-    base: Measurement
-    new: Measurement
+    base: Numbers
+    new: Numbers
     order: tuple[int, ...] | None  # where the new report holds the base's sequences; None: they are not the same
+    mode: Mode | None = None  # of costs
 
     def values(self, metric: str) -> tuple[float, float]:
         """Base and new; nan where not measured, +inf where exact."""
@@ -51,8 +55,10 @@ class Pair:
         return 0.0 if base == new else new - base
 
     def is_given(self, metric: Metric) -> bool:
-        """True when a side has the metric without sums, as the costs of an impact run come."""
-        return any(metric.name in side.given for side in (self.base, self.new))
+        """True when a side knows the metric's error and no values by sequence, as the costs of version 1."""
+        return any(
+            not side.without_each(metric) and math.isfinite(side.error(metric.name)) for side in (self.base, self.new)
+        )
 
     def replicates(self, metric: Metric) -> list[float]:
         """The change with the first, the second, ... sequence left out of both; empty when not paired or not finite."""
@@ -65,10 +71,10 @@ class Pair:
     def error(self, metric: Metric) -> float:
         """The standard error of the change; nan where there is none (weights, version 0).
 
-        Costs come without a number for each sequence, so theirs cannot be paired: the error is that of two samples.
+        That of two samples where sequences are not the same, or not known one by one.
         """
-        if self.order is not None and not self.is_given(metric):
-            return jackknife(self.replicates(metric))
+        if replicates := self.replicates(metric):
+            return jackknife(replicates)
         return math.hypot(self.base.error(metric.name), self.new.error(metric.name))
 
 
@@ -86,7 +92,7 @@ def pairs(
     """
     other = new_spec or spec
     a, b = _measured(base, kind, spec, by), _measured(new, kind, other, by)
-    order = _order(base.settings.calibration, new.settings.calibration)
+    order = sequence_order(base.settings.calibration, new.settings.calibration)
     return [Pair(kind, spec, other, *key, measured, b[key], order) for key, measured in a.items() if key in b]
 
 
@@ -108,7 +114,8 @@ def _measured(report: Report, kind: Kind, spec: str, by: By) -> dict[tuple[int |
     return {**rows, **{(None, site.name): site.formats[spec] for site in sites if site.layer is None}}
 
 
-def _order(a: Calibration | None, b: Calibration | None) -> tuple[int, ...] | None:
+def sequence_order(a: Calibration | None, b: Calibration | None) -> tuple[int, ...] | None:
+    """Where b holds the sequences of a; None where they are not the same."""
     if a is None or b is None or not same_sequences(a, b):
         return None
     places = {name: place for place, name in enumerate(b.sequence_hashes)}

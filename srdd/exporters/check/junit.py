@@ -23,7 +23,7 @@ def render(verdict: CheckResult) -> str:
     suite.set("errors", "0")
     for case in verdict.cases:
         item = ElementTree.SubElement(
-            suite, "testcase", classname=_clean(f"srdd.{case.kind}.{case.format}"), name=_clean(case.limit)
+            suite, "testcase", classname=_clean(f"srdd.{case.kind}.{case.shown_format}"), name=_clean(case.limit)
         )
         if case.failures:
             text = failure_text(case)

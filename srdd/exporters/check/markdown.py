@@ -19,7 +19,7 @@ def render(verdict: CheckResult) -> str:
     for case in verdict.cases:
         mark = "ok" if case.passed else "**failed**"
         counts = (str(case.checked), str(len(case.failures)))
-        cells = (mark, case.kind, case.format, limit_text(case), *counts, closest_text(case))
+        cells = (mark, case.kind, case.shown_format, limit_text(case), *counts, closest_text(case))
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     lines += ["", *(f"- note: {_cell(note)}" for note in verdict.notes)]
     return "\n".join(lines).rstrip() + "\n"

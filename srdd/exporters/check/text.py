@@ -34,7 +34,7 @@ def sentence(case: Case, finding: Finding) -> str:
     base = "" if finding.base is None else f", baseline {_value(case, finding.base)}"
     noise = ", change within noise" if finding.within_noise and not finding.passed else ""
     values = f"{_value(case, finding.new)}{base}, bound {_value(case, finding.bound)}"
-    return f"{case.kind} {case.format} {finding.name}: {case.metric} {values} ({limit_text(case)}){noise}"
+    return f"{case.kind} {case.shown_format} {finding.name}: {case.metric} {values} ({limit_text(case)}){noise}"
 
 
 def failures(cases: Sequence[Case], most: int) -> list[str]:
@@ -46,7 +46,7 @@ def failures(cases: Sequence[Case], most: int) -> list[str]:
     for case in cases:
         for finding in case.failures:
             if math.isnan(finding.new):
-                unmeasured.setdefault(f"{case.kind} {case.format} {finding.name}", []).append(case.metric)
+                unmeasured.setdefault(f"{case.kind} {case.shown_format} {finding.name}", []).append(case.metric)
     lines = [f"{layer}: not measured, so no limit holds: {', '.join(names)}" for layer, names in unmeasured.items()]
     sentences = _some(lines, most, "not measured")
     for case in cases:

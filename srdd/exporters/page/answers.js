@@ -61,17 +61,20 @@ function answers() {
 }
 
 function order(found) {
+  if (found.ranked_by) return `Worst first, by ${found.ranked_by}. Red: they carry half of the cost.`;
   return found.flagged ? "Worst first, by how far beyond a limit. Red: beyond it." : "Worst first, by relative error.";
 }
 
 function whichTitle(found) {
   const count = found.worst.length;
+  if (found.ranked_by) return `Which layers: the ${count} that cost most`;
   if (!found.flagged) return `Which layers: none is beyond a limit; the ${count} worst`;
   return found.flagged > count ? `Which layers: the ${count} worst of ${found.flagged} flagged` : `Which layers: ${count} flagged`;
 }
 
 function worstTable(found) {
-  const shown = ["relative_error", "sqnr_db", "deadzone_ratio"];
+  const cost = ["predicted_kl", "measured_kl"].filter((name) => found.worst.some((row) => row.values[name]));
+  const shown = [...cost, "relative_error", "sqnr_db", ...(cost.length ? [] : ["deadzone_ratio"])];
   const rows = found.worst.map((row) => [
     { text: el("button", { class: "link", type: "button", click: () => openLayer(state.kind, row.layer) }, row.layer), number: true },
     ...shown.map((name) => ({
@@ -81,7 +84,7 @@ function worstTable(found) {
     { text: row.cause, class: "wide" },
   ]);
   const headings = [{ text: "layer", number: true }, ...shown.map((name) => ({ text: titleOf(name), number: true, class: name === "deadzone_ratio" ? "zeroed" : "" })),
-    { text: "why (its noise)", class: "wide" }];
+    { text: found.ranked_by ? "its dearest parts" : "why (its noise)", class: "wide" }];
   return table(headings, rows, { id: "worst" });
 }
 
@@ -117,13 +120,25 @@ function background(section) {
   const formats = el("div", {});
   const fill = () => {
     const found = page.overview[state.kind] && page.overview[state.kind][state.format];
-    put(formats, found && found.formats.length ? formatsTable(found.formats) : null);
+    const drawn = found && found.ranked_by ? pricedTable : formatsTable;
+    put(formats, found && found.formats.length ? drawn(found.formats) : null);
   };
   listeners.push(fill);
   fill();
   section.append(el("h2", {}, "Formats of this report"), formats,
     el("h2", {}, "The scan"), el("dl", { class: "facts", id: "facts" },
       page.facts.map(([label, text]) => [el("dt", {}, label), el("dd", { class: "name" }, text)])));
+}
+
+function pricedTable(rows) {
+  const headings = ["format:rule", { text: "bits a value", number: true }, { text: "KL nats/token, whole model", number: true },
+    { text: "layers with half of it", number: true }];
+  return table(headings, rows.map((row) => [
+    el("span", { class: "name" }, row.format),
+    { text: row.bits_per_value === null ? "?" : row.bits_per_value, number: true },
+    { text: row.kl ? withError("predicted_kl", row.kl.value, row.kl.error) : "-", number: true },
+    { text: `${row.flagged} of ${row.layers}`, number: true },
+  ]), { id: "formats" });
 }
 
 function formatsTable(rows) {

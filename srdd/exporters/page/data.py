@@ -19,18 +19,13 @@ from typing import Any
 from srdd.analysis.bundle import Bundle, View
 from srdd.analysis.causes import noise_shares
 from srdd.analysis.facts import facts, warnings
-from srdd.analysis.overview import (
-    KIND_TITLES,
-    FoundZones,
-    main_metric,
-    overview,
-    zones_of,
-)
-from srdd.analysis.series import choose_kind, choose_kinds, choose_spec, series_of
+from srdd.analysis.first_look import FoundZones, first_metric, made_of, series_by, zones_of
+from srdd.analysis.overview import KIND_TITLES, overview
+from srdd.analysis.series import choose_kind, choose_kinds, choose_spec
 from srdd.analysis.strategies import StrategyOptions, apply_strategy
 from srdd.core.formats import bits_per_value
 from srdd.core.gaussian import gaussian_metrics
-from srdd.core.metrics import BY_NAME, MAIN, RANKED, choose_metric
+from srdd.core.metrics import BY_NAME, COSTS, MAIN, RANKED, choose_metric
 from srdd.core.tally import FIELDS
 from srdd.documents.parts import Kind
 from srdd.documents.report import Report
@@ -38,6 +33,7 @@ from srdd.documents.schema import Measurement
 from srdd.errors import OptionError, ReportError
 from srdd.exporters.next_steps import next_steps
 from srdd.exporters.page.columns import error_columns, number, tallies, value_columns
+from srdd.exporters.page.cost_columns import cost_columns, site_cost_columns
 from srdd.exporters.page.costs import costs
 from srdd.exporters.page.noise import experiment_data, probe_data
 from srdd.exporters.page.sites import heatmap_cells, outliers, site_columns
@@ -76,7 +72,7 @@ def build(bundle: Bundle, view: View, srdd_version: str) -> tuple[dict[str, Any]
         "baseline": _baseline(bundle, kinds),
         "zones": _zones(start.zones),
         "multipliers": _multipliers(bundle, start),
-        "impact": costs(bundle.impact),
+        "impact": costs(bundle.costs),
         "probe": probe_data(bundle.probe, report),
         "experiment": experiment_data(bundle.experiment, report),
         **sites,
@@ -87,10 +83,7 @@ def build(bundle: Bundle, view: View, srdd_version: str) -> tuple[dict[str, Any]
 def _start(bundle: Bundle, view: View) -> _Start:
     report = bundle.report
     kind, spec = choose_kind(report, view.kind), choose_spec(report, view.formats)
-    if view.metric:
-        metric = choose_metric(view.metric).name
-    else:
-        metric = main_metric([layer for layer in report.layers if layer.kind == kind and spec in layer.formats], spec)
+    metric = choose_metric(view.metric).name if view.metric else first_metric(report, kind, spec)
     return _Start(kind, spec, metric, zones_of(bundle, kind, spec, metric))
 
 
@@ -108,6 +101,7 @@ def _formats(report: Report) -> list[dict[str, Any]]:
 def _metrics() -> list[dict[str, Any]]:
     return [
         {"name": m.name, "unit": m.unit, "better": m.better, "meaning": m.meaning, "main": m.name in MAIN}
+        | ({"cost": True} if m in COSTS else {})
         for m in RANKED.values()
     ]
 
@@ -146,7 +140,8 @@ def _overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None) -
         "sentence": found.sentence,
         "limits": found.limits,
         "worst": rows,
-        "flagged": len(found.advice.flagged) if found.advice else 0,
+        "ranked_by": found.ranked_by,
+        "flagged": len(found.advice.flagged) if found.advice and not found.ranked_by else 0,
         "sure": found.sure,
         "steps": [asdict(step) for step in next_steps(bundle, found)],
         "formats": candidates,
@@ -157,10 +152,11 @@ def _layers(report: Report, kind: Kind, formats: Sequence[str]) -> dict[str, Any
     """Metrics with standard errors and the split of the noise, one entry per layer."""
     layers = [layer for layer in report.layers if layer.kind == kind]
     rows = {spec: [layer.formats.get(spec) for layer in layers] for spec in formats}
+    costs = {spec: cost_columns(report, spec, [layer.layer for layer in layers]) for spec in formats}
     return {
         "layers": [layer.layer for layer in layers],
-        "values": {spec: value_columns(rows[spec], RANKED) for spec in formats},
-        "errors": {spec: error_columns(rows[spec], BY_NAME) for spec in formats},
+        "values": {spec: value_columns(rows[spec], RANKED) | costs[spec][0] for spec in formats},
+        "errors": {spec: error_columns(rows[spec], BY_NAME) | costs[spec][1] for spec in formats},
         "noise": {spec: _noise_columns(rows[spec]) for spec in formats},
     }
 
@@ -195,19 +191,18 @@ def _multipliers(bundle: Bundle, start: _Start) -> dict[str, Any] | None:
     if given is not None:
         made, schedule = given.provenance, given.schedule
         source = (
-            f"given: strategy {made.strategy}, {made.metric} of {made.site} sites under {made.quant}; sigma "
+            f"given: strategy {made.strategy}, {made_of(made)}; sigma "
             f"{schedule.sigma_start:g} to {schedule.sigma_end:g} in {schedule.num_stages} stages"
         )
         multipliers = given.layer_multipliers
     else:
         kind, spec, metric = start.kind, start.spec, start.metric
-        sites = [site for site in bundle.report.sites if site.kind == kind]
         try:
-            series = series_of(sites, bundle.report, kind, spec, RANKED[metric])
+            series = series_by(bundle.report, kind, spec, metric)
             multipliers = apply_strategy(series, "variable", StrategyOptions()).layer_multipliers
         except (OptionError, ReportError):
             return None
-        source = f"strategy variable: {metric} of {kind} sites under {spec}, each layer's over the mean"
+        source = f"strategy variable: {series.title}, each layer's over the mean"
     return {"source": source, "layers": list(multipliers), "values": list(multipliers.values())}
 
 
@@ -217,11 +212,12 @@ def _sites(report: Report, kinds: Sequence[Kind]) -> tuple[dict[str, Any], dict[
     cells, merged = heatmap_cells(report.sites)
     measured = [site.formats for site in report.sites] + merged
     rows = {spec: [of.get(spec) for of in measured] for spec in formats}
+    costs = {spec: site_cost_columns(report, spec, len(merged)) for spec in formats}
     data = {
         "sites": site_columns(report.sites),
         "cells": cells,
         "outliers": {kind: {spec: outliers(cells, rows[spec], kind) for spec in formats} for kind in kinds},
-        "values": {spec: value_columns(rows[spec], RANKED) for spec in formats},
-        "errors": {spec: error_columns(rows[spec], MAIN) for spec in formats},
+        "values": {spec: value_columns(rows[spec], RANKED) | costs[spec][0] for spec in formats},
+        "errors": {spec: error_columns(rows[spec], MAIN) | costs[spec][1] for spec in formats},
     }
     return data, {"fields": list(FIELDS), "tallies": {spec: tallies(rows[spec]) for spec in formats}}

@@ -1,7 +1,7 @@
 "use strict";
-// What quantization costs, from an impact document: the whole model, each layer alone, the costliest Linears and groups.
+// What quantization costs: the whole model, each layer alone, the costliest Linears and groups.
 
-const POINTS = { weight: "W", input: "A", both: "W+A" };
+const MODES = { weight: "W", input: "A", both: "W+A" };
 
 /** 1.206 ± 0.079 of an estimate; times 100 for a share. */
 function estimate(given, digits, times) {
@@ -12,15 +12,15 @@ function estimate(given, digits, times) {
 
 function impactTables(section) {
   const found = page.impact;
-  if (found.reference) {
-    section.append(el("p", { class: "soft" }, `Reference: loss ${estimate(found.reference.loss, 3)}, perplexity `
-      + `${found.reference.perplexity.toFixed(2)}. KL is in nats per token; ± is one standard error over sequences.`));
+  if (found.clean) {
+    section.append(el("p", { class: "soft" }, `Reference: loss ${estimate(found.clean.loss, 3)}, perplexity `
+      + `${found.clean.perplexity.toFixed(2)}. KL is in nats per token; ± is one standard error over sequences.`));
   }
   const numbers = ["loss", "change %", "perplexity", "KL", "KL p99", "same top token %"].map((text) => ({ text, number: true }));
   section.append(table(["format", "quantized", ...numbers], found.whole.map((row) => [
-    row.format, POINTS[row.point],
+    row.format, MODES[row.mode],
     ...[estimate(row.loss, 3), estimate(row.loss_change, 1, 100), row.perplexity.toFixed(2), estimate(row.kl, 4),
-      row.kl_p99.toFixed(3), estimate(row.top1, 1, 100)].map((text) => ({ text, number: true })),
+      row.kl_p99 === null ? "-" : row.kl_p99.toFixed(3), estimate(row.top1, 1, 100)].map((text) => ({ text, number: true })),
   ]), { id: "whole" }));
 }
 
@@ -39,10 +39,10 @@ function linearTables(section) {
       ]), listed(`Linears, ${part.format}`)));
   }
   for (const part of found.groups) {
-    section.append(el("h3", {}, `Fusion groups, ${part.format}: the ${part.rows.length} costliest of ${part.of}, quantized alone (${found.point})`),
-      table(["group", { text: "measured KL", number: true }, { text: "sum of its Linears' predictions", number: true }], part.rows.map((row) => [
+    section.append(el("h3", {}, `Fusion groups, ${part.format}: the ${part.rows.length} costliest of ${part.of}, by ${part.by}`),
+      table(["group", { text: "measured KL", number: true }, { text: "predicted KL", number: true }], part.rows.map((row) => [
         { text: row.name, class: "name module" }, { text: estimate(row.measured, 4), number: true },
-        { text: row.predicted === null ? "-" : row.predicted.toFixed(4), number: true },
+        { text: estimate(row.predicted, 4), number: true },
       ]), listed(`Fusion groups, ${part.format}`)));
   }
 }
@@ -58,29 +58,29 @@ function signed(value, digits) {
 }
 
 function impactFigure() {
-  const cases = [...new Map(page.impact.layers.map((row) => [`${row.format} ${row.point}`, row])).values()];
-  const kinds = [["swap_kl", "measured KL, this layer alone"], ["predicted_kl", "predicted KL"], ["isolated", "output error of the layer"]];
+  const cases = [...new Map(page.impact.layers.map((row) => [`${row.format} ${row.mode}`, row])).values()];
+  const kinds = [["measured_kl", "measured KL, this layer alone"], ["predicted_kl", "predicted KL"], ["isolated", "output error of the layer"]];
   const traces = [];
   const colours = css("--series").split(" ");
   const series = [];
-  const hasKl = page.impact.layers.some((row) => row.swap_kl || row.predicted_kl);
-  cases.forEach(({ format, point }, place) => {
-    const rows = page.impact.layers.filter((row) => row.format === format && row.point === point);
+  const hasKl = page.impact.layers.some((row) => row.measured_kl || row.predicted_kl);
+  cases.forEach(({ format, mode }, place) => {
+    const rows = page.impact.layers.filter((row) => row.format === format && row.mode === mode);
     kinds.filter(([field]) => (field === "isolated") !== hasKl).forEach(([field, title], nth) => {
       const seen = rows.filter((row) => row[field]);
       if (!seen.length) return;
-      series.push({ title: `${title}, ${format} ${POINTS[point]}`, rows: new Map(seen.map((row) => [row.layer, row[field]])) });
+      series.push({ title: `${title}, ${format} ${MODES[mode]}`, rows: new Map(seen.map((row) => [row.layer, row[field]])) });
       traces.push({
         x: seen.map((row) => row.layer), y: seen.map((row) => row[field].value), mode: "lines+markers",
         error_y: { type: "data", array: seen.map((row) => row[field].error || 0), thickness: 1, width: 3 },
-        name: plain(`${title}, ${format} ${POINTS[point]}`),
+        name: plain(`${title}, ${format} ${MODES[mode]}`),
         customdata: seen.map((row) => estimate(row[field], 4)), hovertemplate: "%{customdata}",
         line: { color: colours[(2 * place + nth) % colours.length], dash: DASHES[nth], width: 2 },
         marker: { symbol: MARKERS[(2 * place + nth) % MARKERS.length], size: 7 },
       });
     });
   });
-  if (!traces.length) return "The impact document has no layers.";
+  if (!traces.length) return "No layer has costs.";
   const layers = [...new Set(page.impact.layers.map((row) => row.layer))].sort((a, b) => a - b);
   const text = (one, layer) => estimate(one.rows.get(layer), 4);
   return {

@@ -11,6 +11,7 @@ function profile() {
   const base = page.baseline && page.baseline.layers[state.kind];
   if (base) traces.push(...specs.filter((spec) => base.values[spec]).map((spec) => ghost(base, spec, name)));
   const metric = metricOf(name);
+  const of = metric.cost ? "layers" : titleOfKind(state.kind);
   const better = metric.better ? ` ${metric.better === "up" ? "Higher" : "Lower"} is better.` : "";
   return {
     traces,
@@ -21,9 +22,9 @@ function profile() {
       height: 430,
       ...zoneShapes(specs),
     },
-    caption: `${name} of ${titleOfKind(state.kind)} over depth: ${metric.meaning}.${better}${bandText(rows, specs, name)}`
+    caption: `${name} of ${of} over depth: ${metric.meaning}.${better}${bandText(rows, specs, name)}`
       + `${base ? " Thin open lines: the baseline report." : ""}${zoneText()} Click a layer, or move with the arrow keys and press Enter, for its modules.`,
-    label: `Line chart: ${name} of ${titleOfKind(state.kind)} over ${rows.layers.length} layers. ${specs.map((spec) =>
+    label: `Line chart: ${name} of ${of} over ${rows.layers.length} layers. ${specs.map((spec) =>
       `${spec} ${endsOf(name, rows.values[spec][name], (i) => `layer ${rows.layers[i]}`)}.`).join(" ")} ${HOW}`,
     keys: {
       columns: rows.layers.length,

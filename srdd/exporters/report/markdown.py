@@ -16,12 +16,13 @@ from collections.abc import Iterable, Sequence
 from srdd.analysis.bundle import Bundle, View
 from srdd.analysis.costs import MODE_NAMES, groups, linears, main_mode
 from srdd.analysis.facts import facts, unsaid, warnings
-from srdd.analysis.overview import KIND_TITLES, Overview, main_metric, overview, zones_of
+from srdd.analysis.first_look import first_metric, zones_of
+from srdd.analysis.overview import KIND_TITLES, Overview, overview
 from srdd.analysis.series import choose_kind, choose_kinds, choose_specs
-from srdd.core.metrics import BY_NAME, MAIN, choose_metric
+from srdd.core.metrics import BY_NAME, COSTS, MAIN, RANKED, choose_metric, significant
+from srdd.documents.costs import Cost, Costs
 from srdd.documents.experiment import Experiment
-from srdd.documents.impact import Estimate, Impact
-from srdd.documents.parts import Kind
+from srdd.documents.parts import Estimate, Kind
 from srdd.documents.probe import Probe
 from srdd.documents.report import Report
 from srdd.documents.schema import Measurement
@@ -31,7 +32,11 @@ from srdd.exporters.wording import conditions, limit_of, loss_of, measured_loss,
 REPORT_SUFFIXES = (".md",)
 USES = frozenset({"title", "metric", "kind", "formats", "impact", "zones", "baseline", "probe", "experiment"})
 _COSTLIEST = 10
-_TITLES = {"sqnr_db": "SQNR dB", "relative_error": "rel. error %"} | {
+_TITLES = {
+    "predicted_kl": "predicted KL",
+    "measured_kl": "measured KL",
+    "sqnr_db": "SQNR dB",
+    "relative_error": "rel. error %",
     "deadzone_ratio": "zeroed %",
     "saturation_ratio": "clipped %",
 }
@@ -41,8 +46,7 @@ def render(bundle: Bundle, view: View) -> str:
     """The document. Raises SettingError for a kind, format or metric that the report lacks."""
     report = bundle.report
     kind, specs = choose_kind(report, view.kind), choose_specs(report, view.formats)
-    layers = [layer for layer in report.layers if layer.kind == kind and specs[0] in layer.formats]
-    metric = choose_metric(view.metric).name if view.metric else main_metric(layers, specs[0])
+    metric = choose_metric(view.metric).name if view.metric else first_metric(report, kind, specs[0])
     found = overview(bundle, kind, specs[0], zones_of(bundle, kind, specs[0], metric))
     lines = [f"# {text(view.title or f'srdd: {report.model.id}')}", ""]
     lines += [f"**{text(found.headline)}.** {text(found.sentence)}", ""]
@@ -53,8 +57,8 @@ def render(bundle: Bundle, view: View) -> str:
         lines.append(f"{place}. {text(step.why)}" + (f" `{step.command}`" if step.command else ""))
     told = warnings(bundle, choose_kinds(report, None))
     lines += ["", "**Before you trust a number.**", "", *(f"- {text(said)}" for said in told), ""] if told else [""]
-    lines += _costs(bundle)
-    lines += _linears(bundle.impact)
+    lines += _costs(bundle.costs)
+    lines += _linears(bundle.costs)
     lines += _breaks(bundle.probe, report)
     lines += _comparisons(bundle.experiment, report)
     lines += _folded("Formats of this report", _formats(found))
@@ -77,77 +81,90 @@ def _worst(found: Overview) -> list[str]:
     if not found.worst:
         return []
     of = "flagged layers" if found.worst_are_flagged else "layers (none is beyond a limit)"
+    if found.ranked_by:
+        of = f"layers by {text(found.ranked_by)} (bold: they carry half of the cost)"
+    names = [name for name in _TITLES if name in found.worst[0].values]
     rows = []
     for row in found.worst:
-        cells = [_number(name, *row.values[name], bold=name in row.beyond) for name in MAIN]
+        cells = [_number(name, *row.values[name], bold=name in row.beyond) for name in names]
         rows.append([str(row.layer), *cells, text(row.cause)])
-    headings = ["layer", *(_TITLES[name] for name in MAIN), "why (its noise)"]
+    why = "its dearest parts" if found.ranked_by else "why (its noise)"
+    headings = ["layer", *(_TITLES[name] for name in names), why]
     limits = [f"A layer is beyond a limit (bold) when {text(', '.join(found.limits))}.", ""] if found.limits else []
     return [f"The {len(rows)} worst {of}:", "", *_table(headings, rows, escape=False), "", *limits]
 
 
 def _number(name: str, value: float, error: float = math.nan, *, bold: bool = False) -> str:
-    metric = BY_NAME[name]
+    metric = RANKED[name]
+    if metric in COSTS:
+        shown = "-" if math.isnan(value) else significant(value, None if math.isnan(error) else error)
+        return f"**{shown}**" if bold else shown
     shown = metric.text(value) if math.isnan(error) else f"{metric.text(value)} ± {metric.text(error)}"
     return f"**{shown}**" if bold else shown
 
 
 def _formats(found: Overview) -> list[str]:
-    rows = [
-        [
-            row.format,
-            f"{row.bits_per_value:g}" if row.bits_per_value else "?",
-            BY_NAME["sqnr_db"].text(row.sqnr_db),
-            f"{row.flagged} of {row.layers}",
-            "passes" if row.passes else "too many",
-        ]
-        for row in (found.advice.formats if found.advice else [])
-    ]
+    candidates = found.advice.formats if found.advice else []
+    rows = []
+    for row in candidates:
+        bits, share = f"{row.bits_per_value:g}" if row.bits_per_value else "?", f"{row.flagged} of {row.layers}"
+        if found.ranked_by:
+            rows.append([row.format, bits, _estimate(row.kl), share])
+        else:
+            verdict = "passes" if row.passes else "too many"
+            rows.append([row.format, bits, BY_NAME["sqnr_db"].text(row.sqnr_db), share, verdict])
+    if found.ranked_by:
+        return _table(["format:rule", "bits a value", "KL nats/token", "layers with half of it"], rows)
     return _table(["format:rule", "bits a value", "mean SQNR dB", "layers beyond its limits", "verdict"], rows)
 
 
-def _costs(bundle: Bundle) -> list[str]:
-    if bundle.impact is None or not bundle.impact.whole:
+def _costs(costs: Costs | None) -> list[str]:
+    if costs is None or not costs.whole:
         return []
-    rows = [
-        [
-            row.format,
-            MODE_NAMES[row.point],
-            f"{row.loss.value:.3f}",
-            f"{100 * row.loss_change.value:.1f}",
-            _estimate(row.kl),
-            f"{100 * row.top1.value:.1f}",
-        ]
-        for row in bundle.impact.whole
-    ]
+    rows = []
+    for row in costs.whole:
+        change = costs.loss_change(row)
+        rows.append(
+            [
+                row.format,
+                MODE_NAMES[row.mode],
+                f"{row.loss.value:.3f}",
+                _or_dash(None if change is None else 100 * change.value, ".1f"),
+                _estimate(row.kl),
+                f"{100 * row.top1.value:.1f}",
+            ]
+        )
     headings = ["format", "quantized", "loss", "change %", "KL", "same top token %"]
     return ["**What it costs.**", "", *_table(headings, rows), ""]
 
 
-def _linears(impact: Impact | None) -> list[str]:
-    if impact is None:
+def _linears(costs: Costs | None) -> list[str]:
+    if costs is None:
         return []
     lines = []
-    for spec in impact.settings.formats:
-        rows, of, by = linears(impact, spec, _COSTLIEST)
+    for spec in costs.settings.formats:
+        rows, of, by = linears(costs, spec, _COSTLIEST)
         cells = [
             [
                 row.module,
-                *(f"{100 * row.output_error[p].value:.1f}" if p in row.output_error else "-" for p in MODE_NAMES),
-                f"{row.interaction:+.2f}",
-                *(_estimate(row.predicted_kl.get(p)) for p in MODE_NAMES),
+                *(f"{100 * row.output_error[m].value:.1f}" if m in row.output_error else "-" for m in MODE_NAMES),
+                _or_dash(row.interaction, "+.2f"),
+                *(_estimate(row.predicted_kl.get(m)) for m in MODE_NAMES),
             ]
             for row in rows
         ]
         headings = ["module", "output error % W", "A", "W+A", "interaction", "predicted KL W", "A", "W+A"]
         if cells:
             lines += _folded(f"Linears, {spec}: the {len(rows)} costliest of {of}, by {by}", _table(headings, cells))
-    for spec in impact.group_swaps:
-        found, of = groups(impact, spec, _COSTLIEST)
-        title = f"Fusion groups, {spec} {MODE_NAMES[main_mode(impact)]}: the {len(found)} costliest of {of}"
-        cells = [[row.name, _estimate(row.measured), _or_dash(row.predicted, ".4f")] for row in found]
+    for spec in costs.settings.formats:
+        found, of, by = groups(costs, spec, _COSTLIEST)
+        mode = main_mode(costs, spec)
+        title = f"Fusion groups, {spec}: the {len(found)} costliest of {of}, by {by}"
+        cells = [
+            [row.name, _estimate(row.measured_kl.get(mode)), _estimate(row.predicted_kl.get(mode))] for row in found
+        ]
         if cells:
-            lines += _folded(title, _table(["group", "measured KL", "sum of its Linears' predictions"], cells))
+            lines += _folded(title, _table(["group", "measured KL", "predicted KL"], cells))
     return lines
 
 
@@ -193,7 +210,7 @@ def _comparisons(experiment: Experiment | None, report: Report) -> list[str]:
     return _folded("Does guided noise help", [verdict, "", *_table(headings, rows), "", *arms, "", *more])
 
 
-def _estimate(given: Estimate | None) -> str:
+def _estimate(given: Cost | Estimate | None) -> str:
     if given is None:
         return "-"
     return f"{given.value:.4f}" + ("" if given.error is None else f" ± {given.error:.4f}")

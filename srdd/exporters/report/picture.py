@@ -18,12 +18,15 @@ from collections.abc import Callable
 from typing import Any
 
 from srdd.analysis.bundle import Bundle, View
-from srdd.analysis.overview import KIND_TITLES, main_metric, zones_of
+from srdd.analysis.first_look import first_metric, layer_numbers, zones_of
+from srdd.analysis.layer_costs import Numbers
+from srdd.analysis.overview import KIND_TITLES
 from srdd.analysis.series import choose_kind, choose_specs
+from srdd.analysis.site_costs import site_numbers
 from srdd.core.gaussian import gaussian_metrics
-from srdd.core.metrics import RANKED, Metric, choose_metric
+from srdd.core.metrics import COSTS, RANKED, Metric, choose_metric
 from srdd.documents.parts import Kind
-from srdd.documents.schema import Layer, Measurement, Site
+from srdd.documents.schema import Measurement
 from srdd.documents.summary import merge_measurements
 from srdd.errors import MissingExtraError, NoEffectError, ReportError, SettingError, setting
 
@@ -94,12 +97,15 @@ class _Subject:
             raise ReportError(
                 f"the report has no layer with {self.kind} sites; scan with {setting('sites', self.kind)}"
             )
-        held = [layer for layer in self.layers if self.specs[0] in layer.formats]
-        self.metric: Metric = choose_metric(view.metric or main_metric(held, self.specs[0]))
+        self.metric: Metric = choose_metric(view.metric or first_metric(bundle.report, self.kind, self.specs[0]))
+        self.of = "layers" if self.metric in COSTS else KIND_TITLES[self.kind]
         self.title = view.title
 
     def title_of(self, what: str) -> str:
         return self.title or f"{what}\n{_short(self.bundle.report.model.id)}"
+
+    def numbers(self, spec: str) -> dict[int, Numbers]:
+        return layer_numbers(self.bundle.report, self.kind, spec, self.metric)
 
     @property
     def axis(self) -> str:
@@ -109,34 +115,33 @@ class _Subject:
 def _profile(figure: Any, subject: _Subject) -> None:
     axes = figure.add_subplot()
     for place, spec in enumerate(subject.specs):
-        _lines(axes, subject, subject.layers, spec, place)
+        _lines(axes, subject, spec, place)
     base = subject.bundle.baseline
     for place, spec in enumerate(subject.specs if base else []):
         assert base is not None
-        rows = [layer for layer in base.layers if layer.kind == subject.kind and spec in layer.formats]
-        y = [_drawn(subject.metric, layer.formats[spec].value(subject.metric.name)) for layer in rows]
+        rows = layer_numbers(base, subject.kind, spec, subject.metric)
+        y = [_drawn(subject.metric, row.value(subject.metric.name)) for row in rows.values()]
         style = {"color": _COLOURS[place % 6], "marker": _MARKERS[place % 6], "markerfacecolor": "none"}
-        axes.plot([layer.layer for layer in rows], y, "--", lw=0.7, alpha=0.7, ms=5, label=f"baseline, {spec}", **style)
+        axes.plot([*rows], y, "--", lw=0.7, alpha=0.7, ms=5, label=f"baseline, {spec}", **style)
     found = zones_of(subject.bundle, subject.kind, subject.specs[0], subject.metric.name)
     for index, zone in enumerate(found.zones if found and len(found.zones) > 1 else []):
         grey = "0.88" if index % 2 == 0 else "0.96"
         axes.axvspan(min(zone.layers) - 0.5, max(zone.layers) + 0.5, color=grey, zorder=0, lw=0)
         middle = (min(zone.layers) + max(zone.layers)) / 2
         axes.text(middle, 1.0, zone.label, transform=axes.get_xaxis_transform(), ha="center", va="top", color="0.35")
-    _finish(axes, subject, f"{subject.metric.name}, {KIND_TITLES[subject.kind]}")
+    _finish(axes, subject, f"{subject.metric.name}, {subject.of}")
 
 
-def _lines(axes: Any, subject: _Subject, layers: list[Layer], spec: str, place: int) -> None:
+def _lines(axes: Any, subject: _Subject, spec: str, place: int) -> None:
     """One format: its line, two standard errors as a band, Gaussian data dashed."""
-    metric, rows = subject.metric, [layer for layer in layers if spec in layer.formats]
-    x = [layer.layer for layer in rows]
-    y = [_drawn(metric, layer.formats[spec].value(metric.name)) for layer in rows]
-    errors = [2 * _drawn(metric, _error(layer.formats[spec], metric)) for layer in rows]
+    metric, rows = subject.metric, subject.numbers(spec)
+    y = [_drawn(metric, row.value(metric.name)) for row in rows.values()]
+    errors = [2 * _drawn(metric, row.error(metric.name)) for row in rows.values()]
     colour = _COLOURS[place % 6]
-    axes.plot(x, y, linestyle=_DASHES[place % 6], marker=_MARKERS[place % 6], ms=4, color=colour, label=spec)
+    axes.plot([*rows], y, linestyle=_DASHES[place % 6], marker=_MARKERS[place % 6], ms=4, color=colour, label=spec)
     if any(math.isfinite(error) for error in errors):
         low, high = [a - e for a, e in zip(y, errors, strict=True)], [a + e for a, e in zip(y, errors, strict=True)]
-        axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+        axes.fill_between([*rows], low, high, color=colour, alpha=0.2, lw=0)
     usual = (gaussian_metrics(spec) or {}).get(metric.name)
     if usual is not None:
         axes.axhline(_drawn(metric, usual), color=colour, lw=0.9, dashes=(6, 4))
@@ -157,7 +162,7 @@ def _zones(figure: Any, subject: _Subject) -> None:
     found = zones_of(subject.bundle, subject.kind, spec, metric.name)
     if found is None:
         raise ReportError(f"no zones: {metric.name} is not known for every layer under {spec}")
-    of = {layer.layer: layer.formats[spec] for layer in subject.layers if spec in layer.formats}
+    of = subject.numbers(spec)
     shades, hatches = {"high": "#D55E00", "medium": "#999999", "low": "#0072B2"}, ("", "//", "xx", "..", "\\\\", "++")
     for index, zone in enumerate(found.zones):
         layers = [layer for layer in zone.layers if layer in of]
@@ -169,20 +174,21 @@ def _zones(figure: Any, subject: _Subject) -> None:
         axes.axvline(cut.before_layer - 0.5, color="black", lw=1)
         where = axes.get_xaxis_transform()
         axes.text(cut.before_layer - 0.4, 1.0, f"{cut.stability:.0%}", transform=where, va="top", fontsize=8)
-    _finish(axes, subject, f"Zones by {metric.name}, {KIND_TITLES[subject.kind]}, {spec}")
+    _finish(axes, subject, f"Zones by {metric.name}, {subject.of}, {spec}")
 
 
 def _heatmap(figure: Any, subject: _Subject) -> None:
     """Layer x role; several sites of one place are merged."""
     axes, spec, metric = figure.add_subplot(), subject.specs[0], subject.metric
-    sites = [site for site in subject.bundle.report.sites if site.kind == subject.kind and spec in site.formats]
+    known = site_numbers(subject.bundle.report, subject.kind, spec, metric)
+    sites = [site for site, _ in known]
     roles = list(dict.fromkeys(site.role for site in sites))
     layers: list[int | None] = [*sorted({site.layer for site in sites if site.layer is not None})]
     layers += [None] if any(site.layer is None for site in sites) else []
-    places: dict[tuple[str, int | None], list[Site]] = {}
-    for site in sites:
-        places.setdefault((site.role, site.layer), []).append(site)
-    grid = [[_drawn(metric, _merged(places.get((role, layer)), spec, metric)) for layer in layers] for role in roles]
+    places: dict[tuple[str, int | None], list[Numbers]] = {}
+    for site, row in known:
+        places.setdefault((site.role, site.layer), []).append(row)
+    grid = [[_drawn(metric, _merged(places.get((role, layer)), metric)) for layer in layers] for role in roles]
     worse_is_dark = "cividis_r" if metric.better == "down" else "cividis"
     shown = axes.pcolormesh(grid, cmap=worse_is_dark, edgecolors="white", lw=0.4)
     figure.colorbar(shown, label=subject.axis)
@@ -195,11 +201,11 @@ def _heatmap(figure: Any, subject: _Subject) -> None:
     axes.set_title(subject.title_of(f"{metric.name}, {KIND_TITLES[subject.kind]}, {spec}"), fontsize=10)
 
 
-def _merged(sites: list[Site] | None, spec: str, metric: Metric) -> float:
-    if not sites:
+def _merged(parts: list[Numbers] | None, metric: Metric) -> float:
+    if not parts:
         return math.nan
-    parts = [site.formats[spec] for site in sites]
-    return merge_measurements(parts).value(metric.name) if len(parts) > 1 else parts[0].value(metric.name)
+    measured = [part for part in parts if isinstance(part, Measurement)]
+    return (merge_measurements(measured) if len(measured) > 1 else parts[0]).value(metric.name)
 
 
 def _scatter(figure: Any, subject: _Subject) -> None:
@@ -219,8 +225,7 @@ def _scatter(figure: Any, subject: _Subject) -> None:
     if usual is not None:
         axes.plot(usual["sqnr_db"], 100 * usual["relative_error"], "*", ms=12, color="#D55E00", label="Gaussian data")
         axes.legend(frameon=False)
-    axes.set_xlabel("SQNR dB (higher is better)")
-    axes.set_ylabel("relative error % (lower is better)")
+    axes.set(xlabel="SQNR dB (higher is better)", ylabel="relative error % (lower is better)")
     axes.set_title(
         subject.title_of(f"SQNR against relative error, {KIND_TITLES[subject.kind]} by layer, {spec}"), fontsize=10
     )
@@ -230,10 +235,6 @@ def _drawn(metric: Metric, value: float) -> float:
     if not math.isfinite(value):
         return math.nan
     return 100 * value if metric.unit == "%" else value
-
-
-def _error(measured: Measurement, metric: Metric) -> float:
-    return measured.error(metric.name) if measured.sequences else math.nan
 
 
 def _short(text: str) -> str:

@@ -32,7 +32,7 @@ def show(out: Console, verdict: CheckResult) -> None:
     for case in verdict.cases:
         mark = "[green]ok[/green]" if case.passed else "[red]FAILED[/red]"
         counts = (str(case.checked), str(len(case.failures)))
-        cells = (case.kind, case.format, limit_text(case), *counts, closest_text(case))
+        cells = (case.kind, case.shown_format, limit_text(case), *counts, closest_text(case))
         table.add_row(mark, *map(escape, cells))
     out.print(table)
     for case in verdict.cases:

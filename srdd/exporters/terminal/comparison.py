@@ -29,14 +29,19 @@ _MOST_VALUES = 6  # of a series: more columns than this would not fit, the first
 
 
 def show(out: Console, document: ComparisonDocument, top: int, main: Sequence[Sequence[Comparison]] = ()) -> None:
-    """The drift, or the first comparison in detail; before it `main`, the main metrics of every kind and format."""
+    """The drift, or the whole model and the first comparison in detail, and `main`, the main metrics of every kind."""
     _header(out, document)
     if document.drift:
         _drift(out, document.drift[0], document.reports, top)
         return
-    if main:
+    by_cost = document.comparisons[0].mode is not None
+    if main and not by_cost:
         _overview(out, main)
+    if document.whole:
+        _table(out, "The whole model, nats a token", RANKED["predicted_kl"], document.whole)
     _details(out, document.comparisons[0], top)
+    if main and by_cost:  # what explains comes after what ranks
+        _overview(out, main)
 
 
 def _header(out: Console, document: ComparisonDocument) -> None:
@@ -74,10 +79,7 @@ def _overview_cell(comparison: Comparison) -> str:
 def _details(out: Console, comparison: Comparison, top: int) -> None:
     """Zones, then layers, largest change first, then sites outside the layers."""
     metric = RANKED[comparison.metric]
-    spec = comparison.base_format
-    if comparison.new_format != spec:
-        spec = f"{spec} to {comparison.new_format}"
-    title = f"{metric.name}, {comparison.kind} sites, {spec}"
+    title = f"{metric.name}, {comparison.place}"
     parts = (("Zones", comparison.zones), ("Layers", comparison.layers), ("Outside the layers", comparison.outside))
     for what, rows in parts:
         changed = [row for row in rows if row.change != 0 and not math.isnan(row.change)]
@@ -115,7 +117,7 @@ def _drift(out: Console, table: DriftTable, reports: Sequence[str], top: int) ->
     places = list(range(len(reports)))
     if len(places) > _MOST_VALUES:
         places = [*places[: _MOST_VALUES - 1], places[-1]]
-    title = f"{metric.name}{f' {metric.unit}' if metric.unit else ''}, {table.kind} sites, {table.format}"
+    title = f"{metric.name}{f' {metric.unit}' if metric.unit else ''}, {table.place}"
     parts = (("Zones", table.zones), ("Layers", table.layers), ("Outside the layers", table.outside))
     for what, rows in parts:
         known = [row for row in rows if not math.isnan(row.change)]

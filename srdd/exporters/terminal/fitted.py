@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
 
+from srdd.errors import WriteError
 from srdd.exporters.terminal import HungUpError
 
 _UNLIMITED = 10_000
@@ -41,11 +42,17 @@ class FittedConsole(Console):
         raise HungUpError
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich does, but a table that does not fit is narrowed first and never cropped."""
+        """As rich does, but a table that does not fit is narrowed first and never cropped.
+
+        Raises WriteError where there is no room.
+        """
         for table in objects:
             if isinstance(table, Table) and fit(self, table) > self.width:
                 options["crop"] = False
-        super().print(*objects, **options)
+        try:
+            super().print(*objects, **options)
+        except OSError as problem:
+            raise WriteError(f"cannot write the output: {problem.strerror}; make room, or redirect it") from None
 
 
 def fit(console: Console, table: Table) -> int:

@@ -20,9 +20,9 @@ _CLASSIC = ("scan: output relative_error", "scan: output sqnr_db", "scan: input 
 
 def show(out: Console, table: Validation, model: str) -> None:
     """Scores best first, with what the classic ones are worth."""
-    point = {"weight": "W", "input": "A", "both": "W+A"}[table.point]
+    mode = {"weight": "W", "input": "A", "both": "W+A"}[table.mode]
     rows = Table(
-        title=f"{escape(model)}, {table.format} {point}: scores against the measured {table.measured} of "
+        title=f"{escape(model)}, {table.format} {mode}: scores against the measured {table.measured} of "
         f"{table.rows[0].layers} single layers, {table.tokens} tokens",
         title_justify="left",
     )

@@ -26,7 +26,7 @@ def show(out: Console, chart: ZoneMap, series: Series) -> None:
     """The zones, with the series that they were found in drawn in their colours."""
     others = [name for name in MAIN if name in chart.zones[0].metrics and name != series.metric.name]
     table = Table(title="Zones", title_justify="left")
-    for heading in ("zone", "layers", "error"):
+    for heading in ("zone", "layers", "cost" if series.mode else "error"):
         table.add_column(heading, no_wrap=True)
     for heading in ("of mean", "worst layer"):
         table.add_column(heading, justify="right")

@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
-from srdd.core.packaged_models import packaged
+from srdd.core.packaged_models import near_model, packaged
 from srdd.documents.parts import Model
 from srdd.errors import SourceError, setting
 from srdd.models.files import weights_hash
@@ -121,7 +121,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise SourceError(f"no such folder or file: {name}")
+        raise SourceError(f"no such folder or file: {name}{near_model(name)}")
     try:
         # Subfolders hold the same weights in other layouts (original/, onnx/); patterns cross slashes.
         snapshot = snapshot_download(
@@ -129,7 +129,9 @@ def _from_hub(name: str, revision: str | None) -> Path:
         )
     except Exception as problem:  # the hub client raises many types; all mean that there are no files
         first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-        raise SourceError(f"{name} is no local folder or file, and the hub did not give it: {first}") from problem
+        raise SourceError(
+            f"{name} is no local folder or file, and the hub did not give it: {first}{near_model(name)}"
+        ) from problem
     return Path(snapshot)
 
 

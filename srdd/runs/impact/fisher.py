@@ -1,6 +1,8 @@
-"""The KL that quantizing one Linear, or one layer, will cost, predicted from one forward and one backward pass.
+"""The KL that quantizing one Linear, expert, fusion group or layer will cost, from one forward and one backward pass.
 
-Not here: measuring it (sweep.py). Let d be the change of a tensor and z the logits it moves by dz = J d. To second
+Not here: measuring it (sweep.py), how experts are called (routed.py), what noise costs (sensitivity.py).
+
+Let d be the change of a tensor and z the logits it moves by dz = J d. To second
 order KL(p(z) || p(z + dz)) = 1/2 dz' F dz, with F = diag(p) - p p' the Fisher information of the softmax, and
 F = E[(y - p)(y - p)'] over labels y drawn from p. So KL = 1/2 E[(g . d)^2] with g the gradient of -log p(y) at the
 tensor: labels are sampled from the model, one backward pass gives g everywhere.
@@ -10,6 +12,9 @@ g_s . d_s at every position, `sum` squares their sum over the sequence (exact to
 sequence and label sample) and `diagonal` sums their squares (takes errors of different positions as uncorrelated).
 What neither sees: third and higher orders, which matter where a change is not small.
 
+A routed expert is the same: its rows are run again, clean and quantized, and g . d stands at the position of its token.
+Which experts a token goes to is taken as it is: that a change below may send it to others is not in the prediction.
+
 For a Linear y = W x with g = dloss/dy: g . (dW x) = (g dW) . x and g . (W dx) = (g W) . dx; g W is what backward
 computes anyway, so that weight, input and both cost one more product per format.
 
@@ -18,7 +23,7 @@ Worked number: p = (1/2, 1/2), dz = (0.2, 0): 1/2 (0.25 * 0.04) = 0.005; the exa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,24 +34,33 @@ from torch import Tensor, nn
 from srdd.errors import SiteError
 from srdd.kernels.precision import to_float64
 from srdd.models.fake import Quantizer
+from srdd.models.modules import experts_transposed, fused_experts
 from srdd.models.replaced_forward import Forward, ReplacedForward
 from srdd.models.stack import LayerCall, LayerStack, first, logits_of
 from srdd.runs.impact.linears import by_sequence
+from srdd.runs.impact.routed import RoutedCall, expert_of, places, routed_call
+from srdd.runs.impact.scores import Product, Scores
+from srdd.runs.impact.sensitivity import NormWeight, gathering, squared_length, taken
 from srdd.runs.impact.sweep import Changes
-
-_LAYER = "layer "  # keys of a layer's own products; no module's name holds a space
 
 
 @dataclass
-class Score:
-    """Predicted KL summed over a sequence's tokens, one entry per sequence."""
+class _Sequence:
+    """What is known of the sequence at hand."""
 
-    diagonal: list[float] = field(default_factory=list)
-    sum: list[float] = field(default_factory=list)
+    length: int
+    changes: Changes = field(default_factory=dict)
+    products: list[Product] = field(default_factory=list)  # of one label sample
+    blocks: dict[str, Tensor] = field(default_factory=dict)  # rows that a mixture of modules got
+    places: dict[str, Tensor | None] = field(default_factory=dict)  # and where those of an expert stand among them
 
 
 class Fisher:
-    """Accumulates scores by (format, mode, module or layer name) over batches."""
+    """Accumulates scores over sequences, which run one at a time: only then is it known whose rows an expert gets.
+
+    `names` are Linears and fused experts; `units` says which of them are one fusion group, by its name. With `norms`
+    and `linear_traces` the squared lengths of gradients of weights are kept too, by parameter.
+    """
 
     def __init__(
         self,
@@ -54,52 +68,60 @@ class Fisher:
         names: Sequence[str],
         quantizers: Sequence[Quantizer],
         *,
+        units: Mapping[str, str] | None = None,
+        norms: Sequence[NormWeight] = (),
+        linear_traces: bool = False,
         label_samples: int = 1,
         seed: int = 0,
     ) -> None:
         modules = dict(stack.model.named_modules())
         self._stack = stack
         self._modules = {name: modules[name] for name in names}
-        self._layer_of = {name: i for name in names for i, layer in enumerate(stack.names) if _inside(name, layer)}
+        experts = {place[0] for name in names if (place := expert_of(name))}
+        self._experts = {name: modules[name] for name in experts}
+        self._blocks = {name: modules[name] for name in {_block_of(expert) for expert in experts}}
         self._quantizers, self._samples = quantizers, label_samples
+        self._norms, self._linear_traces = list(norms), linear_traces
         self._generator = torch.Generator().manual_seed(seed)
-        self._changes: Changes = {}  # for the batch at hand
-        self._shape: Sequence[int] = (0, 0)  # of the batch at hand, [sequences, length]
-        # g . d at every position of the batch at hand, by (format, mode, name)
-        self._products: dict[tuple[str, str, str], Tensor] = {}
-        self.skipped: set[str] = set()
-        self.modules: dict[tuple[str, str, str], Score] = {}
-        self.layer_sums: dict[tuple[str, str, int], Score] = {}  # products of a layer's modules added, then squared
-        self.layers: dict[tuple[str, str, int], Score] = {}  # of the layer's own output error
+        self._now = _Sequence(0)
+        self.ran: set[str] = set()  # of `names`
+        self.strange: set[str] = set()  # fused experts that are called in a way which is not understood
+        self.scores = Scores(stack.names, units or {}, label_samples)
 
-    def run(self, token_ids: Tensor, changes: Changes) -> None:
-        """One batch [sequences, length], and what quantizing each layer alone changes at its output (from a sweep).
+    def run(self, token_ids: Tensor, changes: Changes) -> Tensor:
+        """Sequences [count, length], and what quantizing each layer alone changes at its output (from a sweep).
 
-        Raises SiteError for a model without a language-model head.
+        Returns the clean logits of the last sequence. Raises SiteError for a model without a language-model head.
         """
-        self._changes, self._shape = changes, token_ids.shape
+        logits = torch.empty(0)
+        for at, row in enumerate(token_ids):
+            logits = self._run(row[None], {key: change[at : at + 1] for key, change in changes.items()})
+        return logits
+
+    def _run(self, token_ids: Tensor, changes: Changes) -> Tensor:
+        self._now = _Sequence(token_ids.shape[1], changes)
         scored = ReplacedForward(self._modules, self._scored)
-        with _frozen(self._stack.model), scored, torch.enable_grad():
+        with _frozen(self._stack.model), gathering(self._norms), self._placing(), scored, torch.enable_grad():
             logits = logits_of(self._stack.visit(token_ids, self._visitor))
             if logits is None:
                 raise SiteError(f"{type(self._stack.model).__name__} has no language-model head to predict a KL at")
+            clean = logits.detach()
             logits = logits[:, :-1]
             p = torch.softmax(logits.detach().float(), -1)
-            totals: dict[tuple[str, Any], Score] = {}
             for sample in range(self._samples):
-                self._products.clear()
+                self._now.products.clear()
                 # the gradient of -log p(label) at the logits, written down instead of taken: p less one at the label
                 gradient = p.clone() if sample + 1 < self._samples else p
                 labels = self._draw(p)[:, :, None]
                 gradient.scatter_add_(2, labels, -torch.ones_like(labels, dtype=p.dtype))
                 logits.backward(gradient.to(logits.dtype), retain_graph=sample + 1 < self._samples)  # type: ignore[no-untyped-call]
-                self._square(totals)
-        for (target, key), score in totals.items():
-            kept = getattr(self, target).setdefault(key, Score())
-            kept.diagonal += [value / self._samples for value in score.diagonal]
-            kept.sum += [value / self._samples for value in score.sum]
-        self._changes = {}
-        self._products.clear()
+                self.scores.add(self._now.products)
+                for norm in self._norms:
+                    if (square := taken(norm)) is not None:
+                        self.scores.traces.add(norm.name, square, square)
+        self.scores.end_sequence()
+        self._now = _Sequence(0)
+        return clean
 
     def _visitor(self, call: LayerCall) -> Any:
         if call.index == 0:
@@ -113,42 +135,127 @@ class Fisher:
         return output
 
     def _layer_products(self, index: int, g: Tensor) -> None:
-        for (spec, mode, layer), change in self._changes.items():
+        for (spec, mode, layer), change in self._now.changes.items():
             if layer == index:
-                self._products[spec, mode, f"{_LAYER}{index}"] = to_float64((g * change).sum(-1))
+                self._now.products.append(Product(spec, mode, index, to_float64((g * change).sum(-1))))
 
     def add(self, name: str, module: nn.Module, given: Tensor, g: Tensor) -> Tensor:
         """Called in backward by a Linear: keeps g . d for all formats and modes, returns the gradient of its input."""
-        x = by_sequence(name, given, self._shape)
-        assert x is not None, "the stand-in leaves out what cannot be told apart"
+        x = by_sequence(name, given, (1, self._now.length))
+        by_position = x is not None
+        x = given.reshape(1, -1, given.shape[-1]) if x is None else x
         g = g.reshape(*x.shape[:-1], g.shape[-1])
         transposed = not isinstance(module, nn.Linear)
         w = module.weight.detach()  # type: ignore[operator]
         back = w.T if transposed else w  # [out, in]
         gx = g @ back
+        if self._linear_traces:
+            square = squared_length(g.flatten(0, -2), x.flatten(0, -2))
+            self.scores.traces.add(f"{name}.weight", square, square)
         for quantizer in self._quantizers:
             dw = quantizer.weight(w, f"{name}.weight", transposed=transposed) - w
-            dx = quantizer.activation(x, name) - x
+            dx = quantizer.activation(x if by_position else given, name).reshape(x.shape) - x
             gd = g @ (dw.T if transposed else dw)
             of_weight, of_input = (gd * x).sum(-1), (gx * dx).sum(-1)
             products = {"weight": of_weight, "input": of_input, "both": of_weight + of_input + (gd * dx).sum(-1)}
             for mode, product in products.items():
-                self._products[quantizer.name, mode, name] = to_float64(product)
+                self._keep(quantizer.name, mode, name, to_float64(product), by_position)
         return gx.reshape(given.shape)
 
-    def _scored(self, name: str, forward: Forward) -> Forward:
-        """A Linear that keeps its products in backward; in passes without gradients it is itself."""
-        module = self._modules[name]
+    def _keep(self, spec: str, mode: str, name: str, product: Tensor, by_position: bool) -> None:
+        expert = None if by_position else expert_of(name)
+        if expert is None:
+            # rows of another shape stand where nobody knows: they add up with nothing else
+            rows = None if by_position else name
+            self._now.products.append(Product(spec, mode, name, product, rows))
+            return
+        where = self._now.places.get(expert[0])
+        if where is not None:
+            product = torch.zeros(1, self._now.length, dtype=product.dtype, device=product.device).index_add_(
+                1, where.to(product.device), product
+            )
+        self._now.products.append(Product(spec, mode, name, product, None if where is not None else expert[0]))
 
-        def scored(x: Tensor) -> Any:
+    def _scored(self, name: str, forward: Forward) -> Forward:
+        """A module that keeps its products in backward; in passes without gradients it is itself."""
+        module = self._modules[name]
+        fused = bool(fused_experts(module))
+
+        def scored(*args: Any, **kwargs: Any) -> Any:
             if not torch.is_grad_enabled():
-                return forward(x)
-            if by_sequence(name, x, self._shape) is None:
-                self.skipped.add(name)
-                return forward(x)
+                return forward(*args, **kwargs)
+            self.ran.add(name)
+            if fused:
+                return self._experts_scored(name, module, forward, args, kwargs)
+            x = args[0] if args else next(iter(kwargs.values()))
+            if (expert := expert_of(name)) is not None:
+                self.scores.got(expert, name, x.shape[:-1].numel())
             return _Scored.apply(x, self, name, module, forward)  # type: ignore[no-untyped-call]
 
         return scored
+
+    def _experts_scored(
+        self, name: str, module: nn.Module, forward: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        output = forward(*args, **kwargs)
+        call = routed_call(module, args, kwargs, self._now.length)
+        if call is None or not isinstance(output, Tensor):
+            self.strange.add(name)
+            return output
+        for expert, count in enumerate(call.tokens()):
+            self.scores.got((name, expert), name, count)
+        if output.requires_grad:
+            output.register_hook(lambda g: self._expert_products(name, module, call, g))  # type: ignore[no-untyped-call]
+        return output
+
+    @torch.no_grad()
+    def _expert_products(self, name: str, module: nn.Module, call: RoutedCall, g: Tensor) -> None:
+        rows, transposed, tokens = call.rows_of(g), experts_transposed(module), call.tokens()
+        clean = call.run(call.hidden, {})
+        for quantizer in self._quantizers:
+            weights = {
+                p: quantizer.weight(getattr(module, p).detach(), f"{name}.{p}", transposed=transposed)
+                for p in fused_experts(module)
+            }
+            hidden = quantizer.activation(call.hidden, name)
+            for mode, (x, parameters) in {
+                "weight": (call.hidden, weights),
+                "input": (hidden, {}),
+                "both": (hidden, weights),
+            }.items():
+                product = to_float64((rows * (call.run(x, parameters) - clean)).sum(-1))
+                self._now.products.append(
+                    Product(quantizer.name, mode, name, _summed(product, call.position, self._now.length))
+                )
+                squares = torch.zeros(len(tokens), dtype=product.dtype, device=product.device)
+                squares.index_add_(0, call.expert, product.square() / 2)
+                for expert, square in enumerate(squares.tolist()):
+                    if tokens[expert]:
+                        self.scores.experts.add((quantizer.name, mode, name, expert), square, square)
+
+    @contextmanager
+    def _placing(self) -> Iterator[None]:
+        """Finds out which tokens each expert that is a module gets."""
+
+        def block(name: str) -> Callable[..., None]:
+            return lambda _, args: self._now.blocks.update({name: args[0].detach().flatten(0, -2)})
+
+        def expert(name: str) -> Callable[..., None]:
+            def found(_: nn.Module, args: tuple[Any, ...]) -> None:
+                among = self._now.blocks.get(_block_of(name))
+                rows = args[0].detach().flatten(0, -2)
+                self._now.places[name] = None if among is None else places(rows, among)
+
+            return found
+
+        hooks = [(module, block(name)) for name, module in self._blocks.items()]
+        hooks += [(module, expert(name)) for name, module in self._experts.items()]
+        handles = [module.register_forward_pre_hook(hook) for module, hook in hooks]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _draw(self, p: Tensor) -> Tensor:
         """Labels sampled from the model's probabilities, [sequences, length - 1]."""
@@ -156,29 +263,6 @@ class Fisher:
         below = p.cumsum(-1)
         labels = torch.searchsorted(below, (uniform * below[..., -1])[..., None]).squeeze(-1)
         return labels.clamp(max=p.shape[-1] - 1)
-
-    def _square(self, totals: dict[tuple[str, Any], Score]) -> None:
-        """Half the squares of the products at hand, added to each sequence's totals over label samples."""
-        joint: dict[tuple[str, str, int], Tensor] = {}
-        for (spec, mode, name), product in self._products.items():
-            if name.startswith(_LAYER):
-                _add(totals, ("layers", (spec, mode, int(name.removeprefix(_LAYER)))), product)
-                continue
-            _add(totals, ("modules", (spec, mode, name)), product)
-            layer = self._layer_of.get(name)
-            if layer is not None:
-                key = (spec, mode, layer)
-                joint[key] = joint[key] + product if key in joint else product
-        for layer_key, product in joint.items():
-            _add(totals, ("layer_sums", layer_key), product)
-
-
-def _add(totals: dict[tuple[str, Any], Score], key: tuple[str, Any], product: Tensor) -> None:
-    diagonal = (product.square().sum(1) / 2).tolist()
-    whole = (product.sum(1).square() / 2).tolist()
-    score = totals.setdefault(key, Score([0.0] * len(diagonal), [0.0] * len(whole)))
-    score.diagonal = [a + b for a, b in zip(score.diagonal, diagonal, strict=True)]
-    score.sum = [a + b for a, b in zip(score.sum, whole, strict=True)]
 
 
 class _Scored(torch.autograd.Function):
@@ -198,8 +282,14 @@ class _Scored(torch.autograd.Function):
             return ctx.scorer.add(ctx.name, ctx.module, x, grads[0]), None, None, None, None
 
 
-def _inside(name: str, layer: str) -> bool:
-    return name.startswith(f"{layer}.")
+def _block_of(expert: str) -> str:
+    """The mixture of an expert that is a module."""
+    return expert.rpartition(".experts.")[0]
+
+
+def _summed(product: Tensor, position: Tensor, length: int) -> Tensor:
+    """The products of all rows of a token, [1, length]."""
+    return torch.zeros(length, dtype=product.dtype, device=product.device).index_add_(0, position, product)[None]
 
 
 @contextmanager

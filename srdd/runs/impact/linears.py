@@ -39,13 +39,12 @@ class LinearErrors:
         self._modules = {name: modules[name] for name in names}
         self._quantizers, self._tokens = quantizers, tokens  # of each sequence; 0: all
         self._shape: Sequence[int] = (0, 0)
-        self.skipped: set[str] = set()
         self.results: dict[tuple[str, str], OutputErrors] = {}
 
     @contextmanager
-    def measuring(self, shape: Sequence[int]) -> Iterator[None]:
-        """For one pass over a batch of this shape, [sequences, length]."""
-        self._shape = shape
+    def measuring(self, length: int) -> Iterator[None]:
+        """For one pass over one sequence of this length."""
+        self._shape = (1, length)
         handles = [m.register_forward_pre_hook(self._hook(name)) for name, m in self._modules.items()]
         try:
             yield
@@ -56,9 +55,8 @@ class LinearErrors:
     def _hook(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             x = by_sequence(name, args[0].detach(), self._shape)
-            if x is None:
-                self.skipped.add(name)
-                return
+            if x is None:  # rows of another shape, and all of one sequence, or a table of no sequence in particular
+                x = args[0].detach().reshape(1, -1, args[0].shape[-1])
             with torch.no_grad():
                 self._measure(name, module, x)
 

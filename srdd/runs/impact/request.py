@@ -11,10 +11,11 @@ from typing import Any, Literal, TypeVar
 
 from srdd.core.formats import BlockFormat, parse
 from srdd.core.modes import Mode
+from srdd.documents.costs import How
 from srdd.errors import NoEffectError, SettingError, setting
 from srdd.runs.calibration import check_batch_size
 
-Attribute = Literal["gradient", "swap", "swap-groups"]
+Sensitive = Literal["norm", "linear"]
 T = TypeVar("T")
 
 
@@ -24,7 +25,8 @@ class Request:
 
     formats: list[BlockFormat | None]  # None: the control, which changes nothing
     modes: list[Mode]
-    attribute: list[Attribute]
+    how: list[How]
+    sensitive: list[Sensitive]
     tokens_per_sequence: int
     label_samples: int
     batch_size: int
@@ -44,8 +46,8 @@ class Request:
         check_batch_size(self.batch_size)
         if self.tokens_per_sequence < 0:
             raise SettingError("tokens_per_sequence", self.tokens_per_sequence, "expected 0 (all) or more")
-        if self.label_samples > 1 and "gradient" not in self.attribute:
-            raise NoEffectError("label_samples", f"without {setting('attribute', 'gradient')}")
+        if self.label_samples > 1 and "predicted" not in self.how:
+            raise NoEffectError("label_samples", f"without {setting('how', 'predicted')}")
 
 
 def formats_of(formats: str | BlockFormat | Sequence[str | BlockFormat | None]) -> list[BlockFormat | None]:

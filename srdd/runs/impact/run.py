@@ -1,17 +1,18 @@
-"""`measure_impact`: joins sweep, Linears and Fisher scores into one document.
+"""`measure_impact`: joins sweep, Linears and predictions into the costs of a report.
 
 Not here: opening models and the terminal. Batches of sequences run one after the other; of each only sums and one
 number per token remain, so logits of the whole set are never held. Quantized weights are kept for the run: one more
 copy of the weights per format.
 
-    impact = measure_impact(model, sequences, ["mxfp4", "nvfp4"], attribute=("gradient", "swap"))
+    report = measure_impact(model, sequences, ["mxfp4", "nvfp4"], how=("predicted", "layers"))
+    report.costs.layers
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import get_args
 
@@ -21,32 +22,29 @@ from torch import Tensor, nn
 from srdd.core.formats import BlockFormat
 from srdd.core.metrics import BY_NAME, MAIN, as_error
 from srdd.core.modes import MODES, Mode
-from srdd.documents.impact import Impact, ImpactSettings
-from srdd.documents.parts import KINDS, Model
+from srdd.core.roles import is_tower
+from srdd.documents.costs import Costs, CostSettings, How
+from srdd.documents.parts import KINDS, Model, Note
+from srdd.documents.report import Report
+from srdd.documents.schema import Coverage, Settings
 from srdd.errors import SettingError
-from srdd.models.fake import EXCLUDE, Quantizer, fake_quantize
-from srdd.models.running import evaluating, explained
+from srdd.models.fake import EXCLUDE, Quantizer
+from srdd.models.running import evaluating
 from srdd.models.selection import Selection
-from srdd.models.sites import Site, find_sites
-from srdd.models.stack import LayerStack, logits_of
+from srdd.models.sites import find_sites
 from srdd.runs.calibration import Sequences
 from srdd.runs.impact.fisher import Fisher
 from srdd.runs.impact.linears import LinearErrors
-from srdd.runs.impact.request import Attribute, Request, chosen, formats_of
-from srdd.runs.impact.rows import (
-    group_sums,
-    group_swaps,
-    linear_row,
-    reference_row,
-    rows_of_layers,
-    whole_row,
-)
-from srdd.runs.impact.sweep import Sweep, SweepResult, Variant, units_of
-from srdd.runs.scans.model import scan
-from srdd.runs.setup import Progress, Run, open_loss_run, silent
+from srdd.runs.impact.priced import expert_rows, group_rows, linear_rows, sensitivity_rows, unpriced_rows
+from srdd.runs.impact.request import Request, Sensitive, chosen, formats_of
+from srdd.runs.impact.rows import clean_row, measured_groups, swept_layers, whole_row
+from srdd.runs.impact.subject import Subject, headless, subject_of
+from srdd.runs.impact.sweep import Changes, Sweep, SweepResult, Variant, units_of
+from srdd.runs.scans.model import scan_tensors
+from srdd.runs.setup import Progress, Run, backend_used, open_loss_run, silent
 from srdd.runs.token_ids import batches_of
 
-Scores = dict[tuple[str, int], dict[str, float]]  # of a scan, by (format, layer): larger is worse
+Classic = dict[tuple[str, int], dict[str, float]]  # scores of a scan, by (format, layer): larger is worse
 
 
 @dataclass(frozen=True)
@@ -54,10 +52,7 @@ class Measuring:
     """The tools of a run, each for all batches, and what they leave behind."""
 
     run: Run
-    stack: LayerStack
-    has_head: bool  # a language-model head, without which there is no loss and no KL
-    linears: list[Site]
-    left_out: tuple[str, ...]
+    subject: Subject
     variants: list[Variant]
     sweep: Sweep
     errors: LinearErrors
@@ -71,7 +66,8 @@ def measure_impact(
     formats: str | BlockFormat | Sequence[str | BlockFormat | None],
     modes: Mode | Sequence[Mode] = MODES,
     *,
-    attribute: Attribute | Sequence[Attribute] = ("gradient",),
+    how: How | Sequence[How] = ("predicted",),
+    sensitive: Sensitive | Sequence[Sensitive] = ("norm",),
     tokens_per_sequence: int = 64,
     label_samples: int = 1,
     batch_size: int = 1,
@@ -82,17 +78,21 @@ def measure_impact(
     identity: Model | None = None,
     notes: Sequence[str] = (),
     progress: Progress = silent,
-) -> Impact:
-    """What each format costs; None or "identity" among `formats` is the control, which changes nothing.
+) -> Report:
+    """What each format costs, as a report with `costs` and no sites; None or "identity" is the control.
 
-    `formats` is a list, or a text such as "mxfp4,nvfp4"; `sequences` is int64 [count, length] of at least 2 tokens;
-    the errors of Linears are measured at `tokens_per_sequence` tokens, 0 for all. Raises SrddError subclasses:
-    SiteError for a model whose layers cannot be found, SettingError, CalibrationError, NonfiniteError.
+    `formats` is a list, or a text such as "mxfp4,nvfp4"; `sequences` is int64 [count, length] of at least 2 tokens.
+    `how` asks for predicted KL, and for the measured KL of layers or fusion groups, each quantized alone; `sensitive`
+    for what noise on norms (or Linears) costs. The errors of Linears are measured at `tokens_per_sequence` tokens, 0
+    for all. Predictions take the experts that a token goes to as they are: a changed routing costs more. Raises
+    SrddError subclasses: SiteError for a model whose layers cannot be found, SettingError, CalibrationError,
+    NonfiniteError.
     """
     request = Request(
         formats=formats_of(formats),
         modes=chosen("modes", modes, MODES),
-        attribute=chosen("attribute", attribute, get_args(Attribute)),
+        how=chosen("how", how, get_args(How)),
+        sensitive=chosen("sensitive", sensitive, get_args(Sensitive)),
         tokens_per_sequence=tokens_per_sequence,
         label_samples=label_samples,
         batch_size=batch_size,
@@ -105,71 +105,59 @@ def measure_impact(
     run = open_loss_run(model, sequences, request.real_formats, backend=backend, identity=identity)
     with evaluating(model):
         measuring = _prepare(model, run, request)
-        scores = _scan_scores(model, run.token_ids, request)
+        classic = _scan_scores(model, run.token_ids, request)
         _run_batches(measuring, request, progress)
-    return _assemble(measuring, request, scores, notes)
+    return _report(measuring, request, _costs(measuring, request, classic), notes)
 
 
 def _prepare(model: nn.Module, run: Run, request: Request) -> Measuring:
     """All that is made once for all batches. Raises SiteError, SettingError."""
-    stack = LayerStack(model)
+    subject = subject_of(model, run.sites, run.token_ids[:1].to(run.device), request.exclude)
     quantizers = [Quantizer(fmt, run.backend, request.seed, kept={}) for fmt in request.formats]
     variants = [Variant(quantizer, mode) for quantizer in quantizers for mode in request.modes]
-    handle = fake_quantize(model, quantizers[0], exclude=request.exclude)
-    inside = [s for s in run.sites.of("input") if s.module in handle.modules and s.layer is not None]
-    linears = [s for s in inside if s.role != "experts"]
-    names = [s.module for s in linears]
-    has_head = _has_head(stack, run)
-    if not has_head and request.noise:
-        raise SettingError("noise", None, f"{_headless(model)}, and the noise control compares KLs; leave it out")
-    if not has_head and "swap-groups" in request.attribute:
-        raise SettingError("attribute", "swap-groups", f"{_headless(model)} to measure swaps of groups at")
-    gradient = has_head and "gradient" in request.attribute
+    if not subject.has_head and request.noise:
+        raise SettingError("noise", None, f"{headless(model)}, and the noise control compares KLs; leave it out")
+    if not subject.has_head and "groups" in request.how:
+        raise SettingError("how", "groups", f"{headless(model)} to measure swaps of groups at")
+    predicted = subject.has_head and "predicted" in request.how
     sweep = Sweep(
-        stack,
+        subject.stack,
         variants,
         exclude=request.exclude,
-        swap="swap" in request.attribute,
-        units=units_of(stack, inside) if "swap-groups" in request.attribute else (),
+        swap="layers" in request.how,
+        units=units_of(subject.stack, subject.sites) if "groups" in request.how else (),
         noise=request.noise,
-        keep_changes=gradient,
+        keep_changes=predicted,
         seed=request.seed,
     )
+    names = [site.module for site in subject.linears]
     errors = LinearErrors(model, names, quantizers, request.tokens_per_sequence)
-    fisher = Fisher(stack, names, quantizers, label_samples=request.label_samples, seed=request.seed)
-    return Measuring(
-        run, stack, has_head, linears, handle.left_out, variants, sweep, errors, fisher if gradient else None, []
-    )
+    fisher = None
+    if predicted:
+        fisher = subject.fisher(quantizers, request.sensitive, label_samples=request.label_samples, seed=request.seed)
+    return Measuring(run, subject, variants, sweep, errors, fisher, [])
 
 
-def _headless(model: nn.Module) -> str:
-    return f"{type(model).__name__} has no language-model head"
-
-
-def _has_head(stack: LayerStack, run: Run) -> bool:
-    ids = run.token_ids[:1].to(run.device)
-    with explained(stack.model, ids), torch.no_grad():
-        output = stack.visit(ids[:, :2], lambda call: call.output(call.hidden))
-    return logits_of(output) is not None
-
-
-def _scan_scores(model: nn.Module, token_ids: Tensor, request: Request) -> Scores:
+def _scan_scores(model: nn.Module, token_ids: Tensor, request: Request) -> Classic:
     """The classic scores of a scan on the same tokens."""
     if not request.real_formats:
         return {}
     # a scan refuses a pattern that matches nothing, and a Linear that never runs (Mamba's dt_proj) if it is left in
-    sites = find_sites(model)
-    matching = [glob for glob in request.exclude if any(fnmatchcase(site.name, glob) for site in sites.sites)]
-    report = scan(
+    found = find_sites(model)
+    inside = replace(
+        found, sites=tuple(site for site in found.sites if site.layer is not None and not is_tower(site.module))
+    )
+    matching = [glob for glob in request.exclude if any(fnmatchcase(site.name, glob) for site in inside.sites)]
+    report = scan_tensors(
         model,
         token_ids,
         request.real_formats,
-        Selection.parse(KINDS, exclude=matching).filter(sites),
+        Selection.parse(KINDS, exclude=matching).filter(inside),
         batch_size=request.batch_size,
         backend=request.backend,
         seed=request.seed,
     )
-    scores: Scores = {}
+    scores: Classic = {}
     for row in report.layers:
         for spec, measured in row.formats.items():
             for name in MAIN:
@@ -180,67 +168,83 @@ def _scan_scores(model: nn.Module, token_ids: Tensor, request: Request) -> Score
 
 
 def _run_batches(measuring: Measuring, request: Request, progress: Progress) -> None:
-    """One sweep a batch, and one more clean pass for the Linears' own errors, which gradients share."""
-    run, stack, fisher = measuring.run, measuring.stack, measuring.fisher
-    batches = batches_of(run.token_ids, request.batch_size, run.device)
+    """One sweep a batch, and one more clean pass a sequence for the Linears' own errors, which gradients share."""
+    batches = batches_of(measuring.run.token_ids, request.batch_size, measuring.run.device)
     for done, batch in enumerate(batches):
         with torch.no_grad():
             result = measuring.sweep.run(batch)
         measuring.results.append(result)
-        with measuring.errors.measuring(batch.shape):
-            if fisher is not None:
-                fisher.run(batch, result.changes)
-                result.changes.clear()
-            else:
-                with torch.no_grad():
-                    stack.visit(batch, lambda call: call.output(call.hidden))
+        for at in range(len(batch)):
+            changes = {key: change[at : at + 1] for key, change in result.changes.items()}
+            _run_sequence(measuring, batch[at : at + 1], changes)
+        result.changes.clear()
         progress("batches", done + 1, len(batches))
 
 
-def _assemble(measuring: Measuring, request: Request, scores: Scores, notes: Sequence[str]) -> Impact:
-    run, results, fisher = measuring.run, measuring.results, measuring.fisher
+def _run_sequence(measuring: Measuring, token_ids: Tensor, changes: Changes) -> None:
+    with measuring.errors.measuring(token_ids.shape[1]):
+        if measuring.fisher is not None:
+            measuring.fisher.run(token_ids, changes)
+            return
+        with torch.no_grad():
+            measuring.subject.stack.visit(token_ids, lambda call: call.output(call.hidden))
+
+
+def _costs(measuring: Measuring, request: Request, classic: Classic) -> Costs:
+    run, subject, results, fisher = measuring.run, measuring.subject, measuring.results, measuring.fisher
     tokens = run.token_ids.shape[1] - 1
     specs = ["identity" if fmt is None else fmt.spec for fmt in request.formats]
-    linears = [
-        linear_row(site, spec, measuring.errors.results[spec, site.module], fisher.modules if fisher else {}, tokens)
-        for spec in specs
-        for site in measuring.linears
-        if (spec, site.module) in measuring.errors.results
+    scores = fisher.scores if fisher else None
+    layers = swept_layers(subject.stack.names, measuring.variants, results, scores, tokens, classic)
+    moved = {(row.format, row.mode) for row in layers if row.cumulative is not None and row.cumulative.value}
+    whole = [
+        whole_row(*variant.key, [r.whole[variant.key] for r in results], moved=variant.key in moved)
+        for variant in measuring.variants
+        if subject.has_head
     ]
-    layers = rows_of_layers(measuring.stack.names, measuring.variants, results, fisher, tokens, scores)
-    return Impact(
-        model=run.identity,
-        settings=ImpactSettings(
+    assert run.calibration is not None, "a run of losses has tokens"
+    return Costs(
+        settings=CostSettings(
             formats=specs,
-            points=request.modes,
-            attribute=[a for a in request.attribute if measuring.has_head or a == "swap"],
+            modes=request.modes,
+            how=[how for how in request.how if subject.has_head or how == "layers"],
+            calibration=run.calibration,
             label_samples=request.label_samples,
-            rows=request.tokens_per_sequence,
+            tokens_per_sequence=request.tokens_per_sequence,
             exclude=request.exclude,
-            left_out=list(measuring.left_out),
-            noise=request.noise,
+            left_out=list(subject.left_out),
+            noise_control=request.noise,
+            sensitive=request.sensitive if fisher else [],
             seed=request.seed,
-            **run.settings(),
+            backend=backend_used(run.backend)[0],
         ),
-        reference=reference_row(results) if measuring.has_head else None,
-        whole=[whole_row(variant, results, layers) for variant in measuring.variants] if measuring.has_head else [],
+        clean=clean_row([result.reference for result in results]) if subject.has_head else None,
+        whole=whole,
         layers=layers,
-        linears=linears,
-        groups=group_sums(linears),
-        group_swaps=group_swaps(results),
-        warnings=[*notes, *_warnings(measuring)],
-        provenance=run.provenance(),
+        groups=group_rows(subject, specs, fisher, tokens, measured_groups(results)),
+        linears=linear_rows(subject, specs, fisher, tokens, measuring.errors.results),
+        experts=expert_rows(subject, specs, fisher, tokens) if fisher else [],
+        sensitivities=sensitivity_rows(subject, fisher, tokens) if fisher else [],
+        unpriced=unpriced_rows(subject, fisher) if fisher else [],
     )
 
 
-def _warnings(measuring: Measuring) -> list[str]:
-    warnings = []
-    if not measuring.has_head:
-        no_head = _headless(measuring.stack.model)
-        warnings.append(f"{no_head}: errors of outputs are measured, no loss and no KL")
-    skipped = sorted(measuring.errors.skipped | (measuring.fisher.skipped if measuring.fisher else set()))
-    if skipped:
-        warnings.append(
-            f"{len(skipped)} Linear(s) read rows of no one sequence and have no row of their own: {skipped[0]} ..."
-        )
-    return warnings
+def _report(measuring: Measuring, request: Request, costs: Costs, notes: Sequence[str]) -> Report:
+    run, model = measuring.run, measuring.subject.stack.model
+    no_head = f"{headless(model)}: errors of outputs are measured, no loss and no KL"
+    return Report(
+        model=run.identity,
+        settings=Settings(
+            formats=costs.settings.formats,
+            kinds=[],
+            seed=request.seed,
+            backend_reason=backend_used(run.backend)[1],
+            thresholds={},
+            **run.settings(),
+        ),
+        coverage=Coverage(parameters=run.sites.parameters, measured=0),
+        sites=[],
+        costs=costs,
+        warnings=[*map(Note, notes), *([] if measuring.subject.has_head else [Note(no_head)])],
+        provenance=run.provenance(),
+    )

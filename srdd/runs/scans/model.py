@@ -1,10 +1,7 @@
-"""The scan of a model in memory: joins sites, kernels and hooks into a report.
+"""Error statistics of the tensors of a model in memory: joins sites, kernels and hooks into a report without costs.
 
-Not here: opening models and texts (srdd.models.source, srdd.runs.calibration), checkpoints without a model
-(checkpoint.py) and the terminal.
-
-    report = srdd.scan(model, token_ids, formats="mxfp4,nvfp4")      # token_ids: [sequences, length]
-    report.save("srdd-report.json")
+Not here: the scan with costs, which users call (srdd.runs.scanning), opening models and texts (srdd.models.source,
+srdd.runs.calibration), checkpoints without a model (checkpoint.py).
 
 Worked number: SmolLM2 on 16 sequences of 512 tokens gives 211 weight sites, 121 input sites and 30 output sites for
 each format.
@@ -38,7 +35,7 @@ from srdd.runs.setup import Progress, Run, open_run, silent
 from srdd.runs.token_ids import batches_of
 
 
-def scan(
+def scan_tensors(
     model: nn.Module,
     sequences: Tensor | Sequences | None = None,
     formats: str | BlockFormat | Sequence[str | BlockFormat] = "mxfp4",
@@ -52,14 +49,7 @@ def scan(
     notes: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Report:
-    """Measure weights, Linear inputs and layer outputs of `model` under every format in one pass.
-
-    `sequences` is int64 [count, length] without padding, needed for activations; each row is one unit of the standard
-    errors. `sites` are kinds, a Selection, or what a Selection found in this model. The model runs as it is, in eval
-    mode and without gradients; every module's own mode is restored. `thresholds` replaces the classic limits, by
-    metric, ratios as 0.1 for 10 %; `seed` is that of stochastic rounding. Raises SrddError subclasses: FormatError,
-    SiteError, SettingError, CalibrationError, BackendError, TensorError.
-    """
+    """What `scan` does without costs, with the same settings."""
     parsed = parse_list([formats] if isinstance(formats, str | BlockFormat) else formats)
     chosen = _sites_of(model, sites)
     if not isinstance(batch_size, int) or batch_size < 1:

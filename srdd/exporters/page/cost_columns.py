@@ -1,0 +1,37 @@
+"""What layers and sites cost, as further columns of the page's data beside those of metrics.
+
+Not here: the columns of metrics (columns.py), and which rows there are (data.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from srdd.analysis.layer_costs import Priced, has_costs, priced_layers
+from srdd.analysis.site_costs import UNPRICED, site_costs
+from srdd.core.metrics import COSTS
+from srdd.documents.report import Report
+from srdd.exporters.page.columns import Columns, number
+
+
+def cost_columns(report: Report, spec: str, layers: Sequence[int]) -> tuple[Columns, Columns]:
+    """Values and standard errors of the layers by the name of the cost; empty without costs of this format."""
+    if not has_costs(report, spec):
+        return {}, {}
+    rows, _ = priced_layers(report, spec)
+    return _columns([rows.get(layer, UNPRICED) for layer in layers])
+
+
+def site_cost_columns(report: Report, spec: str, merged: int) -> tuple[Columns, Columns]:
+    """The same for every site of the report and the `merged` places after them, which have none."""
+    return _columns([*site_costs(report, spec), *[UNPRICED] * merged])
+
+
+def _columns(rows: Sequence[Priced]) -> tuple[Columns, Columns]:
+    values: Columns = {cost.name: [number(row.value(cost.name)) for row in rows] for cost in COSTS}
+    errors: Columns = {cost.name: [number(row.error(cost.name)) for row in rows] for cost in COSTS}
+    return _filled(values), _filled(errors)
+
+
+def _filled(columns: Columns) -> Columns:
+    return {name: column for name, column in columns.items() if any(value is not None for value in column)}

@@ -1,0 +1,52 @@
+"""The tokens of a scan that its costs are measured on: the first of several sequences.
+
+Not here: measuring. Sequences are the unit of errors, so that several short ones serve better than one long one.
+
+Worked number: of 16 sequences of 512 tokens, 1,536 tokens are the first 256 of 6; 8,192 are all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from torch import Tensor
+
+from srdd.errors import SettingError
+from srdd.runs.calibration import Sequences
+
+DEFAULT = 1536
+_LENGTH = 256  # of a sequence, unless the text has too few of them
+_FEWEST = 4  # two sequences of two tokens
+
+
+def cost_sequences(sequences: Tensor | Sequences, tokens: int | None = None) -> Sequences:
+    """At most `tokens` of them, by default 1,536 or all; two sequences at least, where there are two.
+
+    Raises SettingError for fewer than 4, or more than there are.
+    """
+    ids = sequences if isinstance(sequences, Tensor) else sequences.token_ids
+    count, length = ids.shape
+    if tokens is not None and tokens < _FEWEST:
+        raise SettingError("cost_tokens", tokens, f"expected at least {_FEWEST}")
+    if tokens is not None and tokens > ids.numel():
+        raise SettingError("cost_tokens", tokens, f"the text that is run has {ids.numel()} tokens")
+    wanted = min(DEFAULT, ids.numel()) if tokens is None else tokens
+    taken = min(count, max(wanted // min(length, _LENGTH), min(2, count)))
+    short = min(length, wanted // taken)
+    some = _different(ids, short, taken)
+    if short == length and len(some) == count:
+        dropped = "" if isinstance(sequences, Tensor) else sequences.dropped
+    else:
+        dropped = f"costs: the first {short} tokens of {len(some)} of {count} sequences"
+    if isinstance(sequences, Tensor):
+        digest = hashlib.sha256(ids.cpu().numpy().tobytes()).hexdigest()
+        return Sequences(some, "token ids given", digest, dropped, 0)
+    return Sequences(some, sequences.source, sequences.data_sha256, dropped, sequences.seed)
+
+
+def _different(ids: Tensor, length: int, count: int) -> Tensor:
+    """The first sequences whose beginnings differ: a sequence counts once."""
+    first: dict[tuple[int, ...], int] = {}
+    for at, row in enumerate(ids[:, :length].tolist()):
+        first.setdefault(tuple(row), at)
+    return ids[list(first.values())[:count], :length]

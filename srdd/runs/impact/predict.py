@@ -1,0 +1,117 @@
+"""`predict_costs`: the costs of a scan. One forward and one backward pass per sequence price every layer, fusion group,
+Linear and expert in all formats and modes; two forward passes more per format measure the whole model.
+
+Not here: sweeps over layers (run.py), and which tokens of a scan are taken (srdd.runs.scans.model). What is predicted
+takes the routing of a mixture as it is (fisher.py). Quantized weights are kept for the run: one more copy of the
+weights per format.
+
+    costs = predict_costs(model, sequences, ["mxfp4", "nvfp4"])
+
+Worked number: three formats on 6 sequences are 6 forward and 6 backward passes, and 36 quantized forward passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from srdd.core.formats import BlockFormat
+from srdd.core.modes import MODES, Mode
+from srdd.documents.costs import Costs, CostSettings
+from srdd.errors import SettingError
+from srdd.models.fake import EXCLUDE, Quantizer, fake_quantize
+from srdd.models.running import evaluating, run
+from srdd.models.stack import logits_of
+from srdd.runs.calibration import Sequences
+from srdd.runs.divergence import ReferenceLogits
+from srdd.runs.impact.fisher import Fisher
+from srdd.runs.impact.priced import expert_rows, group_rows, linear_rows, sensitivity_rows, unpriced_rows
+from srdd.runs.impact.request import Sensitive
+from srdd.runs.impact.rows import Tokens, clean_row, predicted_layers, whole_row
+from srdd.runs.impact.subject import headless, subject_of
+from srdd.runs.setup import Progress, Run, backend_used, open_loss_run, silent
+
+WHOLE: tuple[Mode, ...] = ("weight", "both")  # what deployed stacks quantize
+_BACKWARD = 4  # a prediction takes as long as so many quantized forward passes, about
+
+
+def predict_costs(
+    model: nn.Module,
+    sequences: Tensor | Sequences,
+    formats: Sequence[BlockFormat],
+    *,
+    sensitive: Sequence[Sensitive] = ("norm",),
+    label_samples: int = 1,
+    exclude: Sequence[str] = EXCLUDE,
+    backend: str = "auto",
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Costs:
+    """What each format costs, on int64 `sequences` [count, length] of at least 2 tokens.
+
+    Raises SettingError for a model without a language-model head, SiteError for one whose layers cannot be found,
+    CalibrationError, NonfiniteError.
+    """
+    opened = open_loss_run(model, sequences, formats, repeats=1, backend=backend)
+    with evaluating(model):
+        subject = subject_of(model, opened.sites, opened.token_ids[:1].to(opened.device), exclude)
+        if not subject.has_head:
+            raise SettingError("costs", "predicted", f"{headless(model)} to measure costs at")
+        quantizers = [Quantizer(fmt, opened.backend, seed, kept={}) for fmt in formats]
+        fisher = subject.fisher(quantizers, sensitive, label_samples=label_samples, seed=seed)
+        clean, whole = _run(model, opened, fisher, quantizers, exclude, progress)
+    specs, tokens = [quantizer.name for quantizer in quantizers], opened.token_ids.shape[1] - 1
+    assert opened.calibration is not None, "a run of losses has tokens"
+    return Costs(
+        settings=CostSettings(
+            formats=specs,
+            modes=list(MODES),
+            how=["predicted"],
+            calibration=opened.calibration,
+            label_samples=label_samples,
+            exclude=list(exclude),
+            left_out=list(subject.left_out),
+            sensitive=list(sensitive),
+            seed=seed,
+            backend=backend_used(opened.backend)[0],
+        ),
+        clean=clean_row(clean),
+        whole=[whole_row(spec, mode, whole[spec, mode]) for spec in specs for mode in WHOLE],
+        layers=list(predicted_layers(subject.stack.names, specs, fisher.scores, tokens)),
+        groups=group_rows(subject, specs, fisher, tokens),
+        linears=linear_rows(subject, specs, fisher, tokens),
+        experts=expert_rows(subject, specs, fisher, tokens),
+        sensitivities=sensitivity_rows(subject, fisher, tokens),
+        unpriced=unpriced_rows(subject, fisher),
+    )
+
+
+def _run(
+    model: nn.Module,
+    opened: Run,
+    fisher: Fisher,
+    quantizers: Sequence[Quantizer],
+    exclude: Sequence[str],
+    progress: Progress,
+) -> tuple[list[Tokens], dict[tuple[str, Mode], list[Tokens]]]:
+    """Costs of every token, clean and in each format and mode; only one sequence's logits are ever held."""
+    handles = {(q.name, mode): fake_quantize(model, q, mode, exclude=exclude) for q in quantizers for mode in WHOLE}
+    clean: list[Tokens] = []
+    whole: dict[tuple[str, Mode], list[Tokens]] = {key: [] for key in handles}
+    done, total = 0, len(opened.token_ids) * (_BACKWARD + len(handles))
+    for row in opened.token_ids:
+        ids = row[None].to(opened.device)
+        reference = ReferenceLogits.of(fisher.run(ids, {}), ids)
+        clean.append(reference.own())
+        done += _BACKWARD
+        progress("costs", done, total)
+        for key, handle in handles.items():
+            with handle, torch.no_grad():
+                logits = logits_of(run(model, ids))
+            assert logits is not None, "the clean pass gave logits"
+            whole[key].append(reference.against(logits))
+            done += 1
+            progress("costs", done, total)
+    return clean, whole
