@@ -1,10 +1,10 @@
 """Keep-lists: which fusion groups to keep in a higher format than the rest, by cost saved per bit.
 
 One base format and one higher format at a time. Group after group goes to the higher format, each time the one that
-saves most predicted KL for each further bit of storage. What a mix costs is the sum of its groups' predictions, those of
-each format scaled so that all its groups together give the KL that was measured for the whole model: both ends of the
-list are measured, between them it is a prediction. Its error is the jackknife's over sequences; that quantizing one
-group changes what another costs is not in it.
+saves most predicted KL for each further bit of storage. What a mix costs is the sum of its groups' predictions, those
+of each format scaled so that all its groups together give the KL that was measured for the whole model: both ends of
+the list are measured, between them it is a prediction. Its error is the jackknife's over sequences; that quantizing
+one group changes what another costs is not in it.
 
 Not here: the best mix of many formats at once, and words (screen.py).
 
@@ -47,7 +47,7 @@ class KeepList:
 
     @property
     def knee(self) -> Mix | None:
-        """Where a further group starts to save less per bit than the list does on average; None for two groups or fewer.
+        """Where a further group starts to save less per bit than the list does on average; None for two groups.
 
         The point of the curve that lies furthest below its chord: the curve falls ever more slowly, so it has one.
         """
@@ -65,9 +65,9 @@ class KeepList:
         """The shortest list that is predicted to cost no more than `kl`; None where none does."""
         return next((mix for mix in self.steps if mix.kl <= kl), None)
 
-    def kept(self, mix: Mix) -> list[GroupCost]:
-        """The groups of one step, the one that saves most per bit first."""
-        return [step.last for step in self.steps[1 : mix.kept + 1] if step.last is not None]
+    def kept(self, count: int) -> list[GroupCost]:
+        """The first groups, the one that saves most per bit first."""
+        return [step.last for step in self.steps[1 : count + 1] if step.last is not None]
 
 
 @dataclass(frozen=True)

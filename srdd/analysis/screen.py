@@ -1,11 +1,8 @@
 """What the first screen says of a report: verdicts, where the cost sits, what to do about it, how firm that is.
 
-A cost is KL(reference || quantized) in nats a token, about what the loss rises by on the model's own text. Its limits
-are stated in LIMITS: a choice, written down so that everybody can disagree with it.
-
 Not here: words, columns and commands (srdd.exporters.terminal.screen).
 
-Worked number: 1.43 nats are "too much"; of layers at 0.18, 0.13 and 0.02 the first carries 55 %, and with weights alone at
+Worked number: of layers at 0.18, 0.13 and 0.02 the first carries 55 %, and with weights alone at
 0.03 of its 0.18 its inputs are to blame.
 """
 
@@ -16,34 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from srdd.analysis.keep import KeepList, Mix, carrying, higher_formats, keep_list, whole_cost
+from srdd.analysis.choices import Choice, choices_of
+from srdd.analysis.costs import main_mode
+from srdd.analysis.keep import carrying
+from srdd.analysis.layer_costs import cost_specs
 from srdd.analysis.rankings import spearman
-from srdd.core.formats import bits_per_value
-from srdd.core.modes import MODES, Mode
+from srdd.analysis.verdicts import FIRM, Verdict, verdict_of
+from srdd.core.modes import Mode
 from srdd.core.uncertainty import mean_and_error
-from srdd.documents.costs import Cost, Costs, GroupCost, LayerCost, Ratio, WholeCost
+from srdd.documents.costs import Cost, Costs, GroupCost, LayerCost, Ratio
 from srdd.documents.report import Report
 
-Word = Literal["free", "small", "noticeable", "too much", "unknown"]
-# KL in nats a token, up to which a format is called so. It is the rise of the loss on text that the model writes itself,
-# and a nat multiplies the perplexity by e: 0.01 is 1 %, 0.05 is 5 %, 0.2 is 22 %. A choice; agreement mostly tells the
-# same in another unit, so it is shown and takes no part.
-LIMITS: dict[Word, float] = {"free": 0.01, "small": 0.05, "noticeable": 0.2}
 BLAME = 2 / 3  # the share of weights, or of inputs, in a layer's cost from which they alone are to blame
-FIRM = 2.0  # standard errors
 SPEARMAN = "0.91 on SmolLM2"  # predicted against measured KL of layers; classic scores have 0.37 and less there
 SHOWN, DEAREST = 4, 2  # layers; groups of one
-IDENTITY = "identity"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One format in one mode, the whole model."""
-
-    row: WholeCost
-    bits: float | None
-    word: Word
-    firm: bool  # the same word two standard errors up and down
 
 
 @dataclass(frozen=True)
@@ -72,16 +55,6 @@ class Where:
 
 
 @dataclass(frozen=True)
-class Todo:
-    """Keep-lists of the format, and other formats as they were measured."""
-
-    keep: KeepList | None
-    knee: Mix | None
-    target: tuple[Word, Mix] | None  # the shortest list that reaches a better word
-    others: tuple[Verdict, ...]
-
-
-@dataclass(frozen=True)
 class Firmness:
     """How many leading layers stand in a firm order, each more than two standard errors above the next."""
 
@@ -98,7 +71,7 @@ class Screen:
     clean: Cost | None  # the loss of the model as it is
     verdicts: tuple[Verdict, ...]
     where: Where | None
-    todo: Todo
+    choices: tuple[Choice, ...]
     firmness: Firmness | None
     notes: tuple[str, ...] = field(default_factory=tuple)
 
@@ -110,40 +83,25 @@ def screen(report: Report) -> Screen | None:
         return None
     verdicts = tuple(verdict_of(row) for row in costs.whole)
     clean = None if costs.clean is None else costs.clean.loss
-    spec, mode = main_format(costs), main_mode(costs)
+    spec = main_format(report, costs)
     if spec is None:
-        return Screen(clean, verdicts, None, Todo(None, None, None, ()), None, notes_of(report))
+        return Screen(clean, verdicts, None, (), None, notes_of(report))
+    mode = main_mode(costs, spec)
     ranked = ranked_layers(costs, spec, mode)
     return Screen(
-        verdicts=tuple(verdicts),
+        clean=clean,
+        verdicts=verdicts,
         where=_where(costs, spec, mode, ranked),
-        todo=_todo(costs, spec, mode, verdicts),
+        choices=choices_of(costs, spec, mode, verdicts),
         firmness=_firmness(ranked),
         notes=notes_of(report),
     )
 
 
-def word_of(kl: float) -> Word:
-    """What a KL is called."""
-    return next((word for word, limit in LIMITS.items() if kl <= limit), "too much")
-
-
-def verdict_of(row: WholeCost) -> Verdict:
-    """The verdict on one format in one mode."""
-    off = FIRM * (row.kl.error or 0.0)
-    firm = word_of(row.kl.value - off) == word_of(row.kl.value + off)
-    return Verdict(row, bits_per_value(row.format), word_of(row.kl.value), firm)
-
-
-def main_format(costs: Costs) -> str | None:
-    """The first format that does anything: it is what the user asked for first."""
-    return next((spec for spec in costs.settings.formats if spec != IDENTITY), None)
-
-
-def main_mode(costs: Costs) -> Mode:
-    """Weights and inputs where they were quantized together, else the last mode there is."""
-    modes = costs.settings.modes
-    return "both" if "both" in modes or not modes else max(modes, key=MODES.index)
+def main_format(report: Report, costs: Costs) -> str | None:
+    """The format that ranks everywhere: the first with costs of layers, those that change nothing last."""
+    found = cost_specs(report) or [row.format for row in costs.layers if cost_of(row)]
+    return found[0] if found else None
 
 
 def cost_of(row: LayerCost) -> tuple[str, Cost | Ratio] | None:
@@ -159,17 +117,13 @@ def cost_of(row: LayerCost) -> tuple[str, Cost | Ratio] | None:
 
 def ranked_layers(costs: Costs, spec: str, mode: Mode) -> list[tuple[LayerCost, str, Cost | Ratio]]:
     """The layers, costliest first; those that know what most of them know."""
-    found = [
-        (row, *cost) for row in costs.layers if (row.format, row.mode) == (spec, mode) and (cost := cost_of(row))
-    ]
+    found = [(row, *cost) for row in costs.layers if (row.format, row.mode) == (spec, mode) and (cost := cost_of(row))]
     names = [name for _, name, _ in found]
     by = max(dict.fromkeys(names), key=names.count, default="")
     return sorted((f for f in found if f[1] == by), key=lambda f: (-f[2].value, f[0].layer))
 
 
-def _where(
-    costs: Costs, spec: str, mode: Mode, ranked: Sequence[tuple[LayerCost, str, Cost | Ratio]]
-) -> Where | None:
+def _where(costs: Costs, spec: str, mode: Mode, ranked: Sequence[tuple[LayerCost, str, Cost | Ratio]]) -> Where | None:
     if not ranked:
         return None
     total = math.fsum(cost.value for _, _, cost in ranked)
@@ -223,28 +177,6 @@ def _blame(costs: Costs, spec: str, layer: int, mode: Mode) -> Literal["weights"
     return "weights" if share >= BLAME - slack else "inputs" if share <= 1 - BLAME + slack else "both"
 
 
-def _todo(costs: Costs, spec: str, mode: Mode, verdicts: Sequence[Verdict]) -> Todo:
-    base = whole_cost(costs, spec, mode)
-    ceiling = base.kl.value if base is not None else math.inf
-    others = [v for v in verdicts if v.row.mode == mode and v.row.format not in (spec, IDENTITY)]
-    others = [v for v in others if v.row.kl.value < ceiling]
-    others.sort(key=lambda v: (v.bits or math.inf, v.row.kl.value))
-    higher = higher_formats(costs, spec, mode)
-    found = keep_list(costs, spec, higher[0], mode) if higher else None
-    if found is None or len(found.steps) < 2 or word_of(found.steps[0].kl) == "free":
-        return Todo(None, None, None, tuple(others))
-    return Todo(found, found.knee, _target(found), tuple(others))
-
-
-def _target(found: KeepList) -> tuple[Word, Mix] | None:
-    """The shortest list to a better word that is a list at all, the nearest word first."""
-    now = found.steps[0].kl
-    for word, limit in reversed(LIMITS.items()):
-        if limit < now and (mix := found.reaching(limit)) is not None and mix.kept < found.groups:
-            return word, mix
-    return None
-
-
 def _firmness(ranked: Sequence[tuple[LayerCost, str, Cost | Ratio]]) -> Firmness | None:
     if not ranked:
         return None
@@ -277,7 +209,9 @@ def notes_of(report: Report) -> tuple[str, ...]:
         return tuple(own)
     rows = report.costs.unpriced
     count, parameters = len(rows), sum(row.parameters for row in rows)
-    share = f", {parameters / report.model.parameter_count:.1%} of the parameters" if report.model.parameter_count else ""
+    share = (
+        f", {parameters / report.model.parameter_count:.1%} of the parameters" if report.model.parameter_count else ""
+    )
     said = f"{count} module{'s' if count > 1 else ''} without a cost{share}: {rows[0].reason}"
     grave = [text for text in own if report.has_errors and text.startswith("ERROR")]
     return (*grave, said, *(text for text in own if text not in grave))

@@ -115,10 +115,10 @@ def scan(
     if as_json:
         console.document("summary", summary(report))
     else:
-        from srdd.exporters.terminal.report import show_scanned
+        from srdd.exporters.terminal import screen
 
-        show_scanned(console.people(), report)
-    aside.print(f"Report: {out}. Look inside with `srdd show {out}`, or `--layer N` for the modules of a layer.")
+        screen.show(console.people(), report, str(out))
+    aside.print(f"Report: {out}")
     if strict and report.has_errors:
         console.problem("failed: a site holds NaN or infinite values (--strict)")
         raise typer.Exit(1)

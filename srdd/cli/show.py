@@ -1,4 +1,4 @@
-"""`srdd show`: a report as tables."""
+"""`srdd show`: a report as one screen, or as tables."""
 
 from __future__ import annotations
 
@@ -31,9 +31,12 @@ def show(
     layer: Annotated[
         int | None, typer.Option("--layer", help="The modules inside this layer; -1 for those outside the layers.")
     ] = None,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Tables of all numbers; any option above asks for them too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary for machines, on stdout.")] = False,
 ) -> None:
-    """Show a report: summary, worst layers, bars, or one layer's modules; or what probe or experiment wrote.
+    """Show a report on one screen: what it costs, where, what to do. Or as tables; or what probe or experiment wrote.
 
     Example: srdd show srdd-report.json --site output --quant mxfp4 --top 5
     """
@@ -50,7 +53,17 @@ def show(
     if not isinstance(document, Report):
         if not isinstance(document, Probe | Experiment):
             raise ReportError(f"{report} is a {document.CALLED}: nothing to show; expected a report")
-        _show_other(document, top, as_json, unused={"kind": site, "spec": quant, "layer": layer})
+        unused = {"kind": site, "spec": quant, "layer": layer, "stats": stats or None}
+        _show_other(document, top, as_json, unused)
+        return
+    if stats and as_json:
+        raise NoEffectError("stats", f"with {setting('json')}")
+    asked = stats or any(given is not None for given in (site, quant, top, layer))
+    if not asked and not as_json:
+        from srdd.cli import console
+        from srdd.exporters.terminal import screen
+
+        screen.show(console.people(), document, str(report))
         return
     if document.costs is not None and not document.sites:
         _show_costs(document, top, as_json, unused={"kind": site, "spec": quant, "layer": layer})
@@ -75,6 +88,10 @@ def show(
             tables.show_layer(out, document, kinds, spec, wanted)
         return
     tables.show(out, document, kinds, specs, top or _TOP)
+    if document.costs is not None and site is None:
+        from srdd.exporters.terminal import costs
+
+        costs.tables(out, document.costs, top or _TOP)
     out.print("More: --site, --quant, --top N, --layer N for the modules inside a layer.")
 
 
@@ -112,26 +129,24 @@ def _show_other(document: Probe | Experiment, top: int | None, as_json: bool, un
 
 
 def _print_json(document: Report, kinds: Sequence[Kind], specs: Sequence[str], layer: int | None) -> None:
-    import json
-
     from srdd.cli import console
 
     if layer is None:
-        rows: list[dict[str, object]] = [
-            row.model_dump() for row in document.summary if row.kind in kinds and row.format in specs
-        ]
-    else:
-        wanted = None if layer == -1 else layer
-        rows = [
-            {
-                "kind": s.kind,
-                "name": s.name,
-                "role": s.role,
-                "layer": s.layer,
-                "members": s.members,
-                "formats": {spec: s.formats[spec].metrics for spec in specs if spec in s.formats},
-            }
-            for s in document.sites
-            if s.kind in kinds and s.layer == wanted
-        ]
-    console.machine(json.dumps({"model": document.model.id, "rows": rows}, indent=1, sort_keys=True))
+        from srdd.cli.summary import summary
+
+        console.document("summary", summary(document, kinds, specs))
+        return
+    wanted = None if layer == -1 else layer
+    rows = [
+        {
+            "kind": s.kind,
+            "name": s.name,
+            "role": s.role,
+            "layer": s.layer,
+            "members": s.members,
+            "formats": {spec: s.formats[spec].metrics for spec in specs if spec in s.formats},
+        }
+        for s in document.sites
+        if s.kind in kinds and s.layer == wanted
+    ]
+    console.document("layer", {"model": document.model.id, "layer": wanted, "rows": rows})

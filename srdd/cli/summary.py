@@ -5,6 +5,7 @@ Not here: the report itself, which has every site and sum.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,21 +15,32 @@ if TYPE_CHECKING:
 _COSTS = ("predicted_kl", "measured_kl", "loss", "entropy", "kl", "top1")
 
 
-def summary(report: Report) -> dict[str, object]:
-    """The rows of the summary, every layer's metrics, what the layers and the whole cost, and the warnings."""
+def summary(
+    report: Report, kinds: Collection[str] | None = None, specs: Collection[str] | None = None
+) -> dict[str, object]:
+    """The rows of the summary, every layer's metrics, what layers, groups and the whole cost, and the warnings.
+
+    `kinds` and `specs` leave out what stands in neither.
+    """
+    specs = report.settings.formats if specs is None else specs
+    kinds = report.settings.kinds if kinds is None else kinds
     return {
         "model": report.model.id,
         "warnings": report.warnings,
-        "rows": [row.model_dump(mode="json") for row in report.summary],
+        "rows": [row.model_dump(mode="json") for row in report.summary if row.kind in kinds and row.format in specs],
         "layers": [
             {
                 "kind": layer.kind,
                 "layer": layer.layer,
-                "formats": {spec: _measured(measurement) for spec, measurement in layer.formats.items()},
+                "formats": {
+                    spec: _measured(measurement) for spec, measurement in layer.formats.items() if spec in specs
+                },
             }
             for layer in report.layers
+            if layer.kind in kinds
         ],
         "costs": None if report.costs is None else _costs(report),
+        "keep": [] if report.costs is None else _keep(report),
     }
 
 
@@ -40,8 +52,29 @@ def _measured(measurement: Measurement) -> dict[str, Any]:
 def _costs(report: Report) -> dict[str, Any]:
     """Values with their errors; the numbers of single sequences, which pairing needs, stay in the report."""
     assert report.costs is not None
-    costs = report.costs.model_dump(mode="json", include={"clean", "whole", "layers"})
+    costs = report.costs.model_dump(mode="json", include={"clean", "whole", "layers", "groups"})
     rows = [*([costs["clean"]] if costs["clean"] else []), *costs["whole"], *costs["layers"]]
     for cost in (row[name] for row in rows for name in _COSTS if row.get(name) is not None):
         cost.pop("sequences", None)
+    for group in costs["groups"]:
+        for cost in (*group["predicted_kl"].values(), *group["measured_kl"].values()):
+            cost.pop("sequences", None)
     return costs
+
+
+def _keep(report: Report) -> list[dict[str, object]]:
+    """What the first screen says is to be done, with the whole names of the groups."""
+    from srdd.analysis.screen import screen
+
+    facts = screen(report)
+    return [
+        {
+            "why": one.why,
+            "base": one.base,
+            "higher": one.found.higher if one.found else None,
+            "groups": [group.name for group in one.found.kept(one.kept)] if one.found else [],
+            "bits": one.bits,
+            "kl": {"value": one.kl, "error": one.error},
+        }
+        for one in (facts.choices if facts else ())
+    ]

@@ -1,5 +1,6 @@
-"""What may be typed into a shell. Names come from strangers' checkpoints and a command is copied, so a name that is more
-than a name becomes a placeholder.
+"""What may be typed into a shell: names that are names, and placeholders for others.
+
+Names come from strangers' checkpoints, and a command is copied. Not here: the commands (next_steps.py).
 
 Worked number: the model "a; rm -rf ~" is typed as MODEL, a folder called llama as path/to/llama.
 """

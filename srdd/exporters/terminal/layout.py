@@ -20,7 +20,7 @@ WIDTH, LINES = 80, 28
 INDENT = 10  # of what stands beside a section's word
 _BAR = 18
 # what a log in ASCII can write
-_PLAIN = {"█": "#", "±": "+-", " · ": " | ", "·": "|"}
+_PLAIN = {"█": "#", "±": "+-", " · ": "; ", "·": ";"}
 
 
 class Paper:
@@ -55,13 +55,13 @@ class Paper:
             line = joined
         self.lines.append(line.rstrip())
 
-    def columns(self, rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: int = 2, gap: int = 2) -> None:
-        """Rows of cells under each other; those of the columns in `right` end alike."""
+    def columns(self, rows: Sequence[Sequence[str]], indent: int = 2, gap: int = 2) -> None:
+        """Rows of cells under each other."""
         cells = [[self.say(cell) for cell in row] for row in rows]
         widths = [max(len(row[at]) for row in cells) for at in range(len(cells[0]))]
         for row in cells:
-            parts = [c.rjust(w) if at in right else c.ljust(w) for at, (c, w) in enumerate(zip(row, widths, strict=True))]
-            self.add(" " * indent + (" " * gap).join(parts).rstrip(), INDENT)
+            line = (" " * gap).join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.add(" " * indent + line.rstrip(), INDENT)
 
     def bar_room(self, others: int) -> int:
         """How long the longest bar may be where the rest of the line takes `others` columns."""

@@ -44,14 +44,6 @@ def show(out: Console, report: Report, kinds: Sequence[Kind], specs: Sequence[st
     _bars(out, report, _main_kind(kinds), specs[0])
 
 
-def show_scanned(out: Console, report: Report) -> None:
-    """What a scan ends with: warnings, the summary of every kind and the worst layers under the first format."""
-    settings = report.settings
-    _coverage(out, report)
-    summary(out, report, settings.kinds, settings.formats)
-    worst_layers(out, report, _main_kind(settings.kinds), settings.formats[0], 10)
-
-
 def show_layer(out: Console, report: Report, kinds: Sequence[Kind], spec: str, layer: int | None) -> bool:
     """Every site of one layer (None: those outside the layers) under one format; False when there is none."""
     sites = [s for s in report.sites if s.layer == layer and s.kind in kinds and spec in s.formats]

@@ -10,30 +10,17 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srdd.analysis.keep import Mix
-from srdd.analysis.screen import (
-    DEAREST,
-    FIRM,
-    IDENTITY,
-    LIMITS,
-    SPEARMAN,
-    Firmness,
-    Screen,
-    Todo,
-    Verdict,
-    Where,
-    Word,
-    screen,
-)
-from srdd.core.formats import FORMATS, parse
+from srdd.analysis.screen import SPEARMAN, Firmness, Screen, Where, screen
+from srdd.analysis.verdicts import IDENTITY, Verdict, Word
 from srdd.core.metrics import significant
-from srdd.core.modes import Mode, mode_name
+from srdd.core.modes import Mode, mode_title
 from srdd.documents.costs import Cost, GroupCost
+from srdd.exporters.terminal.choices import add_choices
+from srdd.exporters.terminal.classic_screen import render_classic
 from srdd.exporters.terminal.layout import LINES, WIDTH, Paper, encoding_of
-from srdd.exporters.typed import typed_model
+from srdd.exporters.terminal.short_names import inside_name, name_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,9 +33,7 @@ _SAYS: dict[Word, tuple[str, str]] = {
     "small": ("costs little", "cost little"),
     "noticeable": ("costs noticeably", "cost noticeably"),
     "too much": ("costs too much as it is", "cost too much as they are"),
-    "unknown": ("has no cost", "have no cost"),
 }
-_TODO = 46  # columns for what is to be done
 
 
 @dataclass(frozen=True)
@@ -56,7 +41,7 @@ class _Room:
     """How much is shown of what there may be much of."""
 
     layers: int = 4
-    others: int = 2
+    choices: int = 5
     modes: bool = True  # every mode of every format; else the main one
     formats: int = 99
     blanks: bool = True
@@ -64,12 +49,12 @@ class _Room:
 
 _ROOMS = (
     _Room(),
-    _Room(others=1),
-    _Room(layers=3, others=1),
-    _Room(layers=3, others=1, modes=False),
-    _Room(layers=3, others=1, modes=False, formats=6),
-    _Room(layers=3, others=1, modes=False, formats=3),
-    _Room(layers=2, others=1, modes=False, formats=3, blanks=False),
+    _Room(choices=4),
+    _Room(layers=3, choices=4),
+    _Room(layers=3, choices=4, modes=False),
+    _Room(layers=3, choices=4, modes=False, formats=6),
+    _Room(layers=3, choices=4, modes=False, formats=3),
+    _Room(layers=2, choices=4, modes=False, formats=3, blanks=False),
 )
 
 
@@ -82,9 +67,10 @@ def render(report: Report, file: str = DEFAULT, encoding: str = "utf-8") -> Pape
     """The lines of the screen, the fullest that fits."""
     facts = screen(report)
     if facts is None or (facts.where is None and not facts.verdicts):
-        from srdd.exporters.terminal.classic_screen import render_without_costs
-
-        return render_without_costs(report, file, encoding)
+        paper = Paper(encoding)
+        paper.add(" · ".join(header(report)))
+        add_notes(paper, render_classic(paper, report, _argument(file)).notes, file)
+        return paper
     for room in _ROOMS:
         paper = _page(report, facts, file, encoding, room)
         if len(paper.lines) <= LINES:
@@ -93,13 +79,20 @@ def render(report: Report, file: str = DEFAULT, encoding: str = "utf-8") -> Pape
     return paper
 
 
+def _argument(file: str) -> str:
+    """What a command needs to find the report: nothing where it looks anyway."""
+    return "" if file == DEFAULT else f" {shlex.quote(file)}"
+
+
 def _page(report: Report, facts: Screen, file: str, encoding: str, room: _Room) -> Paper:
     paper = Paper(encoding)
     paper.add(" · ".join(header(report)))
     _verdict(paper, facts, room)
     if facts.where is not None:
         _where(paper, facts.where, room)
-        _todo(paper, facts.where, facts.todo, room)
+        if room.blanks:
+            paper.add()
+        add_choices(paper, facts.where.spec, facts.choices, room.choices)
     if room.blanks:
         paper.add()
     paper.items("NEXT", _commands(report, facts, file), " · ")
@@ -122,39 +115,6 @@ def header(report: Report) -> list[str]:
     return parts + ([f"{seconds:.0f} s"] if isinstance(seconds, int | float) else [])
 
 
-def name_of(spec: str, known: list[str]) -> str:
-    """mxfp4 for mxfp4:even, unless another rule of it stands beside it; mxfp8 for mxfp8_e4m3."""
-    name = spec.partition(":")[0]
-    if sum(other.partition(":")[0] == name for other in known) > 1:
-        return spec
-    return "mxfp8" if name == "mxfp8_e4m3" else name
-
-
-def mode_of(mode: Mode, spec: str) -> str:
-    """W4A4; for what is no format of this version, the mode itself."""
-    return mode_name(mode, parse(spec)) if spec.partition(":")[0] in FORMATS else mode
-
-
-def short_name(group: GroupCost) -> str:
-    """29.mlp.gate_up for model.layers.29.mlp.gate_up; model.layers.29.self_attn.o_proj is 29.attn.o."""
-    inside = inside_name(group)
-    return inside if group.layer is None else f"{group.layer}.{inside}"
-
-
-def inside_name(group: GroupCost) -> str:
-    """The same without the layer."""
-    parts = group.name.split(".")
-    if group.layer is not None and str(group.layer) in parts:
-        parts = parts[parts.index(str(group.layer)) + 1 :]
-    parts = ["attn" if part in ("self_attn", "self_attention") else part.removesuffix("_proj") for part in parts]
-    return ".".join(parts) or group.name
-
-
-def _cost(cost: Cost | Mix) -> str:
-    value = cost.kl if isinstance(cost, Mix) else cost.value
-    return significant(value, cost.error)
-
-
 def _verdict(paper: Paper, facts: Screen, room: _Room) -> None:
     rows = facts.verdicts
     if room.blanks:
@@ -164,7 +124,7 @@ def _verdict(paper: Paper, facts: Screen, room: _Room) -> None:
         return
     known = list(dict.fromkeys(v.row.format for v in rows))
     paper.section("VERDICT", _headline(rows, known, facts.where.mode if facts.where else rows[0].row.mode))
-    cells = [["", "", "bits", "loss", "KL nats/token", "same top token"]]
+    cells = [["", "", "bits", "loss", "KL nats/token", "same token"]]
     shown = known[: room.formats]
     for spec in shown:
         mine = sorted((v for v in rows if v.row.format == spec), key=lambda v: _ORDER.index(v.row.mode))
@@ -174,10 +134,10 @@ def _verdict(paper: Paper, facts: Screen, room: _Room) -> None:
             cells.append(
                 [
                     spec if not place else "",
-                    mode_of(v.row.mode, spec),
+                    mode_title(v.row.mode, spec),
                     f"{v.bits:.2f}" if v.bits else "-",
                     loss if facts.clean is None else f"{facts.clean.value:.2f} -> {loss}",
-                    "no effect" if v.row.no_effect else _cost(v.row.kl),
+                    "no effect" if v.row.no_effect else significant(v.row.kl.value, v.row.kl.error),
                     _percent(v.row.top1),
                 ]
             )
@@ -190,16 +150,16 @@ _ORDER: tuple[Mode, ...] = ("both", "weight", "input")
 
 
 def _headline(rows: tuple[Verdict, ...], known: list[str], mode: Mode) -> str:
-    """"mxfp4 W4A4 costs too much as it is; mxfp8 is free": formats of one word together, the first one first."""
+    """ "mxfp4 W4A4 costs too much as it is; mxfp8 is free": formats of one word together, the first one first."""
     by_word: dict[Word, list[str]] = {}
     for v in rows:
         if v.row.mode == mode and v.row.format != IDENTITY:
             by_word.setdefault(v.word, []).append(v.row.format)
-    said = []
+    said: list[str] = []
     for word, specs in by_word.items():
         names = [name_of(spec, known) for spec in specs]
         if not said:
-            names[0] += f" {mode_of(mode, specs[0])}"
+            names[0] += f" {mode_title(mode, specs[0])}"
         listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
         said.append(f"{listed} {_SAYS[word][len(names) > 1]}")
     return "; ".join(said) or "the identity alone was measured: it changes nothing"
@@ -214,7 +174,7 @@ def _percent(cost: Cost) -> str:
 def _where(paper: Paper, where: Where, room: _Room) -> None:
     if room.blanks:
         paper.add()
-    what = f"{name_of(where.spec, [])} {mode_of(where.mode, where.spec)}"
+    what = f"{name_of(where.spec)} {mode_title(where.mode, where.spec)}"
     paper.section("WHERE", f"{what}: {where.by} if only this is quantized")
     rows = where.rows[: room.layers]
     left = where.layers - len(rows)
@@ -230,7 +190,9 @@ def _where(paper: Paper, where: Where, room: _Room) -> None:
         share = row.cost / rows[0].cost if rows[0].cost > 0 else 0.0
         bar = paper.bar(share, room_for_bar)
         paper.add(f"  {name:<{wide}}  {cost:>{number}} {bar:<{room_for_bar}}  {mine:<{column}}  {row.blame}".rstrip())
-    carry = f"{where.half} of {where.groups} groups carr{'y' if where.half != 1 else 'ies'} half" if where.groups else ""
+    carry = (
+        f"{where.half} of {where.groups} groups carr{'y' if where.half != 1 else 'ies'} half" if where.groups else ""
+    )
     if left:
         start = f"  {names[-1]:<{wide}}  {costs[-1]:>{number}} "
         paper.add(f"{start}{'':<{room_for_bar}}  {carry}".rstrip())
@@ -246,65 +208,28 @@ def _groups(groups: tuple[GroupCost, ...], room: int) -> str:
     return ", ".join(names)
 
 
-def _todo(paper: Paper, where: Where, todo: Todo, room: _Room) -> None:
-    if room.blanks:
-        paper.add()
-    rows = _keeps(todo) + [
-        (f"{name_of(v.row.format, [])} throughout", f"{v.bits:.2f}" if v.bits else "-", f"{_cost(v.row.kl)} measured")
-        for v in todo.others[: room.others]
-    ]
-    if not rows:
-        name = name_of(where.spec, [])
-        paper.section("WHAT TO DO", f"no other format that costs less than {name} was measured")
-        return
-    paper.columns([("WHAT TO DO", "bits", "KL"), *((f"  {text}", bits, kl) for text, bits, kl in rows)], indent=0)
-
-
-def _keeps(todo: Todo) -> list[tuple[str, str, str]]:
-    """The first groups by name, the knee, and the list that reaches a better word."""
-    found = todo.keep
-    if found is None:
-        return []
-    higher = name_of(found.higher, [])
-    few = found.steps[min(DEAREST, len(found.steps) - 1)]
-    if len(_names(found.kept(few), higher)) > _TODO:
-        few = found.steps[1]
-    lines = {few.kept: (few, _names(found.kept(few), higher))}
-    for mix, why in ((todo.knee, "knee"), (todo.target[1], f"{todo.target[0]}") if todo.target else (None, "")):
-        if mix is None:
-            continue
-        text = lines[mix.kept][1] if mix.kept in lines else f"keep {mix.kept} of {found.groups} groups in {higher}"
-        lines[mix.kept] = (mix, f"{text}, {why}" if text.endswith(("knee",)) else f"{text}: {why}")
-    ordered = [lines[kept] for kept in sorted(lines)]
-    return [(text, f"{mix.bits:.2f}", f"{_cost(mix)} predicted") for mix, text in ordered]
-
-
-def _names(groups: list[GroupCost], higher: str) -> str:
-    return f"keep {', '.join(map(short_name, groups))} in {higher}"
-
-
 def _commands(report: Report, facts: Screen, file: str) -> list[str]:
     """Commands that exist, to be pasted."""
-    where = "" if Path(file).name == file == DEFAULT else f" {shlex.quote(file)}"
-    commands = [f"srdd show{where} --stats"]
-    if facts.todo.keep is not None or facts.todo.others:
-        commands.insert(0, f"srdd advise{where}")
-    commands.append(f"srdd report{where}")
-    commands.append(f"srdd check NEW.json --baseline{where or f' {DEFAULT}'}")
-    return commands
+    where = _argument(file)
+    first = [f"srdd advise{where}"] if facts.choices and report.sites else []
+    return [
+        *first,
+        f"srdd show{where} --stats",
+        f"srdd report{where}",
+    ]
 
 
 def _trust(firmness: Firmness | None) -> str:
     if firmness is None:
-        return f"rank correlation with measured KL {SPEARMAN}"
+        return f"predicted against measured KL: Spearman {SPEARMAN}"
     if firmness.sequences < 2:
-        said = "one sequence, hence no errors: how firm the order is is not known"
+        said = f"order untested: {'one sequence' if firmness.sequences else 'no values by sequence'}"
     elif firmness.layers:
-        said = f"order of layers firm above {significant(firmness.above)} ({FIRM:g} errors, {firmness.sequences} texts)"
+        said = f"order firm above {significant(firmness.above)} (2 errors, {firmness.sequences} texts)"
     else:
-        said = f"the first two layers lie within {FIRM:g} errors ({firmness.sequences} texts)"
-    known = f"rank correlation {SPEARMAN}" if firmness.measured is None else f"rank correlation {firmness.measured:.2f} here"
-    return f"{said}; {known}"
+        said = f"order not firm: the first two within 2 errors ({firmness.sequences} texts)"
+    known = SPEARMAN if firmness.measured is None else f"{firmness.measured:.2f} here"
+    return f"{said}; Spearman {known}"
 
 
 def add_notes(paper: Paper, notes: tuple[str, ...], file: str) -> None:
@@ -317,5 +242,7 @@ def add_notes(paper: Paper, notes: tuple[str, ...], file: str) -> None:
             paper.lines = before
             if len(before) < LINES:
                 count = left + 1
-                paper.section("", f"{count} note{'s' if count > 1 else ''}{' more' if place else ''}: srdd show --stats")
+                paper.section(
+                    "", f"{count} note{'s' if count > 1 else ''}{' more' if place else ''}: srdd show --stats"
+                )
             return

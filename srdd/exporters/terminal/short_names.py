@@ -1,0 +1,35 @@
+"""Short names for a screen: of formats, of fusion groups.
+
+Not here: the full names, which commands and documents take.
+
+Worked number: mxfp4:even is mxfp4, and model.layers.29.self_attn.o_proj is 29.attn.o.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from srdd.documents.costs import GroupCost
+
+
+def name_of(spec: str, known: Sequence[str] = ()) -> str:
+    """mxfp4 for mxfp4:even, unless another rule of it stands beside it; mxfp8 for mxfp8_e4m3."""
+    name = spec.partition(":")[0]
+    if sum(other.partition(":")[0] == name for other in known) > 1:
+        return spec
+    return "mxfp8" if name == "mxfp8_e4m3" else name
+
+
+def short_name(group: GroupCost) -> str:
+    """29.mlp.gate_up for model.layers.29.mlp.gate_up; model.layers.29.self_attn.o_proj is 29.attn.o."""
+    inside = inside_name(group)
+    return inside if group.layer is None else f"{group.layer}.{inside}"
+
+
+def inside_name(group: GroupCost) -> str:
+    """The same without the layer."""
+    parts = group.name.split(".")
+    if group.layer is not None and str(group.layer) in parts:
+        parts = parts[parts.index(str(group.layer)) + 1 :]
+    parts = ["attn" if part in ("self_attn", "self_attention") else part.removesuffix("_proj") for part in parts]
+    return ".".join(parts) or group.name
