@@ -53,7 +53,7 @@ def show(
     if not isinstance(document, Report):
         if not isinstance(document, Probe | Experiment):
             raise ReportError(f"{report} is a {document.CALLED}: nothing to show; expected a report")
-        unused = {"kind": site, "spec": quant, "layer": layer, "stats": stats or None}
+        unused: dict[str, object] = {"kind": site, "spec": quant, "layer": layer, "stats": stats or None}
         _show_other(document, top, as_json, unused)
         return
     if stats and as_json:

@@ -74,7 +74,10 @@ def test_scan_prints_plan_summary_and_worst_layers(tiny_llama: Path, text: Path,
         "scan", "--model", tiny_llama, "--quant", "mxfp4:rceil", "--data", text, *SHORT, "--out", tmp_path / "r.json"
     )
     assert code == 0
-    for words in ("Gaussian", "zero by construction", "worst layers", "weights cover", "kernel eager"):
+    for words in ("VERDICT ", "WHERE ", "WHAT TO DO", "NEXT ", "TRUST "):
+        assert f"\n{words}" in out, words
+    _, out, _ = srdd("show", tmp_path / "r.json", "--stats")
+    for words in ("Gaussian", "zero by construction", "worst layers", "weights cover", "kernel eager", "Whole model"):
         assert words in out, words
     for words in ("Scanning tiny-llama", "mxfp4:rceil", "128 (4 sequences of 32)", "Report: "):
         assert words in err, words

@@ -227,7 +227,7 @@ def _trust(firmness: Firmness | None) -> str:
     elif firmness.layers:
         said = f"order firm above {significant(firmness.above)} (2 errors, {firmness.sequences} texts)"
     else:
-        said = f"order not firm: the first two within 2 errors ({firmness.sequences} texts)"
+        said = f"first two layers within 2 errors ({firmness.sequences} texts)"
     known = SPEARMAN if firmness.measured is None else f"{firmness.measured:.2f} here"
     return f"{said}; Spearman {known}"
 
