@@ -92,6 +92,7 @@ def show(
         from srdd.exporters.terminal import costs
 
         costs.tables(out, document.costs, top or _TOP)
+        _show_keep(document)
     out.print("More: --site, --quant, --top N, --layer N for the modules inside a layer.")
 
 
@@ -109,6 +110,16 @@ def _show_costs(report: Report, top: int | None, as_json: bool, unused: dict[str
         console.machine(dumps(report))
     else:
         costs.show(console.people(), report, top or _TOP)
+        _show_keep(report)
+
+
+def _show_keep(report: Report) -> None:
+    from srdd.analysis.screen import screen
+    from srdd.cli import console
+    from srdd.exporters.terminal import keep
+
+    facts = screen(report)
+    keep.tables(console.people(), facts.choices if facts is not None else ())
 
 
 def _show_other(document: Probe | Experiment, top: int | None, as_json: bool, unused: dict[str, object]) -> None:

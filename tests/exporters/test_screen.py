@@ -1,6 +1,7 @@
 """The first screen: exact lines, 28 lines of 80 columns whatever the report holds, and the costliest layer first."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,25 @@ def test_tables_when_they_are_asked_for(option: tuple[str, ...], tmp_path: Path,
     assert code == 0
     assert "VERDICT" not in out
     assert "Decoder-layer outputs" in out
+
+
+def test_the_groups_of_a_list_have_their_names_in_tables_and_json(tmp_path: Path, srdd: Run) -> None:
+    priced({MXFP4: [0.3, 0.1], MXFP8: [0.01, 0.01]}).save(tmp_path / "r.json")
+    _, out, _ = srdd("show", tmp_path / "r.json", "--stats")
+    kept = out[out.index("groups to keep in mxfp8_e4m3:rceil") :]
+    assert kept.index("model.layers.0.mlp.down_proj") < kept.index("model.layers.0.self_attn.qkv")
+    document = json.loads(srdd("show", tmp_path / "r.json", "--json")[1])
+    assert document["schema_version"] == 1
+    assert document["keep"][0]["groups"] == ["model.layers.0.mlp.down_proj", "model.layers.0.self_attn.qkv"]
+    layers = [
+        (row["layer"], row["predicted_kl"]["value"]) for row in document["costs"]["layers"] if row["mode"] == "both"
+    ]
+    assert layers[0] == (0, pytest.approx(0.3))
+    assert {row["format"] for row in document["costs"]["groups"]} == {MXFP4, MXFP8}
+
+
+def test_a_free_format_asks_for_nothing() -> None:
+    assert "WHAT TO DO nothing: mxfp4 is free" in lines(priced({MXFP4: [0.001, 0.002]}))
 
 
 def test_stats_and_json_exclude_each_other(tmp_path: Path, srdd: Run) -> None:

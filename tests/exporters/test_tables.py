@@ -114,7 +114,7 @@ def test_layers_without_numbers_are_counted_apart(tmp_path: Path, srdd: Run) -> 
     nothing = Tally(nonfinite=1, excluded=N)
     path = tmp_path / "r.json"
     make_report({"output": [[tally(0.2)], [tally(0.3, 2.0)], [nothing], [nothing]]}).save(path)
-    _, out, _ = srdd("show", path)
+    _, out, _ = srdd("show", path, "--stats")
     assert "Decoder-layer outputs, over 2 of 4 layers (2 hold no numbers)" in out
     assert "the 2 worst layers by relative error, and by SQNR (2 hold no numbers)" in " ".join(out.split())
     assert "1/2 < 20.00 dB" in out
@@ -158,7 +158,7 @@ def _impact() -> Report:
 def test_small_costs_keep_three_digits(tmp_path: Path, srdd: Run) -> None:
     path = tmp_path / "impact.json"
     _impact().save(path)
-    _, out, _ = srdd("show", path)
+    _, out, _ = srdd("show", path, "--stats")
     for number in ("0.000420", "0.000310", "0.00222", "0.00444", "0.0000123 ± 0.0000045"):
         assert number in out, number
     rows = [line for line in out.splitlines() if re.search(r"\bm[123]\b", line)]

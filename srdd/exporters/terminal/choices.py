@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from srdd.analysis.choices import FIRST, Choice
+from srdd.analysis.verdicts import Word
 from srdd.core.metrics import significant
 from srdd.exporters.terminal.layout import Paper
 from srdd.exporters.terminal.short_names import name_of, short_name
@@ -16,13 +17,15 @@ _WHYS = ("first", "target", "throughout", "knee")
 _ROOM = 46  # columns for what is to be done
 
 
-def add_choices(paper: Paper, spec: str, choices: Sequence[Choice], most: int) -> None:
-    """The section; `spec` is the format that is looked at."""
+def add_choices(paper: Paper, spec: str, word: Word | None, choices: Sequence[Choice], most: int) -> None:
+    """The section; `spec` is the format that is looked at, `word` what it costs as a whole, where that is known."""
     shown = [(f"  {_said(one, spec)}", f"{one.bits:.2f}", _kl(one)) for one in _fewer(choices, most)]
     if shown:
         paper.columns([("WHAT TO DO", "bits", "KL"), *shown], indent=0)
         return
-    paper.section("WHAT TO DO", f" nothing that was measured costs less than {name_of(spec)}")
+    name = name_of(spec)
+    nothing = f"nothing: {name} is free" if word == "free" else f"no format that costs less than {name} was measured"
+    paper.section("WHAT TO DO", f" {nothing}")
 
 
 def _fewer(choices: Sequence[Choice], count: int) -> Sequence[Choice]:

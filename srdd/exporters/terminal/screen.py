@@ -92,7 +92,9 @@ def _page(report: Report, facts: Screen, file: str, encoding: str, room: _Room) 
         _where(paper, facts.where, room)
         if room.blanks:
             paper.add()
-        add_choices(paper, facts.where.spec, facts.choices, room.choices)
+        spec, mode = facts.where.spec, facts.where.mode
+        word = next((v.word for v in facts.verdicts if (v.row.format, v.row.mode) == (spec, mode)), None)
+        add_choices(paper, spec, word, facts.choices, room.choices)
     if room.blanks:
         paper.add()
     paper.items("NEXT", _commands(report, facts, file), " · ")
