@@ -329,7 +329,7 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> Non
     zone = json.loads(printed)["zones"][0]
     assert zone["metrics"]["measured_kl"]["max"] == pytest.approx(max(means))
     assert srdd("multipliers", out, "--metric", "predicted_kl", "--quant", "mxfp4:even")[0] == 0
-    code, again, _ = srdd("show", out)
+    code, again, _ = srdd("show", out, "--stats")
     assert code == 0
     assert "measured (swap)" in again
     assert srdd("show", out, "--layer", "1")[0] == 2
