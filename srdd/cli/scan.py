@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 _FORMATS = ["mxfp4,nvfp4,mxfp8"]
 _ALL = "weight,input,output"
 # what a dry run, which measures nothing, has no use for
-_NOT_DRY = (
-    *("cost", "cost_tokens", "strict", "out", "force", "threshold", "data", "text_column", "seed", "backend"),
-    *("samples", "seq_len", "batch_size"),
-)
+_NOT_DRY = ("strict", "out", "force", "threshold", "data", "text_column", "seed", "backend")
+_NOT_DRY += ("samples", "seq_len", "batch_size")
+_COSTS = ("cost", "cost_tokens")
 
 
 def scan(
@@ -96,7 +95,7 @@ def scan(
     costs = parse_cost(cost, cost_tokens)
     typed = given(context)
     if dry_run:
-        refuse_unused(typed, _NOT_DRY, f"with {setting('dry_run')}")
+        refuse_unused(typed, (*_NOT_DRY, *_COSTS), f"with {setting('dry_run')}")
     else:
         check_new(out, force=force)
     from srdd.cli.scan_steps import ScanOptions, run

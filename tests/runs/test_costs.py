@@ -328,7 +328,7 @@ def test_a_model_that_sees_pictures_runs_on_text_alone(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--cost", "cheap"], "--cost 'cheap': expected none, predicted, measured"),
-        (["--cost", "none", "--cost-tokens", "40"], "--cost-tokens has no effect with --cost none"),
+        (["--cost", "none", "--cost-tokens", "40"], "--cost-tokens has no effect with --cost none; leave it out"),
         (["--cost-tokens", "3"], "--cost-tokens 3: expected at least 4"),
         (["--cost-tokens", "500"], "--cost-tokens 500: the text that is run has 32 tokens"),
     ],

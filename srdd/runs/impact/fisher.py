@@ -53,6 +53,8 @@ class _Sequence:
     products: list[Product] = field(default_factory=list)  # of one label sample
     blocks: dict[str, Tensor] = field(default_factory=dict)  # rows that a mixture of modules got
     places: dict[str, Tensor | None] = field(default_factory=dict)  # and where those of an expert stand among them
+    # The last input quantized, by format, with what it was made of: q, k and v read the same tensor.
+    inputs: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 class Fisher:
@@ -154,13 +156,21 @@ class Fisher:
             self.scores.traces.add(f"{name}.weight", square, square)
         for quantizer in self._quantizers:
             dw = quantizer.weight(w, f"{name}.weight", transposed=transposed) - w
-            dx = quantizer.activation(x if by_position else given, name).reshape(x.shape) - x
+            dx = self._quantized(quantizer, x if by_position else given, name).reshape(x.shape) - x
             gd = g @ (dw.T if transposed else dw)
             of_weight, of_input = (gd * x).sum(-1), (gx * dx).sum(-1)
             products = {"weight": of_weight, "input": of_input, "both": of_weight + of_input + (gd * dx).sum(-1)}
             for mode, product in products.items():
                 self._keep(quantizer.name, mode, name, to_float64(product), by_position)
         return gx.reshape(given.shape)
+
+    def _quantized(self, quantizer: Quantizer, x: Tensor, name: str) -> Tensor:
+        known = self._now.inputs.get(quantizer.name)
+        if known is not None and _same(known[0], x) and not (quantizer.fmt and quantizer.fmt.stochastic):
+            return known[1]
+        q = quantizer.activation(x, name)
+        self._now.inputs[quantizer.name] = x, q
+        return q
 
     def _keep(self, spec: str, mode: str, name: str, product: Tensor, by_position: bool) -> None:
         expert = None if by_position else expert_of(name)
@@ -280,6 +290,11 @@ class _Scored(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         with torch.no_grad():
             return ctx.scorer.add(ctx.name, ctx.module, x, grads[0]), None, None, None, None
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """The same values in the same place; the first is alive, so that nothing else can have taken its place."""
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a._version == b._version
 
 
 def _block_of(expert: str) -> str:

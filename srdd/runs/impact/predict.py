@@ -54,7 +54,7 @@ def predict_costs(
     Raises SettingError for a model without a language-model head, SiteError for one whose layers cannot be found,
     CalibrationError, NonfiniteError.
     """
-    opened = open_loss_run(model, sequences, formats, repeats=1, backend=backend)
+    opened = open_loss_run(model, sequences, formats, repeats=_repeats(model, sequences), backend=backend)
     with evaluating(model):
         subject = subject_of(model, opened.sites, opened.token_ids[:1].to(opened.device), exclude)
         if not subject.has_head:
@@ -86,6 +86,14 @@ def predict_costs(
         sensitivities=sensitivity_rows(subject, fisher, tokens),
         unpriced=unpriced_rows(subject, fisher),
     )
+
+
+def _repeats(model: nn.Module, sequences: Tensor | Sequences) -> int:
+    """How much is quantized, in units of all weights: they once, and inputs twice, a hidden size for a weight's row."""
+    ids = sequences if isinstance(sequences, Tensor) else sequences.token_ids
+    config = getattr(model, "config", None)
+    hidden = getattr(getattr(config, "text_config", config), "hidden_size", None)
+    return 1 + 2 * ids.numel() // (hidden if isinstance(hidden, int) and hidden > 0 else 1024)
 
 
 def _run(
