@@ -123,7 +123,9 @@ def test_default_device_changes_no_number(model: LlamaForCausalLM) -> None:
     with torch.device("meta"):  # as set_default_device("cuda") does, every new tensor goes elsewhere
         got = srdd.measure_impact(model, IDS, "mxfp4", ("both",), noise=True)
         assert torch.equal(normal(0, 1, "w", (3,)), draw)
-    assert got.whole == want.whole
+    assert got.costs is not None
+    assert want.costs is not None
+    assert got.costs.whole == want.costs.whole
 
 
 def test_formats_may_be_one_text() -> None:
@@ -266,7 +268,8 @@ def test_choices_are_refused_before_the_run_and_not_after_it(
 
 def test_single_names_need_no_list(model: LlamaForCausalLM) -> None:
     one = srdd.measure_impact(model, IDS, parse("mxfp4"), "both", attribute="gradient")
-    assert (one.settings.points, one.settings.attribute) == (["both"], ["gradient"])
+    assert one.costs is not None
+    assert (one.costs.settings.modes, one.costs.settings.how) == (["both"], ["predicted"])
 
 
 def test_two_scans_of_one_model_at_once_are_refused(model: LlamaForCausalLM) -> None:

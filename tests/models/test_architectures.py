@@ -158,7 +158,8 @@ def test_a_mistake_of_srdd_keeps_its_type(monkeypatch: pytest.MonkeyPatch) -> No
 def test_impact_of_layers_that_return_more_than_the_state() -> None:
     sizes = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 4}
     model = BambaForCausalLM(BambaConfig(**SMALL, num_key_value_heads=2, **sizes, attn_layer_indices=[1]))
-    found = srdd.measure_impact(model, IDS, ["identity"], ("both",), attribute=("swap",))
+    found = srdd.measure_impact(model, IDS, ["identity"], ("both",), attribute=("swap",)).costs
+    assert found is not None
     assert found.whole[0].kl.value == 0
     assert len(found.layers) == 2
 
@@ -224,8 +225,10 @@ def test_impact_of_linears_that_get_their_rows_in_another_shape(reshape: Callabl
         layer.mlp.forward = lambda x, run=layer.mlp.forward: run(reshape(x)).view_as(x)
     other = srdd.measure_impact(model, IDS, ["mxfp4"], ("both",), **options)  # type: ignore[arg-type]
     assert other.warnings == []
-    assert [row.module for row in other.linears] == [row.module for row in plain.linears]
-    for a, b in zip(plain.linears, other.linears, strict=True):
+    assert plain.costs is not None
+    assert other.costs is not None
+    assert [row.module for row in other.costs.linears] == [row.module for row in plain.costs.linears]
+    for a, b in zip(plain.costs.linears, other.costs.linears, strict=True):
         assert b.output_error["both"].value == pytest.approx(a.output_error["both"].value, rel=1e-6)
         assert b.predicted_kl["both"].value == pytest.approx(a.predicted_kl["both"].value, rel=1e-6)
 
@@ -234,7 +237,8 @@ def test_impact_leaves_out_what_never_runs() -> None:
     model = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4))
     with pytest.raises(SiteError, match=r"dt_proj; leave them out with exclude='\*\.dt_proj'$"):
         srdd.measure_impact(model, IDS, ["mxfp4"], ("both",))
-    found = srdd.measure_impact(model, IDS, ["mxfp4"], ("both",), exclude=("*lm_head*", "*embed*", "*dt_proj"))
+    found = srdd.measure_impact(model, IDS, ["mxfp4"], ("both",), exclude=("*lm_head*", "*embed*", "*dt_proj")).costs
+    assert found is not None
     assert {row.role for row in found.linears} == {"in_proj", "x_proj", "out_proj"}
     assert "weight sqnr_db" in found.layers[0].scores
 

@@ -22,7 +22,7 @@ from srdd.core.formats import BlockFormat
 from srdd.core.metrics import BY_NAME, MAIN, as_error
 from srdd.core.modes import MODES, Mode
 from srdd.documents.opening import document_of
-from srdd.documents.parts import KINDS, Model
+from srdd.documents.parts import KINDS, Model, Note
 from srdd.documents.report import Report
 from srdd.errors import SettingError
 from srdd.models.fake import EXCLUDE, Quantizer, fake_quantize
@@ -233,7 +233,8 @@ def _assemble(measuring: Measuring, request: Request, scores: Scores, notes: Seq
         warnings=[*notes, *_warnings(measuring)],
         provenance=run.provenance(),
     )
-    return document_of(made.model_dump(mode="json", exclude_none=True), Report)
+    report = document_of(made.model_dump(mode="json", exclude_none=True), Report)
+    return report.model_copy(update={"warnings": [Note(text) for text in made.warnings]})
 
 
 def _warnings(measuring: Measuring) -> list[str]:
