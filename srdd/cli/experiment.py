@@ -33,9 +33,9 @@ def aqn(
     context: typer.Context,
     model: Annotated[str, typer.Option("--model", help="Hugging Face id, folder, .gguf file, or smollm2.")],
     quant: options.OneFormat,
-    report: Annotated[
-        Path, typer.Option("--report", help="Scan report, or impact document, that ranks the layers.")
-    ] = Path("srdd-report.json"),
+    report: Annotated[Path, typer.Option("--report", help="The report that ranks the layers.")] = Path(
+        "srdd-report.json"
+    ),
     kind: Annotated[
         str, typer.Option("--kind", help="inference: loss under noise; train: quantized loss after a fine-tuning.")
     ] = "inference",
