@@ -35,9 +35,9 @@ def aqn(
     quant: options.OneFormat,
     model: options.Model = None,
     model_option: options.ModelOption = None,
-    report: Annotated[
-        Path, typer.Option("--report", help="Scan report, or impact document, that ranks the layers.")
-    ] = Path("srdd-report.json"),
+    report: Annotated[Path, typer.Option("--report", help="The report that ranks the layers.")] = Path(
+        "srdd-report.json"
+    ),
     kind: Annotated[
         str, typer.Option("--kind", help="inference: loss under noise; train: quantized loss after a fine-tuning.")
     ] = "inference",

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 _FORMATS = ["mxfp4,nvfp4,mxfp8"]
 _ALL = "weight,input,output"
 # what a dry run, which measures nothing, has no use for
-_NOT_DRY = ("strict", "out", "force", "threshold", "data", "text_column", "seed", "backend")
-_NOT_DRY += ("samples", "seq_len", "batch_size")
+_NOT_DRY = (
+    *("strict", "out", "force", "threshold", "data", "text_column", "seed", "backend"),
+    *("samples", "seq_len", "batch_size"),
+)
 _COSTS = ("cost", "cost_tokens")
 
 

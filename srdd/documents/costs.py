@@ -215,16 +215,12 @@ class Costs(Part):
 
     @model_validator(mode="after")
     def _as_the_settings_say(self) -> Costs:
-        known = set(self.settings.formats)
-        rows: list[WholeCost | LayerCost | GroupCost | LinearCost | ExpertCost]
-        rows = [*self.whole, *self.layers, *self.groups, *self.linears, *self.experts]
-        for row in rows:
-            if row.format not in known:
-                raise ValueError(f"a row has the format {row.format}, the settings {', '.join(sorted(known))}")
-        in_modes: list[WholeCost | LayerCost] = [*self.whole, *self.layers]
-        for one in in_modes:
-            if one.mode not in self.settings.modes:
-                raise ValueError(f"a row has the mode {one.mode}, the settings {', '.join(self.settings.modes)}")
+        known: dict[str, list[Any]] = {"format": self.settings.formats, "mode": self.settings.modes}
+        for row in (*self.whole, *self.layers, *self.groups, *self.linears, *self.experts):
+            for field, names in known.items():
+                found = getattr(row, field, None)
+                if found is not None and found not in names:
+                    raise ValueError(f"a row has the {field} {found}, the settings {', '.join(names)}")
         count = len(self.settings.calibration.sequence_hashes)
         means = [*([self.clean.loss] if self.clean else []), *(row.kl for row in self.whole)]
         means += [row.predicted_kl for row in self.layers if row.predicted_kl is not None]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import make_report, tally
+from builders import make_costs, make_report, report_of_costs, tally
 from hostile import NAMES, SPEC, hostile_report
 
 from srdd.analysis.bundle import Bundle, View, gather
@@ -20,9 +20,10 @@ from srdd.analysis.first_look import zones_of
 from srdd.analysis.overview import overview
 from srdd.core.metrics import METRICS
 from srdd.core.tally import Tally
-from srdd.documents.parts import Estimate, Note
+from srdd.documents.costs import Cost, Costs, LayerCost
+from srdd.documents.parts import Note
 from srdd.documents.report import Report
-from srdd.documents.schema import Measurement, measurement
+from srdd.documents.schema import measurement
 from srdd.errors import SettingError
 from srdd.exporters.next_steps import next_steps
 from srdd.exporters.page.data import build
@@ -375,13 +376,64 @@ def test_a_format_nobody_knows_still_makes_a_page() -> None:
     assert page["overview"]["output"][SPEC]["verdict"] == "reconsider_format"
 
 
-def test_an_impact_document_in_place_of_a_report() -> None:
-    """Its layers hold costs only: they are what is looked at, and no verdict is made up."""
-    report = toy()
-    given = {"predicted_kl": Estimate(value=0.25), "relative_rms": Estimate(value=0.1)}
-    sites = [s.model_copy(update={"formats": {MXFP4: Measurement(given=given)}}) for s in report.sites]
-    settings = report.settings.model_copy(update={"formats": [MXFP4]})
-    page = build(Bundle(report.model_copy(update={"sites": sites, "settings": settings})), View(), "0")[0]
-    assert page["start"]["metric"] == "predicted_kl"
-    assert set(page["values"][MXFP4]["predicted_kl"]) == {0.25}
-    assert page["overview"]["output"][MXFP4]["verdict"] == "unknown"
+def test_costs_alone_are_no_page(tmp_path: Path, srdd: Run) -> None:
+    report_of_costs(make_costs({MXFP4: [0.1] * 6}), toy().model).save(tmp_path / "impact.json")
+    code, _, err = srdd("report", tmp_path / "impact.json", "--out", tmp_path / "x.html")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "impact.json holds costs and no sites to show; join it with a scan by `srdd merge`" in err
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_a_report_shows_its_own_costs_or_those_of_another_file(tmp_path: Path, srdd: Run) -> None:
+    own, other = make_costs({MXFP4: [0.1] * 6}), make_costs({MXFP4: [0.2] * 6})
+    toy().save(tmp_path / "bare.json")
+    toy().model_copy(update={"costs": own}).save(tmp_path / "full.json")
+    report_of_costs(other, toy().model).save(tmp_path / "impact.json")
+    cases = (
+        ("bare.json", None, None),
+        ("full.json", None, own),
+        ("bare.json", other, other),
+        ("full.json", other, other),
+    )
+    for name, given, want in cases:
+        bundle = gather(tmp_path / name, impact=tmp_path / "impact.json" if given else None)
+        assert bundle.costs == want
+        page = build(bundle, View(), "0")[0]
+        steps = [step["command"] for step in page["overview"]["output"][MXFP4]["steps"]]
+        assert any((command or "").startswith("srdd impact") for command in steps) == (want is None)
+        assert ("**What it costs.**" in report_markdown.render(bundle, View())) == (want is not None)
+        noted = "the report has costs of its own; those of the other document are shown"
+        assert (noted in page["warnings"]) == (name == "full.json" and given is not None)
+        if want is None:
+            assert page["impact"] is None
+            continue
+        row = page["impact"]["whole"][1]
+        assert (row["mode"], row["kl"]["value"]) == ("both", want.whole[1].kl.value)
+        assert row["loss_change"]["value"] == pytest.approx(want.whole[1].loss.value / 3 - 1)
+        assert row["kl_p99"] is None
+        assert page["impact"]["clean"]["perplexity"] == pytest.approx(math.exp(3))
+        assert "sequences" not in json.dumps(page["impact"])
+        assert page["impact"]["groups"][0]["by"] == "predicted KL (W+A)"
+        assert page["impact"]["groups"][0]["rows"][0]["measured"] is None
+    report_of_costs(other, toy((1.0,) * 7).model).save(tmp_path / "deeper.json")
+    code, _, err = srdd(
+        "report", tmp_path / "full.json", "--impact", tmp_path / "deeper.json", "--out", tmp_path / "x.md"
+    )
+    assert (code, err.count("\n")) == (2, 1)
+    assert "deeper.json: another model: layer_count is 7, in the report 6" in err
+
+
+def test_costs_of_other_tokens_are_said_and_those_of_a_part_are_not(tmp_path: Path) -> None:
+    toy().save(tmp_path / "report.json")
+    costs = make_costs({MXFP4: [0.1] * 6})
+    said = "the costs were measured on other tokens than the scan"
+    for hashes, noted in ((["s0"], False), (["s0", "s1"], False), (["s0", "x"], True)):
+        kept = [[0.1] * len(hashes)] * 6
+        calibration = costs.settings.calibration.model_copy(update={"sequence_hashes": hashes})
+        settings = costs.settings.model_copy(update={"calibration": calibration})
+        layers = [
+            LayerCost(layer=at, format=MXFP4, mode="both", predicted_kl=Cost.of(values))
+            for at, values in enumerate(kept)
+        ]
+        report_of_costs(Costs(settings=settings, layers=layers), toy().model).save(tmp_path / "impact.json")
+        assert (said in gather(tmp_path / "report.json", impact=tmp_path / "impact.json").notes) == noted

@@ -266,6 +266,7 @@ def test_choices_are_refused_before_the_run_and_not_after_it(
 
 def test_single_names_need_no_list(model: LlamaForCausalLM) -> None:
     one = srdd.measure_impact(model, IDS, parse("mxfp4"), "both", how="predicted")
+    assert one.costs is not None
     assert (one.costs.settings.modes, one.costs.settings.how) == (["both"], ["predicted"])
 
 

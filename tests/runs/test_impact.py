@@ -1,7 +1,7 @@
 """Impact: against brute force on small models, controls that are exactly zero, planted faults that are found."""
 
 import copy
-import json
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -232,6 +232,9 @@ def test_a_planted_outlier_is_found(llama: LlamaForCausalLM) -> None:
     found = impact(llama, modes=("weight",), how=())
     isolated = [row.isolated.value for row in found.layers]
     assert isolated.index(max(isolated)) == 1
+    cumulative = [row.cumulative.value for row in found.layers]
+    growth = [above / below for below, above in itertools.pairwise(cumulative)]
+    assert growth.index(max(growth)) == 0, "from layer 0 to layer 1"
 
 
 def test_the_model_is_left_as_it_was(llama: LlamaForCausalLM) -> None:
