@@ -1,6 +1,6 @@
 """What the first screen says of a report without costs: why there are none, and the worst layers by error statistics.
 
-Not here: reports with costs (screen.py), and words and columns (srdd.exporters.terminal.classic_screen).
+Not here: reports with costs (screen.py), and words and columns (srdd.exporters.screen.classic).
 
 Worked number: outputs of three layers at 20, 30 and 25 % relative error under mxfp4: layer 1 is the worst, and nobody
 knows yet what it costs.

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from srdd.cli import options
+
 
 def merge(
     reports: Annotated[list[Path], typer.Argument(help="Two or more reports of one model; - reads standard input.")],
-    out: Annotated[Path, typer.Option("--out", help="Where the whole goes.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace --out when it exists.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the whole goes.")],
+    force: options.Force = False,
 ) -> None:
     """Join reports: halves of the text, parts of the sites or formats, a scan and costs of the same model.
 
@@ -37,4 +39,4 @@ def merge(
         except ReportError as problem:
             raise ReportError(f"{path}: {problem}") from problem
     whole.save(out)
-    console.people().print(f"{out}: {whole!r}", markup=False, soft_wrap=True)
+    console.aside().print(f"{out}: {whole!r}", markup=False, soft_wrap=True)

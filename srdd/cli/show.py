@@ -119,7 +119,7 @@ def _show_keep(report: Report) -> None:
     from srdd.exporters.terminal import keep
 
     facts = screen(report)
-    keep.tables(console.people(), facts.choices if facts is not None else ())
+    keep.show(console.people(), facts.choices if facts is not None else ())
 
 
 def _show_other(document: Probe | Experiment, top: int | None, as_json: bool, unused: dict[str, object]) -> None:

@@ -47,7 +47,7 @@ def test_other_tokens_are_not_paired_and_the_gate_refuses_them(tmp_path: Path, s
     PRICED.save(tmp_path / "a.json")
     new.save(tmp_path / "b.json")
     assert "the costs were measured on other tokens" in " ".join(
-        srdd("compare", tmp_path / "a.json", tmp_path / "b.json")[2].split()
+        srdd("compare", tmp_path / "a.json", tmp_path / "b.json")[1].split()
     )
     code, _, shown = srdd(
         "check", tmp_path / "b.json", "--baseline", tmp_path / "a.json", "--limit", "predicted_kl=+20%"
@@ -93,7 +93,7 @@ def test_a_layer_that_lost_its_cost_fails(files: Path, srdd: Run) -> None:
     assert PRICED.costs is not None
     fewer = [row for row in PRICED.costs.layers if row.layer != 3]
     report(PRICED.costs.model_copy(update={"layers": fewer})).save(files / "fewer.json")
-    code, _, shown = srdd(
+    code, shown, _ = srdd(
         "check", files / "fewer.json", "--baseline", files / "priced.json", "--limit", "predicted_kl=+20%"
     )
     assert (code, "layer 3: not measured" in shown) == (1, True), shown

@@ -20,10 +20,6 @@ Run = Callable[..., tuple[int, str, str]]
 MODEL = make_report({"weight": [[tally(0.1)]] * 12}).model
 
 
-# Series of costs: made in another part of the same change.
-series_of_costs = pytest.mark.xfail(reason="series are made of sites alone")
-
-
 def impact(path: Path, costs: Sequence[float], error: float | None = 0.01) -> Path:
     """An impact document whose layers are predicted to cost so much, all with one standard error."""
     layers = [
@@ -47,7 +43,6 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
     return impact(tmp_path / "a.json", base), impact(tmp_path / "b.json", [*base[:-1], 0.6])
 
 
-@series_of_costs
 def test_two_impact_documents_compare_with_errors_and_without_a_false_sentence(
     two: tuple[Path, Path], srdd: Run
 ) -> None:
@@ -70,21 +65,18 @@ def test_two_impact_documents_compare_with_errors_and_without_a_false_sentence(
     assert [row["standard_error"] for row in table["zones"]] == pytest.approx([math.hypot(0.01, 0.01)] * 3)
 
 
-@series_of_costs
 def test_costs_that_differ_by_less_than_their_errors_are_noise(tmp_path: Path) -> None:
     a, b = impact(tmp_path / "a.json", [0.1] * 3, 0.1), impact(tmp_path / "b.json", [0.2] * 3, 0.1)
     rows = compare(Report.load(a), Report.load(b), "output", "mxfp4:even", "predicted_kl").layers
     assert all(row.within_noise for row in rows)
 
 
-@series_of_costs
 def test_a_cost_without_an_error_has_none_in_a_comparison(tmp_path: Path) -> None:
     a, b = impact(tmp_path / "a.json", [0.1] * 3, None), impact(tmp_path / "b.json", [0.2] * 3, None)
     table = compare(Report.load(a), Report.load(b), "output", "mxfp4:even", "predicted_kl")
     assert all(math.isnan(row.standard_error) and not row.within_noise for row in (*table.layers, *table.zones))
 
 
-@series_of_costs
 def test_errors_reach_series_and_the_stability_of_cuts(tmp_path: Path, two: tuple[Path, Path]) -> None:
     series = layer_series(Report.load(two[0]), metric="predicted_kl")
     assert series.standard_errors == [0.01] * 12

@@ -171,7 +171,8 @@ def path(tmp_path: Path) -> Path:
 def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
     out = tmp_path / "zones.yaml"
     code, shown, said = srdd("zones", path, "--scheme", "five", "--out", out)
-    assert (code, said.split()) == (0, ["Zone", "map:", str(out)])
+    assert (code, said.split()[-3:]) == (0, ["Zone", "map:", str(out)])
+    assert said.startswith("warning: no costs in this report")
     assert "40.55 (38.58 to 42.59)" in shown
     assert "mxfp4:floor" in shown
     document = ZoneMap.model_validate(yaml.safe_load(out.read_text()))

@@ -13,6 +13,7 @@ from builders import make_costs, make_report, tally
 from srdd.cli.app import COMMANDS, build
 from srdd.cli.help import GROUPS, need_of
 from srdd.cli.summary import summary
+from srdd.documents.report import Report
 from srdd.errors import SourceError
 
 Run = Callable[..., tuple[int, str, str]]
@@ -214,6 +215,8 @@ def test_the_script_for_a_shell() -> None:
 
 @pytest.mark.parametrize("command", ["show", "advise", "zones", "multipliers"])
 def test_a_file_gets_the_results_and_nothing_else(command: str, report: Path) -> None:
+    priced = Report.load(report).model_copy(update={"costs": make_costs({"mxfp4:even": [0.1, 0.2, 0.1, 0.3]})})
+    priced.save(report)
     done = subprocess.run([sys.executable, "-m", "srdd", command, str(report)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) > 5

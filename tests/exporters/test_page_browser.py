@@ -12,6 +12,7 @@ from hostile import NAMES, hostile_report, impact_document, noise_documents
 from priced_reports import PRICED
 
 from srdd.analysis.bundle import Bundle, View, gather
+from srdd.core.metrics import significant
 from srdd.documents.report import Report, in_order
 from srdd.documents.schema import Site, measurement
 from srdd.exporters.report.html import render
@@ -68,7 +69,7 @@ def test_smollm2(browser: Browser, smollm2_page: tuple[Path, Report], tmp_path: 
         browser.show_figure(figure)
         browser.wait(f"document.querySelector('#figure-{figure} .main-svg')")
     point(browser, "profile", ".scatterlayer .point")
-    assert "%" in browser.wait("document.querySelector('#figure-profile .hoverlayer').textContent")
+    assert "mxfp4:even" in browser.wait("document.querySelector('#figure-profile .hoverlayer').textContent")
     click(browser)
     title = browser.wait("document.querySelector('dialog[open] h2')?.textContent")
     assert title.startswith("Layer ")
@@ -93,10 +94,15 @@ def test_numbers_on_the_page_are_the_reports(browser: Browser, smollm2_page: tup
         "return [...document.querySelectorAll('#worst tbody tr')].map(r => [...r.cells].map(c => c.innerText))"
     )
     assert len(rows) == 10
+    assert report.costs is not None
+    costs = {r.layer: r.predicted_kl for r in report.costs.layers if (r.format, r.mode) == ("mxfp4:even", "both")}
+    dearest = sorted(costs, key=lambda layer: -costs[layer].value)
+    assert [int(row[0]) for row in rows] == dearest[:10]
     for row in rows:
-        measured = layers[int(row[0])]
-        assert row[1] == f"{100 * measured.value('relative_error'):.2f} ± {100 * measured.error('relative_error'):.2f}"
-        assert row[2] == f"{measured.value('sqnr_db'):.2f} ± {measured.error('sqnr_db'):.2f}"
+        measured, cost = layers[int(row[0])], costs[int(row[0])]
+        assert row[1] == significant(cost.value, cost.error)
+        assert row[2] == f"{100 * measured.value('relative_error'):.2f} ± {100 * measured.error('relative_error'):.2f}"
+        assert row[3] == f"{measured.value('sqnr_db'):.2f} ± {measured.error('sqnr_db'):.2f}"
     site = next(s for s in report.sites if s.role == "v_proj" and s.layer == 3 and s.kind == "weight")
     browser.js("openSite(arguments[0])", report.sites.index(site))
     sums = browser.js(
@@ -120,15 +126,22 @@ def test_filter_sort_theme_and_keys(browser: Browser, smollm2_page: tuple[Path, 
     browser.find("#filter").clear()
     browser.find("#filter").send_keys("weight")
     heading = "document.querySelector('#sites th[aria-sort=\"descending\"]')"
-    assert browser.js(f"return {heading}.textContent") == "rel. error % ▼"
+    assert browser.js(f"return {heading}.textContent") == "predicted_kl ▼"
     shown = (
-        "return [...document.querySelectorAll('#sites tbody tr td:nth-child(5)')].map(c => parseFloat(c.textContent))"
+        "const keys = [...document.querySelectorAll('#sites th')].map(h => h.querySelector('button')?.dataset.key);"
+        "const place = keys.indexOf(arguments[0]);"
+        "return [...document.querySelectorAll('#sites tbody tr')].map(r => parseFloat(r.cells[place].textContent))"
     )
-    worst = browser.js(shown)
+    assert report.costs is not None
+    linears = [r for r in report.costs.linears if r.format == "mxfp4:even"]
+    assert browser.js(shown, "predicted_kl")[0] == pytest.approx(
+        max(row.predicted_kl["both"].value for row in linears), rel=0.01
+    )
     values = [s.formats["mxfp4:even"].value("relative_error") for s in report.sites if s.kind == "weight"]
-    assert worst == [round(100 * value, 2) for value in sorted(values, reverse=True)[:50]]
     browser.find('#sites button[data-key="relative_error"]').send_keys(Keys.ENTER)
-    assert browser.js(shown)[0] == round(100 * min(values), 2)
+    assert browser.js(shown, "relative_error") == [round(100 * value, 2) for value in sorted(values, reverse=True)[:50]]
+    browser.find('#sites button[data-key="relative_error"]').send_keys(Keys.ENTER)
+    assert browser.js(shown, "relative_error")[0] == round(100 * min(values), 2)
     assert browser.js("return document.activeElement.dataset.key") == "relative_error", "the focus stays"
     browser.find("#sites tbody button").send_keys(Keys.ENTER)
     assert browser.js("return document.getElementById('detail').open")

@@ -11,8 +11,8 @@ import torch
 
 from srdd.documents.report import Report
 from srdd.models.source import OpenModel, open_model
+from srdd.runs import scanning as scanner
 from srdd.runs.calibration import load_sequences
-from srdd.runs.scans import model as scanner
 
 pytestmark = pytest.mark.model
 README = Path(__file__).parents[2] / "README.md"

@@ -93,13 +93,22 @@ function significant(value, digits) {
 function show(name, value) {
   if (value === null || value === undefined) return "-";
   if (typeof value === "string") return value;
+  if (metricOf(name).cost) return costText(value);
   const unit = metricOf(name).unit;
   if (unit === "%") return (100 * value).toFixed(2);
   return unit === "dB" ? value.toFixed(2) : significant(value, 4);
 }
 
+/** A cost with three digits that count, and its error with as many decimals: "0.0123 ± 0.0005", as terminals show it. */
+function costText(value, error) {
+  const decimals = value ? Math.max(2 - Math.floor(Math.log10(Math.abs(value))), 0) : 2;
+  const text = (number) => (decimals <= 7 ? number.toFixed(decimals) : number.toExponential(2));
+  return typeof error === "number" ? `${text(value)} ± ${text(error)}` : text(value);
+}
+
 /** "41.74 ± 0.35": the standard error where there is one. */
 function withError(name, value, error) {
+  if (metricOf(name).cost && typeof value === "number") return costText(value, error);
   const known = typeof error === "number" && typeof value === "number";
   return known ? `${show(name, value)} ± ${show(name, error)}` : show(name, value);
 }

@@ -5,11 +5,15 @@ Not here: the columns of metrics (columns.py), and which rows there are (data.py
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import fmean, pstdev
+from typing import Any
 
-from srdd.analysis.layer_costs import Priced, has_costs, priced_layers
+from srdd.analysis.layer_costs import Priced, cost_specs, has_costs, priced_layers
 from srdd.analysis.site_costs import UNPRICED, site_costs
 from srdd.core.metrics import COSTS
+from srdd.documents.parts import Kind
 from srdd.documents.report import Report
 from srdd.exporters.page.columns import Columns, number
 
@@ -20,6 +24,20 @@ def cost_columns(report: Report, spec: str, layers: Sequence[int]) -> tuple[Colu
         return {}, {}
     rows, _ = priced_layers(report, spec)
     return _columns([rows.get(layer, UNPRICED) for layer in layers])
+
+
+def cost_summary(report: Report, kinds: Sequence[Kind]) -> list[dict[str, Any]]:
+    """What the layers cost, in the form of the report's summary: one row a format, cost and kind, the same for all."""
+    rows: list[dict[str, Any]] = []
+    for spec in cost_specs(report):
+        layers = priced_layers(report, spec)[0].values()
+        for cost in COSTS:
+            values = [row.value(cost.name) for row in layers if math.isfinite(row.value(cost.name))]
+            if values:
+                spread = {"min": min(values), "max": max(values), "mean": fmean(values), "std": pstdev(values)}
+                none: dict[str, Any] = {"gaussian": None, "threshold": None, "over_threshold": [], "unusual": []}
+                rows += [{"kind": kind, "format": spec, "metric": cost.name, **spread, **none} for kind in kinds]
+    return rows
 
 
 def site_cost_columns(report: Report, spec: str, merged: int) -> tuple[Columns, Columns]:

@@ -33,7 +33,7 @@ from srdd.documents.schema import Measurement
 from srdd.errors import OptionError, ReportError
 from srdd.exporters.next_steps import next_steps
 from srdd.exporters.page.columns import error_columns, number, tallies, value_columns
-from srdd.exporters.page.cost_columns import cost_columns, site_cost_columns
+from srdd.exporters.page.cost_columns import cost_columns, cost_summary, site_cost_columns
 from srdd.exporters.page.costs import costs
 from srdd.exporters.page.noise import experiment_data, probe_data
 from srdd.exporters.page.sites import heatmap_cells, outliers, site_columns
@@ -67,7 +67,7 @@ def build(bundle: Bundle, view: View, srdd_version: str) -> tuple[dict[str, Any]
         "formats": _formats(report),
         "metrics": _metrics(),
         "overview": _overviews(bundle, start, kinds),
-        "summary": [row.model_dump() for row in report.summary],
+        "summary": [*(row.model_dump() for row in report.summary), *cost_summary(report, kinds)],
         "layers": {kind: _layers(report, kind, report.settings.formats) for kind in kinds},
         "baseline": _baseline(bundle, kinds),
         "zones": _zones(start.zones),

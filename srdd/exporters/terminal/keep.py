@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from srdd.analysis.choices import Choice
 
 
-def tables(out: Console, choices: Iterable[Choice]) -> None:
+def show(out: Console, choices: Iterable[Choice]) -> None:
     """One table for each pair of formats, as long as the longest of its lists."""
     longest: dict[tuple[str, str], Choice] = {}
     for one in choices:

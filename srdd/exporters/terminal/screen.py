@@ -3,7 +3,7 @@
 Where the facts need more than that, fewer layers, alternatives and modes are shown; what is left out is in
 `srdd show --stats`.
 
-Not here: the facts (srdd.analysis.screen), reports without costs (classic_screen.py) and tables (report.py).
+Not here: the facts (srdd.analysis.screen), reports without costs (exporters/screen/classic.py), tables (report.py).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from srdd.analysis.verdicts import IDENTITY, Verdict, Word
 from srdd.core.metrics import significant
 from srdd.core.modes import Mode, mode_title
 from srdd.documents.costs import Cost, GroupCost
-from srdd.exporters.terminal.choices import add_choices
-from srdd.exporters.terminal.classic_screen import render_classic
-from srdd.exporters.terminal.layout import LINES, WIDTH, Paper, encoding_of
-from srdd.exporters.terminal.short_names import inside_name, name_of
+from srdd.exporters.screen.choices import add_choices
+from srdd.exporters.screen.classic import render_classic
+from srdd.exporters.screen.layout import LINES, WIDTH, Paper, encoding_of
+from srdd.exporters.screen.short_names import inside_name, name_of
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,7 +2,7 @@
 
 Lines are made for at most 80 columns; a narrower terminal wraps them between words, and nothing is cut.
 
-Not here: what is said (screen.py, classic_screen.py).
+Not here: what is said (srdd.exporters.terminal.screen, classic.py).
 """
 
 from __future__ import annotations

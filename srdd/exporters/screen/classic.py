@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from srdd.analysis.classic_screen import ClassicScreen, WorstLayers, classic_screen
 from srdd.core.metrics import BY_NAME
-from srdd.exporters.terminal.layout import INDENT, Paper
-from srdd.exporters.terminal.short_names import name_of
+from srdd.exporters.screen.layout import INDENT, Paper
+from srdd.exporters.screen.short_names import name_of
 from srdd.exporters.typed import typed, typed_model
 
 if TYPE_CHECKING:
