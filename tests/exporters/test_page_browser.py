@@ -369,7 +369,7 @@ def test_a_page_with_costs_leads_with_them(browser: Browser, tmp_path: Path) -> 
         "return [...document.querySelectorAll('#worst tbody tr')].map(r => [...r.cells].map(c => c.innerText))"
     )
     assert [row[0] for row in rows][:2] == ["7", "10"]
-    assert rows[0][1] == "0.9 ± 0.045"
+    assert rows[0][1] == "0.900 ± 0.045"
     assert "Which layers: the 10 that cost most" in browser.find("#answers").text
     assert "Worst first, by predicted_kl of layers under mxfp4:even W4A4" in browser.find("#answers").text
     for figure in ("profile", "heatmap"):
