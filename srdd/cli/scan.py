@@ -71,7 +71,7 @@ def scan(
         ),
     ] = None,
     cost_tokens: Annotated[
-        int | None, typer.Option("--cost-tokens", help="Tokens that costs are measured on; 1536 by default.")
+        int | None, typer.Option("--cost-tokens", help="Tokens that costs are measured on; 1280 by default.")
     ] = None,
     threshold: Annotated[
         list[str] | None, typer.Option("--threshold", help="Override a classic limit, e.g. sqnr_db=18; may repeat.")

@@ -10,6 +10,7 @@ Not here: the tensors (scans/model.py), which tokens costs are measured on (cost
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
@@ -71,11 +72,12 @@ def scan(
     `costs` adds what the formats cost the model: "predicted" from gradients, "measured" also by quantizing every layer
     alone, "auto" predicts where that is possible and notes why where it is not, as `srdd scan` does. The default is
     "none": costs need a backward pass, a copy of the weights per format and a language-model head, and none of that
-    should befall whoever scans a model in the middle of its training. `cost_tokens` of the tokens serve, about 1,536
+    should befall whoever scans a model in the middle of its training. `cost_tokens` of the tokens serve, about 1,280
     where it is not given; `sensitive` and `unquantized` are the `sensitive` and `exclude` of measure_impact.
 
     Raises SrddError subclasses: FormatError, SiteError, SettingError, CalibrationError, BackendError, TensorError.
     """
+    started = time.monotonic()
     parsed = parse_list([formats] if isinstance(formats, str | BlockFormat) else formats)
     chosen("costs", costs, get_args(CostKind))
     sensitivities = chosen("sensitive", sensitive, get_args(Sensitive))
@@ -129,7 +131,8 @@ def scan(
             if costs != "auto" or missing is None:
                 raise
     warnings = [*report.warnings, *([] if missing is None else [Note(f"no costs: {missing}; {_WEAK}")])]
-    return report.model_copy(update={"costs": found, "warnings": warnings})
+    provenance = {**report.provenance, "seconds": round(time.monotonic() - started, 2)}
+    return report.model_copy(update={"costs": found, "warnings": warnings, "provenance": provenance})
 
 
 def _tokens_of_costs(

@@ -376,6 +376,6 @@ def test_a_page_with_costs_leads_with_them(browser: Browser, tmp_path: Path) -> 
         browser.show_figure(figure)
         browser.wait(f"document.querySelector('#figure-{figure} .main-svg')")
     assert "predicted_kl of layers over depth" in browser.find("body").text
-    assert "2.1 ± 0.105" in browser.find("#formats").text
+    assert "2.10 ± 0.11" in browser.find("#formats").text
     browser.js("choose({ metric: 'relative_error' })")
     assert browser.complaints() == []

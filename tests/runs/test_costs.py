@@ -264,13 +264,13 @@ def test_a_scan_with_costs_is_the_scan_and_the_costs() -> None:
 
 def test_the_tokens_of_costs() -> None:
     ids = torch.randint(0, 1000, (16, 512), generator=torch.Generator().manual_seed(0))
-    for tokens, shape in {None: (6, 256), 8192: (16, 512), 300: (2, 150), 4: (2, 2), 3000: (11, 272)}.items():
+    for tokens, shape in {None: (8, 160), 8192: (16, 512), 300: (2, 150), 4: (2, 2), 3000: (16, 187)}.items():
         some = cost_sequences(ids, tokens)
         assert some.token_ids.shape == shape
         assert torch.equal(some.token_ids, ids[: shape[0], : shape[1]])
-    assert cost_sequences(ids).dropped == "costs: the first 256 tokens of 6 of 16 sequences"
+    assert cost_sequences(ids).dropped == "costs: the first 160 tokens of 8 of 16 sequences"
     ids[1, :300] = ids[0, :300]
-    assert torch.equal(cost_sequences(ids).token_ids[1], ids[2, :256]), "a sequence counts once"
+    assert torch.equal(cost_sequences(ids).token_ids[1], ids[2, :160]), "a sequence counts once"
 
 
 def test_costs_that_cannot_be() -> None:
