@@ -68,16 +68,14 @@ def figure(browser: Browser, name: str) -> None:
 
 
 def terminal(report: Report) -> str:
-    """What `srdd show` prints, as rich draws it."""
+    """The first screen, as rich draws it."""
     from rich.console import Console
 
-    from srdd.exporters.terminal import report as tables
+    from srdd.exporters.terminal import screen
 
-    console = Console(record=True, width=120, file=open("/dev/null", "w"), force_terminal=True, highlight=False)  # noqa: SIM115
-    tables.header(console, report)
-    tables.summary(console, report, ["output"], report.settings.formats)
-    tables.worst_layers(console, report, "output", report.settings.formats[0], 5)
-    svg = console.export_svg(title="srdd show srdd-report.json --site output --top 5", code_format=_FORMAT)
+    console = Console(record=True, width=80, file=open("/dev/null", "w"), force_terminal=True, highlight=False)  # noqa: SIM115
+    screen.show(console, report)
+    svg = console.export_svg(title="srdd scan smollm2", code_format=_FORMAT)
     return f'<!doctype html><meta charset="utf-8"><body style="margin:0">{svg}'
 
 

@@ -72,11 +72,11 @@ def _gain(what_if: WhatIf) -> str:
 def _formats(out: Console, advice: Advice) -> None:
     if advice.mode is not None:
         table = Table(title="Formats of this report, the whole model", title_justify="left")
-        for heading in ("format:rule", "bits a value", "KL nats/token", "layers with half of it", ""):
+        for heading in ("format:rule", "bits a value", "KL nats/token", "layers with half of it"):
             table.add_column(heading)
         for c in advice.formats:
             kl = "-" if c.kl is None else significant(c.kl.value, c.kl.error)
-            table.add_row(c.format, _bits(c.bits_per_value), kl, f"{c.flagged} of {c.layers}", "passes" * c.passes)
+            table.add_row(c.format, _bits(c.bits_per_value), kl, f"{c.flagged} of {c.layers}")
         out.print(table)
         return
     table = Table(title="Formats of this report, each against its own limits", title_justify="left")
