@@ -17,6 +17,7 @@ OTHERWISE: dict[str, str] = {
     "how": "--attribute",
     "kind": "--site",  # of a site; what an experiment measures is `measured`
     "measured": "--kind",
+    "sensitive": "--noise-on",
     "spec": "--quant",
     "targets": "--target",
     "thresholds": "--threshold",

@@ -43,6 +43,7 @@ def impact(
     noise: Annotated[
         bool, typer.Option("--noise", help="Also the KL of Gaussian noise of each layer's error norm.")
     ] = False,
+    noise_on: options.NoiseOn = "norm",
     exclude: options.Unquantized = None,
     data: options.Data = None,
     text_column: options.TextColumn = None,
@@ -66,11 +67,16 @@ def impact(
     Example: srdd impact smollm2 --quant mxfp4 --modes wa --attribute gradient,swap
     """
     from srdd.cli import console
+    from srdd.cli.opening import given, refuse_unused
     from srdd.core.files import check_new
+    from srdd.errors import setting
 
     model = options.named_model(context, model, model_option)
     formats, wanted, attributes = _formats(quant), _parse_modes(modes), _attributes(attribute)
+    sensitive = options.named_sensitive(noise_on)
     _check_numbers(rows, label_samples, attributes)
+    if "predicted" not in attributes:
+        refuse_unused(given(context), ("noise_on",), f"without {setting('attribute', 'gradient')}")
     check_new(out, force=force)
 
     from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
@@ -94,6 +100,7 @@ def impact(
             formats,
             wanted,
             how=attributes,
+            sensitive=sensitive,
             tokens_per_sequence=rows,
             label_samples=label_samples,
             batch_size=batch_size,

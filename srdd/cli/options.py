@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from srdd.documents.rin import Schedule
+    from srdd.runs.impact.request import Sensitive
 
 
 Model = Annotated[
@@ -46,6 +47,10 @@ SITE = "Error statistics of these sites: weight, input or output (default: costs
 CostMode = Annotated[
     str | None,
     typer.Option("--mode", help="Of a cost: both (w4a4), weight (w4a16) or input; default: both where measured."),
+]
+
+NoiseOn = Annotated[
+    str, typer.Option("--noise-on", help="Whose noise sensitivity is measured with the costs: norm, linear or both.")
 ]
 
 Document = Annotated[Path, typer.Option("--out", "-o", help="Where the document goes.")]
@@ -95,3 +100,14 @@ def make_schedule(
         first = problem.errors()[0]
         field = str(first["loc"][0])
         raise SettingError("schedule" if field == "kind" else field, first["input"], first["msg"]) from problem
+
+
+def named_sensitive(text: str) -> tuple[Sensitive, ...]:
+    """norm, linear, or both of them, as "both" or as a list. Raises SettingError."""
+    from srdd.errors import SettingError
+
+    known: dict[str, Sensitive] = {"norm": "norm", "linear": "linear"}
+    names = list(known) if text == "both" else [name.strip() for name in text.split(",")]
+    if not set(names) <= set(known) or len(set(names)) != len(names):
+        raise SettingError("sensitive", repr(text), f"expected {', '.join(known)} or both")
+    return tuple(known[name] for name in names)

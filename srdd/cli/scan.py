@@ -26,7 +26,7 @@ _NOT_DRY = (
     *("strict", "out", "force", "threshold", "data", "text_column", "seed", "backend"),
     *("samples", "seq_len", "batch_size"),
 )
-_COSTS = ("cost", "cost_tokens")
+_COSTS = ("cost", "cost_tokens", "noise_on")
 
 
 def scan(
@@ -73,6 +73,7 @@ def scan(
     cost_tokens: Annotated[
         int | None, typer.Option("--cost-tokens", help="Tokens that costs are measured on; 1280 by default.")
     ] = None,
+    noise_on: options.NoiseOn = "norm",
     threshold: Annotated[
         list[str] | None, typer.Option("--threshold", help="Override a classic limit, e.g. sqnr_db=18; may repeat.")
     ] = None,
@@ -95,7 +96,10 @@ def scan(
     model = options.named_model(context, model, model_option)
     formats, thresholds = parse_list(options.named_formats(quant)), parse_thresholds(threshold or ())
     costs = parse_cost(cost, cost_tokens)
+    sensitive = options.named_sensitive(noise_on)
     typed = given(context)
+    if costs == "none":
+        refuse_unused(typed, ("cost_tokens", "noise_on"), f"with {setting('costs', 'none')}")
     if dry_run:
         refuse_unused(typed, (*_NOT_DRY, *_COSTS), f"with {setting('dry_run')}")
     else:
@@ -104,7 +108,9 @@ def scan(
 
     aside = console.aside()
     site_map, report = run(
-        ScanOptions(formats, sites, layers, tuple(exclude or ()), thresholds, dry_run, typed, costs, cost_tokens),
+        ScanOptions(
+            formats, sites, layers, tuple(exclude or ()), thresholds, dry_run, typed, costs, cost_tokens, sensitive
+        ),
         ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),
         aside,
@@ -140,14 +146,12 @@ def list_sites(site_map: SiteMap, as_json: bool) -> None:
 
 
 def parse_cost(text: str | None, tokens: int | None) -> CostKind:
-    """What `--cost` says; "auto" where it is not given. Raises SettingError, NoEffectError."""
-    from srdd.errors import NoEffectError, SettingError, setting
+    """What `--cost` says; "auto" where it is not given. Raises SettingError."""
+    from srdd.errors import SettingError
 
     known: dict[str, CostKind] = {"none": "none", "predicted": "predicted", "measured": "measured"}
     if text is not None and text not in known:
         raise SettingError("costs", repr(text), f"expected {', '.join(known)}")
-    if text == "none" and tokens is not None:
-        raise NoEffectError("cost_tokens", f"with {setting('costs', 'none')}")
     if tokens is not None and tokens < 4:
         raise SettingError("cost_tokens", tokens, "expected at least 4")
     return "auto" if text is None else known[text]

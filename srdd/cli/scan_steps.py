@@ -28,10 +28,11 @@ from srdd.models.sites import SiteMap
 from srdd.models.source import first_unpacking, needs_model
 from srdd.runs.calibration import Sequences
 from srdd.runs.cost_tokens import cost_sequences
+from srdd.runs.impact.request import Sensitive
 from srdd.runs.scanning import CostKind, scan
 from srdd.runs.scans.checkpoint import scan_checkpoint
 
-_OF_TEXT = ("data", "text_column", "samples", "seq_len", "batch_size", "cost", "cost_tokens")
+_OF_TEXT = ("data", "text_column", "samples", "seq_len", "batch_size", "cost", "cost_tokens", "noise_on")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class ScanOptions:
     typed: frozenset[str]
     costs: CostKind = "auto"
     cost_tokens: int | None = None
+    sensitive: tuple[Sensitive, ...] = ("norm",)
 
     def selection(self, sites: str | None = None) -> Selection:
         """The sites as asked for, or these alone. Raises SrddError for what is not understood."""
@@ -131,6 +133,7 @@ def _run_model(
             thresholds=what.thresholds,
             costs="none" if selection.kinds == ("weight",) and what.costs == "auto" else what.costs,
             cost_tokens=what.cost_tokens,
+            sensitive=what.sensitive,
             unquantized=(*EXCLUDE, *what.exclude),
             identity=opened.identity,
             notes=notes,

@@ -52,10 +52,12 @@ def _measured(measurement: Measurement) -> dict[str, Any]:
 def _costs(report: Report) -> dict[str, Any]:
     """Values with their errors; the numbers of single sequences, which pairing needs, stay in the report."""
     assert report.costs is not None
-    costs = report.costs.model_dump(mode="json", include={"clean", "whole", "layers", "groups"})
+    costs = report.costs.model_dump(mode="json", include={"clean", "whole", "layers", "groups", "sensitivities"})
     rows = [*([costs["clean"]] if costs["clean"] else []), *costs["whole"], *costs["layers"]]
     for cost in (row[name] for row in rows for name in _COSTS if row.get(name) is not None):
         cost.pop("sequences", None)
+    for row in costs["sensitivities"]:
+        row["trace"].pop("sequences", None)
     for group in costs["groups"]:
         for cost in (*group["predicted_kl"].values(), *group["measured_kl"].values()):
             cost.pop("sequences", None)

@@ -1,5 +1,6 @@
 """Predicted costs of groups, experts and noise against brute force; scans with costs, and what they refuse."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -330,6 +331,8 @@ def test_a_model_that_sees_pictures_runs_on_text_alone(tmp_path: Path) -> None:
         (["--cost", "cheap"], "--cost 'cheap': expected none, predicted, measured"),
         (["--cost", "none", "--cost-tokens", "40"], "--cost-tokens has no effect with --cost none; leave it out"),
         (["--cost-tokens", "3"], "--cost-tokens 3: expected at least 4"),
+        (["--noise-on", "biases"], "--noise-on 'biases': expected norm, linear or both"),
+        (["--cost", "none", "--noise-on", "norm"], "--noise-on has no effect with --cost none; leave it out"),
         (["--cost-tokens", "500"], "--cost-tokens 500: the text that is run has 32 tokens"),
     ],
 )
@@ -341,3 +344,16 @@ def test_command_refuses(
     code, _, err = srdd("scan", *given, "--out", out, *arguments)
     assert (code, out.exists()) == (2, False)
     assert err.strip().splitlines()[-1].endswith(words)
+
+
+def test_the_command_measures_sensitivities_of_norms_and_on_demand_of_linears(
+    tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run
+) -> None:
+    given = ("scan", tiny_llama, "--quant", "mxfp4", "--data", text, "--samples", "2", "--seq-len", "16")
+    for number, (arguments, kinds) in enumerate((((), {"norm"}), (("--noise-on", "both"), {"norm", "linear"}))):
+        out = tmp_path / f"{number}.json"
+        code, printed, err = srdd(*given, *arguments, "--out", out, "--json")
+        assert code == 0, err
+        rows = json.loads(printed)["costs"]["sensitivities"]
+        assert {row["kind"] for row in rows} == kinds
+        assert all(row["trace"]["value"] > 0 and row["rms"] > 0 for row in rows)
