@@ -31,6 +31,7 @@ from srdd.runs.cost_tokens import cost_sequences
 from srdd.runs.divergence import ReferenceLogits
 from srdd.runs.impact.fisher import Fisher
 from srdd.runs.impact.predict import predict_costs
+from srdd.runs.impact.scores import draw_labels
 
 Run = Callable[..., tuple[int, str, str]]
 FMT = parse("mxfp4")
@@ -80,8 +81,8 @@ def gradients(model: nn.Module, names: list[str], labels: Tensor) -> dict[str, T
 
 def labels_of(model: nn.Module) -> Tensor:
     """What a Fisher of seed 7 draws for the first sequence."""
-    drawer = Fisher(LayerStack(model), [], [], seed=7)
-    return drawer._draw(torch.softmax(model(IDS[:1]).logits[:, :-1].detach(), -1))
+    p = torch.softmax(model(IDS[:1]).logits[:, :-1].detach(), -1)
+    return draw_labels(p, torch.Generator().manual_seed(7))
 
 
 def test_products_of_experts_by_expert_and_by_token() -> None:

@@ -24,6 +24,7 @@ from srdd.runs.divergence import ReferenceLogits, quantile
 from srdd.runs.impact.fisher import Fisher
 from srdd.runs.impact.rows import cost, ratio
 from srdd.runs.impact.run import measure_impact
+from srdd.runs.impact.scores import draw_labels
 from srdd.runs.impact.sweep import Sweep, Variant
 
 Run = Callable[..., tuple[int, str, str]]
@@ -176,7 +177,8 @@ def test_products_of_gradient_and_error_are_exact(llama: LlamaForCausalLM) -> No
     quantizer, stack = Quantizer(FMT, "eager"), LayerStack(llama)
     fisher = Fisher(stack, names, [quantizer], seed=7)
     fisher.run(IDS, {})
-    labels = Fisher(stack, names, [quantizer], seed=7)._draw(torch.softmax(llama(IDS).logits[:, :-1].detach(), -1))
+    p = torch.softmax(llama(IDS).logits[:, :-1].detach(), -1)
+    labels = draw_labels(p, torch.Generator().manual_seed(7))
     kept: dict[str, tuple[Tensor, Tensor]] = {}
 
     def keep(name: str) -> Callable[..., None]:

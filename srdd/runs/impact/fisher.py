@@ -23,7 +23,7 @@ Worked number: p = (1/2, 1/2), dz = (0.2, 0): 1/2 (0.25 * 0.04) = 0.005; the exa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,9 +37,10 @@ from srdd.models.fake import Quantizer
 from srdd.models.modules import experts_transposed, fused_experts
 from srdd.models.replaced_forward import Forward, ReplacedForward
 from srdd.models.stack import LayerCall, LayerStack, first, logits_of
+from srdd.runs.impact.expert_places import ExpertPlaces
 from srdd.runs.impact.linears import by_sequence
-from srdd.runs.impact.routed import RoutedCall, expert_of, places, routed_call
-from srdd.runs.impact.scores import Product, Scores
+from srdd.runs.impact.routed import RoutedCall, expert_of, routed_call
+from srdd.runs.impact.scores import Product, Scores, draw_labels
 from srdd.runs.impact.sensitivity import NormWeight, gathering, squared_length, taken
 from srdd.runs.impact.sweep import Changes
 
@@ -51,8 +52,6 @@ class _Sequence:
     length: int
     changes: Changes = field(default_factory=dict)
     products: list[Product] = field(default_factory=list)  # of one label sample
-    blocks: dict[str, Tensor] = field(default_factory=dict)  # rows that a mixture of modules got
-    places: dict[str, Tensor | None] = field(default_factory=dict)  # and where those of an expert stand among them
     # The last input quantized, by format, with what it was made of: q, k and v read the same tensor.
     inputs: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
@@ -79,9 +78,7 @@ class Fisher:
         modules = dict(stack.model.named_modules())
         self._stack = stack
         self._modules = {name: modules[name] for name in names}
-        experts = {place[0] for name in names if (place := expert_of(name))}
-        self._experts = {name: modules[name] for name in experts}
-        self._blocks = {name: modules[name] for name in {_block_of(expert) for expert in experts}}
+        self._places = ExpertPlaces(stack.model, names)
         self._quantizers, self._samples = quantizers, label_samples
         self._norms, self._linear_traces = list(norms), linear_traces
         self._generator = torch.Generator().manual_seed(seed)
@@ -103,7 +100,7 @@ class Fisher:
     def _run(self, token_ids: Tensor, changes: Changes) -> Tensor:
         self._now = _Sequence(token_ids.shape[1], changes)
         scored = ReplacedForward(self._modules, self._scored)
-        with _frozen(self._stack.model), gathering(self._norms), self._placing(), scored, torch.enable_grad():
+        with _frozen(self._stack.model), gathering(self._norms), self._places.watching(), scored, torch.enable_grad():
             logits = logits_of(self._stack.visit(token_ids, self._visitor))
             if logits is None:
                 raise SiteError(f"{type(self._stack.model).__name__} has no language-model head to predict a KL at")
@@ -114,7 +111,7 @@ class Fisher:
                 self._now.products.clear()
                 # the gradient of -log p(label) at the logits, written down instead of taken: p less one at the label
                 gradient = p.clone() if sample + 1 < self._samples else p
-                labels = self._draw(p)[:, :, None]
+                labels = draw_labels(p, self._generator)[:, :, None]
                 gradient.scatter_add_(2, labels, -torch.ones_like(labels, dtype=p.dtype))
                 logits.backward(gradient.to(logits.dtype), retain_graph=sample + 1 < self._samples)  # type: ignore[no-untyped-call]
                 self.scores.add(self._now.products)
@@ -179,7 +176,7 @@ class Fisher:
             rows = None if by_position else name
             self._now.products.append(Product(spec, mode, name, product, rows))
             return
-        where = self._now.places.get(expert[0])
+        where = self._places.of(expert[0])
         if where is not None:
             product = torch.zeros(1, self._now.length, dtype=product.dtype, device=product.device).index_add_(
                 1, where.to(product.device), product
@@ -243,37 +240,6 @@ class Fisher:
                     if tokens[expert]:
                         self.scores.experts.add((quantizer.name, mode, name, expert), square, square)
 
-    @contextmanager
-    def _placing(self) -> Iterator[None]:
-        """Finds out which tokens each expert that is a module gets."""
-
-        def block(name: str) -> Callable[..., None]:
-            return lambda _, args: self._now.blocks.update({name: args[0].detach().flatten(0, -2)})
-
-        def expert(name: str) -> Callable[..., None]:
-            def found(_: nn.Module, args: tuple[Any, ...]) -> None:
-                among = self._now.blocks.get(_block_of(name))
-                rows = args[0].detach().flatten(0, -2)
-                self._now.places[name] = None if among is None else places(rows, among)
-
-            return found
-
-        hooks = [(module, block(name)) for name, module in self._blocks.items()]
-        hooks += [(module, expert(name)) for name, module in self._experts.items()]
-        handles = [module.register_forward_pre_hook(hook) for module, hook in hooks]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _draw(self, p: Tensor) -> Tensor:
-        """Labels sampled from the model's probabilities, [sequences, length - 1]."""
-        uniform = torch.rand(p.shape[:2], generator=self._generator, dtype=torch.float32, device="cpu").to(p.device)
-        below = p.cumsum(-1)
-        labels = torch.searchsorted(below, (uniform * below[..., -1])[..., None]).squeeze(-1)
-        return labels.clamp(max=p.shape[-1] - 1)
-
 
 class _Scored(torch.autograd.Function):
     """A Linear whose backward hands input and gradient to the scorer."""
@@ -295,11 +261,6 @@ class _Scored(torch.autograd.Function):
 def _same(a: Tensor, b: Tensor) -> bool:
     """The same values in the same place; the first is alive, so that nothing else can have taken its place."""
     return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a._version == b._version
-
-
-def _block_of(expert: str) -> str:
-    """The mixture of an expert that is a module."""
-    return expert.rpartition(".experts.")[0]
 
 
 def _summed(product: Tensor, position: Tensor, length: int) -> Tensor:

@@ -138,3 +138,11 @@ def _halves(products: Sequence[Tensor]) -> list[tuple[float, float]]:
         for at, pair in zip(places, zip(diagonal, whole, strict=True), strict=True):
             found[at] = pair
     return found
+
+
+def draw_labels(p: Tensor, generator: torch.Generator) -> Tensor:
+    """Labels sampled from the model's probabilities [sequences, positions, vocabulary]: [sequences, positions]."""
+    uniform = torch.rand(p.shape[:2], generator=generator, dtype=torch.float32, device="cpu").to(p.device)
+    below = p.cumsum(-1)
+    labels = torch.searchsorted(below, (uniform * below[..., -1])[..., None]).squeeze(-1)
+    return labels.clamp(max=p.shape[-1] - 1)
