@@ -20,6 +20,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/scan.py
 	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/impact.py
+	$(BIN)/python benchmarks/experts.py
 	$(BIN)/python benchmarks/startup.py
 
 # torch goes first and by its exact version: a range would make pip fetch gigabytes of CUDA packages on a CPU machine.

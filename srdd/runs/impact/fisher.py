@@ -13,7 +13,8 @@ sequence and label sample) and `diagonal` sums their squares (takes errors of di
 What neither sees: third and higher orders, which matter where a change is not small.
 
 A routed expert is the same: its rows are run again, clean and quantized, and g . d stands at the position of its token.
-Which experts a token goes to is taken as it is: that a change below may send it to others is not in the prediction.
+Which experts a token goes to is taken as it is: that a change below may send it to others is not in the prediction
+(benchmarks/experts.py shows that nothing else is missing).
 
 For a Linear y = W x with g = dloss/dy: g . (dW x) = (g dW) . x and g . (W dx) = (g W) . dx; g W is what backward
 computes anyway, so that weight, input and both cost one more product per format.
