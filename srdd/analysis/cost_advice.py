@@ -13,24 +13,26 @@ Worked number: layers predicted at 0.1, 0.9, 0.1 and 0.1 nats: layer 1 alone car
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from srdd.analysis.blame import blame
+from srdd.analysis.keep import carrying, whole_cost
 from srdd.analysis.layer_costs import cost_modes, cost_specs, has_costs
 from srdd.analysis.series import Series, cost_series
+from srdd.analysis.short_names import inside_name
+from srdd.analysis.verdicts import LIMITS
 from srdd.core.formats import bits_per_value, parse
 from srdd.core.metrics import significant
 from srdd.core.modes import Mode, mode_title
 from srdd.documents.advice import Action, Advice, Against, Candidate, Flagged, Verdict, WhatIf
-from srdd.documents.costs import Cost, Costs
+from srdd.documents.costs import Costs
 from srdd.documents.parts import Estimate
 from srdd.documents.report import Report
 from srdd.errors import SettingError
 
-FREE = 0.02  # nats a token: less than the difference between two good runs of training
-_HALF, _ROUNDING = 0.5, 1e-9
+FREE = LIMITS["free"]  # nats a token
 _MANY = 0.30  # of the layers
 _GROUPS = 2  # named in a cause
-_BLAME = 2 / 3  # of the cost with weights and inputs, for one of them to be blamed
 
 
 def advise_by_cost(report: Report, spec: str) -> Advice:
@@ -40,7 +42,7 @@ def advise_by_cost(report: Report, spec: str) -> Advice:
     assert series.mode is not None
     costs, mode = report.costs, series.mode
     kls = dict(zip(series.layers, series.values, strict=True))
-    ranked = carrying(kls)
+    ranked = flagged_layers(kls)
     whole = whole_kl(costs, series)
     verdict, rule = _verdict(whole, len(ranked), len(kls))
     candidates = _candidates(report, mode)
@@ -87,52 +89,27 @@ def priced_spec(report: Report, spec: str | None, against: Against | None) -> st
     return None
 
 
-def carrying(kls: dict[int, float]) -> list[int]:
+def flagged_layers(kls: Mapping[int, float]) -> list[int]:
     """The fewest layers that carry half of the cost of all, dearest first, and never all."""
     ranked = sorted(kls, key=lambda layer: (-kls[layer], layer))
-    total, carried, chosen = math.fsum(kls.values()), 0.0, []
-    for layer in ranked[:-1]:
-        if carried >= _HALF * total * (1 - _ROUNDING):
-            break
-        chosen.append(layer)
-        carried += kls[layer]
-    return chosen
+    return ranked[: min(carrying(list(kls.values())), len(ranked) - 1)]
 
 
 def whole_kl(costs: Costs, series: Series) -> Estimate:
     """The KL of the whole model in the mode of a series, or where it was not measured the sum of its layers."""
-    for row in costs.whole:
-        if (row.format, row.mode) == (series.spec, series.mode):
-            return Estimate(value=row.kl.value, error=row.kl.error)
-    return Estimate(value=math.fsum(series.values))
+    row = None if series.mode is None else whole_cost(costs, series.spec, series.mode)
+    return Estimate(value=math.fsum(series.values)) if row is None else Estimate(value=row.kl.value, error=row.kl.error)
 
 
 def dearest_parts(costs: Costs, layer: int, spec: str, mode: Mode) -> str:
-    """ "mlp.gate_up 45 %, mlp.down 30 %; inputs": which fusion groups of a layer cost most, and by what."""
-    groups = {row.name: row.predicted_kl for row in costs.groups if (row.layer, row.format) == (layer, spec)}
-    known = {name: kl[mode].value for name, kl in groups.items() if mode in kl}
-    total = math.fsum(known.values())
-    dearest = sorted(known, key=lambda name: -known[name])[:_GROUPS]
-    parts = [f"{_short(name, layer)} {known[name] / total:.0%}" for name in dearest if total > 0]
-    blamed = _blamed(costs, layer, spec) if mode == "both" else ""
+    """ "mlp.gate_up 45 %, mlp.down 30 %; inputs": which fusion groups of a layer cost most, and what is to blame."""
+    groups = [g for g in costs.groups if (g.layer, g.format) == (layer, spec) and mode in g.predicted_kl]
+    total = math.fsum(g.predicted_kl[mode].value for g in groups)
+    dearest = sorted(groups, key=lambda g: -g.predicted_kl[mode].value)[:_GROUPS]
+    parts = [f"{inside_name(g)} {g.predicted_kl[mode].value / total:.0%}" for g in dearest if total > 0]
+    found = blame(costs, spec, layer, mode)
+    blamed = "weights and inputs" if found == "both" else found
     return "; ".join(part for part in (", ".join(parts), blamed) if part) or "its parts were not measured"
-
-
-def _blamed(costs: Costs, layer: int, spec: str) -> str:
-    kls = {row.mode: row.predicted_kl for row in costs.layers if (row.layer, row.format) == (layer, spec)}
-    both, weight, inputs = kls.get("both"), kls.get("weight"), kls.get("input")
-    if both is None or both.value <= 0 or (weight is None and inputs is None):
-        return ""
-    share = _share(weight, both) if weight is not None else 1 - _share(inputs, both)
-    return "weights" if share >= _BLAME else "inputs" if share <= 1 - _BLAME else "weights and inputs"
-
-
-def _share(part: Cost | None, whole: Cost) -> float:
-    return 0.0 if part is None else part.value / whole.value
-
-
-def _short(name: str, layer: int) -> str:
-    return name.partition(f".{layer}.")[2] or name
 
 
 def _verdict(whole: Estimate, flagged: int, layers: int) -> tuple[Verdict, str]:
@@ -157,7 +134,7 @@ def _candidates(report: Report, mode: Mode) -> list[Candidate]:
         if series is None or report.costs is None:
             continue
         kl = whole_kl(report.costs, series)
-        carried = carrying(dict(zip(series.layers, series.values, strict=True)))
+        carried = flagged_layers(dict(zip(series.layers, series.values, strict=True)))
         rows.append(
             Candidate(
                 format=spec,

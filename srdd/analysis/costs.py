@@ -10,7 +10,7 @@ Worked number: q, k and v predicted at 0.001, 0.002 and 0.003 nats stand below t
 from __future__ import annotations
 
 from srdd.core.modes import Mode
-from srdd.documents.costs import Costs, GroupCost, LayerCost, LinearCost, WholeCost
+from srdd.documents.costs import Cost, Costs, GroupCost, LayerCost, LinearCost, Ratio, WholeCost
 
 MODE_NAMES: dict[Mode, str] = {"weight": "W", "input": "A", "both": "W+A"}
 
@@ -21,6 +21,17 @@ def main_mode(costs: Costs, spec: str) -> Mode:
     measured = {row.mode for row in rows if row.format == spec}
     modes = [mode for mode in costs.settings.modes if mode in measured] or costs.settings.modes
     return "both" if "both" in modes or not modes else modes[-1]
+
+
+def cost_of(row: LayerCost) -> tuple[str, Cost | Ratio] | None:
+    """What a layer costs and what that is: predicted KL, else measured, else the error of the last layer's output."""
+    known: list[tuple[str, Cost | Ratio | None]] = [
+        ("predicted KL", row.predicted_kl),
+        ("measured KL", row.measured_kl),
+        ("predicted KL", row.predicted_kl_own),
+        ("error of the last layer's output", row.measured_error),
+    ]
+    return next(((name, cost) for name, cost in known if cost is not None), None)
 
 
 def linears(costs: Costs, spec: str, top: int) -> tuple[list[LinearCost], int, str]:

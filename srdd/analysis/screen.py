@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
+from srdd.analysis.blame import Blame, blame
 from srdd.analysis.choices import Choice, choices_of
-from srdd.analysis.costs import main_mode
+from srdd.analysis.costs import cost_of, main_mode
 from srdd.analysis.keep import carrying
 from srdd.analysis.layer_costs import cost_specs
 from srdd.analysis.rankings import spearman
@@ -24,7 +24,6 @@ from srdd.core.uncertainty import mean_and_error
 from srdd.documents.costs import Cost, Costs, GroupCost, LayerCost, Ratio
 from srdd.documents.report import Report
 
-BLAME = 2 / 3  # the share of weights, or of inputs, in a layer's cost from which they alone are to blame
 SPEARMAN = "0.91 on SmolLM2"  # predicted against measured KL of layers; classic scores have 0.37 and less there
 SHOWN, DEAREST = 4, 2  # layers; groups of one
 
@@ -37,7 +36,7 @@ class CostlyLayer:
     cost: float
     share: float
     groups: tuple[GroupCost, ...]
-    blame: Literal["weights", "inputs", "both", ""]
+    blame: Blame
 
 
 @dataclass(frozen=True)
@@ -104,17 +103,6 @@ def main_format(report: Report, costs: Costs) -> str | None:
     return found[0] if found else None
 
 
-def cost_of(row: LayerCost) -> tuple[str, Cost | Ratio] | None:
-    """What a layer costs and what that is: predicted KL, else measured, else the error of the last layer's output."""
-    known: list[tuple[str, Cost | Ratio | None]] = [
-        ("predicted KL", row.predicted_kl),
-        ("measured KL", row.measured_kl),
-        ("predicted KL", row.predicted_kl_own),
-        ("error of the last layer's output", row.measured_error),
-    ]
-    return next(((name, cost) for name, cost in known if cost is not None), None)
-
-
 def ranked_layers(costs: Costs, spec: str, mode: Mode) -> list[tuple[LayerCost, str, Cost | Ratio]]:
     """The layers, costliest first; those that know what most of them know."""
     found = [(row, *cost) for row in costs.layers if (row.format, row.mode) == (spec, mode) and (cost := cost_of(row))]
@@ -134,7 +122,7 @@ def _where(costs: Costs, spec: str, mode: Mode, ranked: Sequence[tuple[LayerCost
             cost=cost.value,
             share=cost.value / total if total > 0 else 0.0,
             groups=_dearest([g for g in groups if g.layer == row.layer], mode),
-            blame=_blame(costs, spec, row.layer, mode),
+            blame=blame(costs, spec, row.layer, mode),
         )
         for row, _, cost in ranked[:SHOWN]
     ]
@@ -154,27 +142,6 @@ def _dearest(groups: Sequence[GroupCost], mode: Mode) -> tuple[GroupCost, ...]:
     """The fewest that carry half of the layer, at most two."""
     ranked = sorted(groups, key=lambda g: (-g.predicted_kl[mode].value, g.name))
     return tuple(ranked[: min(carrying([g.predicted_kl[mode].value for g in ranked]), DEAREST)])
-
-
-def _blame(costs: Costs, spec: str, layer: int, mode: Mode) -> Literal["weights", "inputs", "both", ""]:
-    """By the share of weights alone in weights and inputs, where that is known."""
-    if mode != "both":
-        return ""
-    alone: dict[Mode, float] = {}
-    for row in costs.layers:
-        if (row.layer, row.format) == (layer, spec) and (cost := cost_of(row)):
-            alone[row.mode] = cost[1].value
-    if "weight" in alone:
-        whole = alone["weight"] + alone["input"] if "input" in alone else alone.get("both", 0.0)
-        share = alone["weight"] / whole if whole > 0 else math.nan
-    elif "input" in alone and alone.get("both", 0.0) > 0:
-        share = 1 - alone["input"] / alone["both"]
-    else:
-        return ""
-    if math.isnan(share):
-        return ""
-    slack = 1e-9  # a third is no third in binary
-    return "weights" if share >= BLAME - slack else "inputs" if share <= 1 - BLAME + slack else "both"
 
 
 def _firmness(ranked: Sequence[tuple[LayerCost, str, Cost | Ratio]]) -> Firmness | None:

@@ -14,7 +14,7 @@ from priced_reports import KLS, PLAIN, PRICED, SPEC, WORST, report, with_layer
 
 from srdd.analysis.advice import advise
 from srdd.analysis.bundle import Bundle
-from srdd.analysis.cost_advice import carrying
+from srdd.analysis.cost_advice import flagged_layers
 from srdd.analysis.first_look import first_metric
 from srdd.analysis.multipliers import find_multipliers
 from srdd.analysis.overview import overview
@@ -188,20 +188,20 @@ def test_advice_ranks_by_cost_and_never_flags_every_layer() -> None:
     advice = advise(PRICED)
     assert (advice.against, advice.mode, advice.verdict) == ("cost", "both", "higher_precision")
     assert [row.layer for row in advice.flagged] == [WORST, 10]  # 0.9 of 2.1 is less than half, 1.1 is more
-    assert advice.flagged[0].cause == "self_attn.qkv 50%, mlp.down_proj 25%; inputs"
+    assert advice.flagged[0].cause == "attn.qkv 50%, mlp.down 25%; inputs"
     assert advice.flagged[0].severity == pytest.approx(0.9 / fmean(KLS))
-    assert carrying({0: 1.0}) == []
-    assert carrying({0: 1.0, 1: 1.0, 2: 1.0}) == [0, 1]
-    assert carrying({0: 9.0, 1: 0.0}) == [0]
+    assert flagged_layers({0: 1.0}) == []
+    assert flagged_layers({0: 1.0, 1: 1.0, 2: 1.0}) == [0, 1]
+    assert flagged_layers({0: 9.0, 1: 0.0}) == [0]
     even = advise(report(make_costs({SPEC: [0.1] * 12})))
     assert (even.verdict, len(even.flagged)) == ("reconsider_format", 6)
-    free = advise(report(make_costs({SPEC: [0.001] * 12})))
+    free = advise(report(make_costs({SPEC: [0.0005] * 12})))
     assert (free.verdict, free.flagged) == ("no_action", [])
     assert len(advise(PRICED, against="classic").flagged) == 12
 
 
 def test_advice_names_the_cheaper_format() -> None:
-    costs = make_costs({SPEC: [0.1] * 12, "nvfp4:nvidia": [0.04] * 12, "mxfp8:rceil": [0.001] * 12})
+    costs = make_costs({SPEC: [0.1] * 12, "nvfp4:nvidia": [0.04] * 12, "mxfp8:rceil": [0.0005] * 12})
     advice = advise(report(costs), spec="mxfp4")
     assert advice.next_format == "mxfp8:rceil"
     assert [row.passes for row in advice.formats] == [False, False, True]

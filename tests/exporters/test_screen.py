@@ -60,6 +60,7 @@ WHAT TO DO                              bits  KL
   mxfp8 throughout                      8.25  0.00400 ± 0.00020 measured
 
 NEXT      srdd advise · srdd show --stats · srdd report
+          srdd check NEW --baseline srdd-report.json
 TRUST     order firm above 0.0200 (2 errors, 2 texts); Spearman 0.91 on SmolLM2
 """
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from srdd.analysis.choices import FIRST, Choice
+from srdd.analysis.short_names import name_of, short_name
 from srdd.analysis.verdicts import Word
 from srdd.core.metrics import significant
 from srdd.exporters.screen.layout import Paper
-from srdd.exporters.screen.short_names import name_of, short_name
 
 _WHYS = ("first", "target", "throughout", "knee")
 _ROOM = 46  # columns for what is to be done

@@ -9,9 +9,9 @@ import math
 from typing import TYPE_CHECKING
 
 from srdd.analysis.classic_screen import ClassicScreen, WorstLayers, classic_screen
+from srdd.analysis.short_names import name_of
 from srdd.core.metrics import BY_NAME
 from srdd.exporters.screen.layout import INDENT, Paper
-from srdd.exporters.screen.short_names import name_of
 from srdd.exporters.typed import typed, typed_model
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from srdd.analysis.screen import SPEARMAN, Firmness, Screen, Where, screen
+from srdd.analysis.short_names import inside_name, name_of
 from srdd.analysis.verdicts import IDENTITY, Verdict, Word
 from srdd.core.metrics import significant
 from srdd.core.modes import Mode, mode_title
@@ -20,7 +21,6 @@ from srdd.documents.costs import Cost, GroupCost
 from srdd.exporters.screen.choices import add_choices
 from srdd.exporters.screen.classic import render_classic
 from srdd.exporters.screen.layout import LINES, WIDTH, Paper, encoding_of
-from srdd.exporters.screen.short_names import inside_name, name_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -211,13 +211,13 @@ def _groups(groups: tuple[GroupCost, ...], room: int) -> str:
 
 
 def _commands(report: Report, facts: Screen, file: str) -> list[str]:
-    """Commands that exist, to be pasted."""
+    """Commands that exist, to be pasted; NEW is the reader's next report."""
     where = _argument(file)
-    first = [f"srdd advise{where}"] if facts.choices and report.sites else []
     return [
-        *first,
+        *([f"srdd advise{where}"] if facts.choices else []),
         f"srdd show{where} --stats",
-        f"srdd report{where}",
+        *([f"srdd report{where}"] if report.sites else []),
+        f"srdd check NEW --baseline {shlex.quote(file)}",
     ]
 
 

@@ -31,9 +31,7 @@ class ExpertPlaces:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """For one sequence, whose places are forgotten at the start of the next."""
-        self._rows.clear()
-        self._places.clear()
+        """For one sequence, whose places are known inside the block."""
         hooks = [(module, self._mixture(name)) for name, module in self._mixtures.items()]
         hooks += [(module, self._expert(name)) for name, module in self._experts.items()]
         handles = [module.register_forward_pre_hook(hook) for module, hook in hooks]
@@ -42,6 +40,8 @@ class ExpertPlaces:
         finally:
             for handle in handles:
                 handle.remove()
+            self._rows.clear()
+            self._places.clear()
 
     def _mixture(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:

@@ -1,7 +1,7 @@
 """`predict_costs`: the costs of a scan. One forward and one backward pass per sequence price every layer, fusion group,
 Linear and expert in all formats and modes; two forward passes more per format measure the whole model.
 
-Not here: sweeps over layers (run.py), and which tokens of a scan are taken (srdd.runs.scans.model). What is predicted
+Not here: sweeps over layers (run.py), and which tokens of a scan are taken (srdd.runs.cost_tokens). What is predicted
 takes the routing of a mixture as it is (fisher.py). Quantized weights are kept for the run: one more copy of the
 weights per format.
 

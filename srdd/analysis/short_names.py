@@ -1,4 +1,4 @@
-"""Short names for a screen: of formats, of fusion groups.
+"""Short names of formats and of fusion groups, for people.
 
 Not here: the full names, which commands and documents take.
 
