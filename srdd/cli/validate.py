@@ -14,7 +14,7 @@ def validate(
     ),
     as_json: Annotated[bool, typer.Option("--json", help="The tables for machines, on stdout.")] = False,
 ) -> None:
-    """Say which cheap scores predict the KL that quantizing single layers was measured to cost.
+    """Say which cheap scores predict the KL that quantizing single layers, or fusion groups, was measured to cost.
 
     Example: srdd impact --model smollm2 --quant mxfp4 --modes wa --attribute both && srdd validate
     """

@@ -13,7 +13,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from srdd.analysis.rankings import kendall, spearman
 from srdd.analysis.validation import validate
-from srdd.documents.costs import Cost, Costs, LayerCost, Ratio
+from srdd.documents.costs import Cost, Costs, GroupCost, LayerCost, LinearCost, Ratio
 from srdd.documents.report import Report
 from srdd.errors import ReportError
 
@@ -74,6 +74,47 @@ def test_what_cannot_be_validated() -> None:
         validate(make(4))
     with pytest.raises(ReportError, match="no costs in this report; run `srdd impact`"):
         validate(make_report({"weight": [[tally(0.1)]]}))
+
+
+def with_groups(count: int) -> Report:
+    """Groups measured at 0.01 i, predicted at half of it; one Linear each, whose error runs against it."""
+    groups = [
+        GroupCost(
+            name=f"{i}.mlp",
+            layer=0,
+            members=[f"{i}.mlp.up"],
+            parameters=64,
+            format="mxfp4:even",
+            predicted_kl={"both": Cost(value=0.005 * (i + 1))},
+            measured_kl={"both": Cost(value=0.01 * (i + 1))},
+        )
+        for i in range(count)
+    ]
+    linears = [
+        LinearCost(
+            module=f"{i}.mlp.up",
+            role="up_proj",
+            parameters=64,
+            format="mxfp4:even",
+            output_error={"both": Ratio(value=1 / (i + 1))},
+        )
+        for i in range(count)
+    ]
+    four = make(4).costs
+    assert four is not None
+    return report_of_costs(four.model_copy(update={"groups": groups, "linears": linears}))
+
+
+def test_fusion_groups_are_ranked_too() -> None:
+    (table,) = validate(with_groups(6))  # of four layers nothing can be said
+    assert (table.of, table.measured, table.rows[0].count) == ("fusion groups", "KL", 6)
+    assert [(row.score, row.spearman) for row in table.rows] == [
+        ("gradient: its Linears' errors, joint", pytest.approx(1)),
+        ("output error of its Linears, mean", pytest.approx(-1)),
+    ]  # all have as many parameters
+    assert table.rows[0].off == pytest.approx(1)
+    with pytest.raises(ReportError, match="4 layers are too few"):
+        validate(with_groups(4))
 
 
 def test_command(tmp_path: Path, srdd: Run) -> None:

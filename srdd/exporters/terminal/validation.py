@@ -23,7 +23,7 @@ def show(out: Console, table: Validation, model: str) -> None:
     mode = {"weight": "W", "input": "A", "both": "W+A"}[table.mode]
     rows = Table(
         title=f"{escape(model)}, {table.format} {mode}: scores against the measured {table.measured} of "
-        f"{table.rows[0].layers} single layers, {table.tokens} tokens",
+        f"{table.rows[0].count} single {table.of}, {table.tokens} tokens",
         title_justify="left",
     )
     rows.add_column("score (larger is worse)", no_wrap=True)
