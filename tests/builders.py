@@ -4,10 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from srdd.core.modes import Mode
+from srdd.core.roles import Norm
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
-from srdd.documents.costs import Clean, Cost, Costs, CostSettings, GroupCost, How, LayerCost, LinearCost, WholeCost
+from srdd.documents.costs import (
+    Clean,
+    Cost,
+    Costs,
+    CostSettings,
+    GroupCost,
+    How,
+    LayerCost,
+    LinearCost,
+    Sensitivity,
+    WholeCost,
+)
 from srdd.documents.parts import Calibration, Kind, Model, Note
+from srdd.documents.probe import Break, Probe, ProbeSettings
 from srdd.documents.report import Report, in_order
 from srdd.documents.rin import CLASSES, RinConfig, Target
 from srdd.documents.schema import Coverage, Settings, Site, measurement
@@ -130,15 +143,23 @@ def report_of_costs(costs: Costs, model: Model | None = None, warnings: Sequence
     )
 
 
+_NORMS: tuple[tuple[str, Norm, float], ...] = (
+    ("input_layernorm", "attention", 0.25),
+    ("post_attention_layernorm", "mlp", 0.75),
+)
+
+
 def make_costs(
     kls: Mapping[str, Sequence[float]],
     modes: Sequence[Mode] = ("weight", "both"),
     whole: Mapping[str, float] | None = None,
+    traces: Sequence[float] = (),
 ) -> Costs:
     """Costs of formats on two sequences: predicted KL of each layer with weights and inputs quantized.
 
     A layer has the groups qkv (half of its cost), o, gate_up and down, with standard errors of 5 %; weights alone cost
-    a third. `whole` is the KL of the whole model by format, the sum of the layers where it is not given.
+    a third. `whole` is the KL of the whole model by format, the sum of the layers where it is not given. `traces` are
+    the noise sensitivities of layers, a quarter of each on the attention norm; with any, the final norm has 1.
     """
     shares = {"self_attn.qkv": 0.5, "self_attn.o_proj": 0.1, "mlp.gate_up": 0.15, "mlp.down_proj": 0.25}
     members = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_proj")}
@@ -196,4 +217,65 @@ def make_costs(
         layers=layers,
         groups=groups,
         linears=linears,
+        sensitivities=[
+            *(
+                Sensitivity(
+                    name=f"model.layers.{at}.{norm}.weight",
+                    kind="norm",
+                    layer=at,
+                    feeds=feeds,
+                    parameters=64,
+                    rms=0.5,
+                    trace=cost(trace * share),
+                )
+                for at, trace in enumerate(traces)
+                for norm, feeds, share in _NORMS
+            ),
+            *(
+                Sensitivity(name="model.norm.weight", kind="norm", layer=None, parameters=64, rms=2.0, trace=cost(1.0))
+                for _ in traces[:1]
+            ),
+        ],
+    )
+
+
+def make_probe(model: Model, breaks: Mapping[str, float | None], fmt: str = "mxfp4:even", **settings: object) -> Probe:
+    """A probe of uniform noise on norms that found these breaks, by mode; no trials."""
+    return Probe(
+        model=model,
+        settings=ProbeSettings.model_validate(
+            {
+                "format": fmt,
+                "modes": list(breaks),
+                "targets": ["rmsnorm"],
+                "sigmas": {"rmsnorm": [0.01, 0.1]},
+                "relative": False,
+                "seeds": [0, 1],
+                "criterion": "loss",
+                "limit": 1.1,
+                "calibration": Calibration(source="toy", seq_len=8, sequence_hashes=["a", "b"]),
+                "exclude": [],
+                "device": "cpu",
+                "dtype": "float32",
+                "backend": "eager",
+                "versions": {},
+                **settings,
+            }
+        ),
+        baselines=[],
+        trials=[],
+        breaks=[
+            Break(
+                mode=mode,
+                target="rmsnorm",
+                profile="global",
+                sigma=sigma,
+                interval=None if sigma is None else (0.9 * sigma, 1.1 * sigma),
+                noise_rms=sigma,
+                relative=None,
+                by_seed=[sigma, sigma],
+                note="" if sigma else "not reached",
+            )
+            for mode, sigma in breaks.items()
+        ],
     )

@@ -24,7 +24,6 @@ from srdd.core.uncertainty import mean_and_error
 from srdd.documents.costs import Cost, Costs, GroupCost, LayerCost, Ratio
 from srdd.documents.report import Report
 
-SPEARMAN = "0.91 on SmolLM2"  # predicted against measured KL of layers; classic scores have 0.37 and less there
 SHOWN, DEAREST = 4, 2  # layers; groups of one
 
 

@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from srdd.analysis.layer_costs import Numbers, cost_specs, main_cost, needs_costs, priced_layers
+from srdd.analysis.layer_costs import Numbers, Priced, cost_specs, main_cost, needs_costs, priced_layers
+from srdd.analysis.sensitivities import by_layer
 from srdd.core.formats import parse
-from srdd.core.metrics import COSTS, Metric, as_error, choose_metric
+from srdd.core.metrics import COSTS, NOISE_SENSITIVITY, Metric, as_error, choose_metric
 from srdd.core.modes import Mode, mode_title
 from srdd.documents.parts import KINDS, Kind, MadeFrom, Model, Place
 from srdd.documents.report import Report
+from srdd.documents.rin import Target
 from srdd.documents.schema import Site
 from srdd.documents.summary import layer_rows
 from srdd.errors import NoEffectError, ReportError, SettingError, setting
@@ -58,6 +60,8 @@ class Series:
     @property
     def title(self) -> str:
         """ "predicted_kl of layers under mxfp4:even W4A4", "relative_error of output sites under mxfp4:even"."""
+        if not self.spec:
+            return f"{self.metric.name} of layers"
         of = "layers" if self.mode else f"{self.kind} sites"
         mode = f" {mode_title(self.mode, self.spec)}" if self.mode else ""
         return f"{self.metric.name} of {of} under {self.spec}{mode}"
@@ -129,6 +133,11 @@ def layer_series(
     Raises SettingError for what the report lacks, NoEffectError for `mode` of a statistic and `kind` of a cost,
     ReportError when the report has no layers or a layer has no finite number.
     """
+    if metric == NOISE_SENSITIVITY.name:
+        unused = [name for name, value in (("kind", kind), ("spec", spec), ("mode", mode)) if value is not None]
+        if unused:
+            raise NoEffectError(unused, f"on {metric}, which is the model's own")
+        return noise_series(report)
     priced = _ranking_spec(report, kind, spec, metric)
     if priced is not None:
         return cost_series(report, priced, metric, mode)
@@ -169,6 +178,19 @@ def cost_series(report: Report, spec: str, metric: str | None = None, mode: str 
         raise ReportError(f"{cost.name} is not known {where}; choose another {setting('metric')}")
     depth = max(report.model.layer_count or 0, max(rows) + 1)
     return Series("layer", spec, cost, tuple(rows), tuple(rows.values()), depth, chosen)
+
+
+def noise_series(report: Report, target: Target = "rmsnorm", *, relative: bool = False) -> Series:
+    """What noise on the weights of every layer costs at sigma 1, twice over: the traces. Raises ReportError."""
+    sums = by_layer(report, target, relative=relative)
+    return Series(
+        kind="layer",
+        spec="",
+        metric=NOISE_SENSITIVITY,
+        layers=tuple(sums),
+        measurements=tuple(Priced({NOISE_SENSITIVITY.name: cost}) for cost in sums.values()),
+        depth=max(report.model.layer_count or 0, max(sums) + 1),
+    )
 
 
 def series_of(sites: Sequence[Site], report: Report, kind: Kind, spec: str, metric: Metric) -> Series:

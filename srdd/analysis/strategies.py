@@ -1,11 +1,11 @@
-"""Relative noise per layer from measured error: the strategies behind `srdd multipliers`.
+"""Relative noise per layer from measured numbers: the strategies behind `srdd multipliers`.
 
-Not here: the document (srdd.documents.rin), zones (zones.py), and any promise. Multipliers say where, not how much: a
-sigma that a model survives with 16-bit activations can break it with 4-bit activations, and the published gains of
-guided over uniform noise rest on single runs. A new strategy is a function and a row of STRATEGIES.
+Not here: the document (srdd.documents.rin), zones (zones.py), how much noise (dose.py), and any promise: the published
+gains of guided over uniform noise rest on single runs. A new strategy is a function and a row of STRATEGIES.
 
 Worked number: errors 0.2 and 0.4 have mean 0.3: `variable` gives 0.667 and 1.333; `inverse` 0.3 / 0.2 = 1.5 and 0.75,
-brought to mean 1: 1.333 and 0.667; `ceiling` 0.5 and 1.
+brought to mean 1: 1.333 and 0.667; `ceiling` 0.5 and 1. Noise sensitivities 4 and 16 give `equal-damage` 1 / 2 and
+1 / 4, in rms 1: 1.265 and 0.632, so that 4 * 1.265^2 = 16 * 0.632^2.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from srdd.analysis.series import Series
+from srdd.analysis.zone_factors import by_layer, by_zone, in_words
 from srdd.analysis.zones import find_zones
 from srdd.core.layers import span
+from srdd.core.metrics import COSTS, NOISE_SENSITIVITY
+from srdd.core.near import did_you_mean
 from srdd.core.verdicts import violates
 from srdd.documents.rin import Phase
-from srdd.documents.zones import Zone
 from srdd.errors import ConflictError, NoEffectError, ReportError, SettingError
+
+CLAMP = (0.5, 2.0)  # the study's
+NO_CLAMP = (0.0, math.inf)
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,28 @@ class Multipliers:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A row of STRATEGIES: what it does, which options it uses, and the function."""
+    """A row of STRATEGIES: what it does, which options it uses, the function, and what else it decides by default."""
 
     meaning: str
     uses: tuple[str, ...]
     apply: Callable[[Series, StrategyOptions], Multipliers]
+    normalize: str | None = None
+    clamp: tuple[float, float] = NO_CLAMP
+    of_noise: bool = False  # its numbers are noise sensitivities, whatever the ranking
+
+
+def default_strategy(series: Series) -> str:
+    """Less noise where quantization costs more; by error, which is no cost, the study's own rule."""
+    return "inverse" if series.metric in (*COSTS, NOISE_SENSITIVITY) else "variable"
+
+
+def known_strategy(name: str) -> Strategy:
+    """The row of a strategy. Raises SettingError for an unknown one."""
+    if name not in STRATEGIES:
+        raise SettingError(
+            "strategy", name, f"expected one of: {', '.join(STRATEGIES)}{did_you_mean(name, STRATEGIES)}"
+        )
+    return STRATEGIES[name]
 
 
 def apply_strategy(series: Series, strategy: str, options: StrategyOptions) -> Multipliers:
@@ -62,14 +84,14 @@ def apply_strategy(series: Series, strategy: str, options: StrategyOptions) -> M
 
     Also ConflictError, and ReportError for errors that no multiplier can be made from.
     """
-    chosen = STRATEGIES.get(strategy)
-    if chosen is None:
-        raise SettingError("strategy", strategy, f"expected one of: {', '.join(STRATEGIES)}")
+    chosen = known_strategy(strategy)
     for name, value in vars(options).items():
         if value is not None and name not in chosen.uses:
             users = ", ".join(other for other, known in STRATEGIES.items() if name in known.uses)
             raise NoEffectError(name, f"on {strategy} (only on {users})")
-    return chosen.apply(series, options)
+    defaults = {name: getattr(chosen, name) for name in ("normalize", "clamp") if name in chosen.uses}
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    return chosen.apply(series, StrategyOptions(**(defaults | given)))
 
 
 def normalized(values: Sequence[float], how: str) -> list[float]:
@@ -88,10 +110,10 @@ def normalized(values: Sequence[float], how: str) -> list[float]:
 
 
 def _finished(series: Series, values: Sequence[float], options: StrategyOptions, how: str) -> Multipliers:
-    """Normalised, then clamped, and said when the clamp moved something."""
+    """Normalised, then clamped, and said what the clamp moved."""
     result = normalized(values, how)
     notes = []
-    if options.clamp is not None:
+    if options.clamp is not None and options.clamp != NO_CLAMP:
         low, high = options.clamp
         if not 0 <= low < high:
             raise SettingError("clamp", f"{low:g},{high:g}", "expected 0 <= lo < hi")
@@ -116,6 +138,10 @@ def _inverse(series: Series, options: StrategyOptions) -> Multipliers:
     if exact:
         raise ReportError(f"layer(s) {span(exact)} have an error of 0, whose inverse is infinite; use another strategy")
     return _finished(series, [1 / error for error in series.errors], options, options.normalize or "mean")
+
+
+def _equal_damage(series: Series, options: StrategyOptions) -> Multipliers:
+    return _finished(series, [1 / math.sqrt(value) for value in series.values], options, "rms")
 
 
 def _ceiling(series: Series, options: StrategyOptions) -> Multipliers:
@@ -150,14 +176,14 @@ def _targeted(series: Series, options: StrategyOptions) -> Multipliers:
 def _tiered(series: Series, options: StrategyOptions) -> Multipliers:
     scheme = options.scheme or "auto"
     zones = find_zones(series, scheme)[0]
-    factors = _by_zone(zones, {"high": 1.5, "medium": 1.2, "low": 1.0}, options.factors)
+    factors = by_zone(zones, {"high": 1.5, "medium": 1.2, "low": 1.0}, options.factors)
     if len(set(factors.values())) == 1:
         raise SettingError(
             "scheme",
             scheme,
             "every layer gets the same factor (one zone, or zones alike); use global, or another scheme, e.g. five",
         )
-    return Multipliers(_by_layer(zones, factors), scheme=scheme, notes=_in_words(zones, factors))
+    return Multipliers(by_layer(zones, factors), scheme=scheme, notes=in_words(zones, factors))
 
 
 def _phased(series: Series, options: StrategyOptions) -> Multipliers:
@@ -168,57 +194,50 @@ def _phased(series: Series, options: StrategyOptions) -> Multipliers:
     zones = find_zones(series, scheme)[0]
     # named edges and middle are spared by place; zones of another scheme by their measured error
     defaults = {"edges": 1.0, "middle": 0.5} if scheme == "edge-middle" else {"high": 0.5, "medium": 1.0, "low": 1.0}
-    factors = _by_zone(zones, defaults, options.factors)
+    factors = by_zone(zones, defaults, options.factors)
     if set(factors.values()) == {1.0}:
         raise SettingError(
             "factors", None, "all of the second phase are 1, so it would change nothing; use global, or give others"
         )
-    late = Phase(from_share=at, layer_factors=_by_layer(zones, factors))
-    notes = [f"uniform until {at:.0%} of the training, then:", *_in_words(zones, factors)]
+    late = Phase(from_share=at, layer_factors=by_layer(zones, factors))
+    notes = [f"uniform until {at:.0%} of the training, then:", *in_words(zones, factors)]
     return Multipliers(dict.fromkeys(series.layers, 1.0), phases=[late], scheme=scheme, notes=notes)
 
 
 def _lr(series: Series, options: StrategyOptions) -> Multipliers:
     scheme = options.scheme or "auto"
     zones = find_zones(series, scheme)[0]
-    factors = _by_zone(zones, {"high": 1.2, "medium": 1.0, "low": 1.0}, options.factors)
+    factors = by_zone(zones, {"high": 1.2, "medium": 1.0, "low": 1.0}, options.factors)
     if set(factors.values()) == {1.0}:
         raise SettingError("scheme", scheme, "no zone has a high error, so every learning rate would stay; use global")
-    notes = ["noise uniform; learning rates:", *_in_words(zones, factors)]
+    notes = ["noise uniform; learning rates:", *in_words(zones, factors)]
     return Multipliers(
-        dict.fromkeys(series.layers, 1.0), lr_multipliers=_by_layer(zones, factors), scheme=scheme, notes=notes
+        dict.fromkeys(series.layers, 1.0), lr_multipliers=by_layer(zones, factors), scheme=scheme, notes=notes
     )
-
-
-def _by_zone(
-    zones: Sequence[Zone], defaults: Mapping[str, float], given: Mapping[str, float] | None
-) -> dict[str, float]:
-    """A factor for every zone: by its name first, then as one of the "edges", then by its label."""
-    factors = {**defaults, **(given or {})}
-    keys = {zone.name: (zone.name, "edges" if zone.name.endswith(" edge") else "", zone.label) for zone in zones}
-    unused = sorted(set(given or {}) - {key for tried in keys.values() for key in tried})
-    if unused:
-        known = sorted({key for tried in keys.values() for key in tried if key})
-        raise SettingError("factors", unused[0], f"there is no such zone; expected one of: {', '.join(known)}")
-    bad = {key: value for key, value in factors.items() if not 0 <= value < math.inf}
-    if bad:
-        raise SettingError("factors", ", ".join(f"{k}={v:g}" for k, v in bad.items()), "expected 0 or more")
-    return {name: next((factors[key] for key in tried if key in factors), 1.0) for name, tried in keys.items()}
-
-
-def _by_layer(zones: Sequence[Zone], factors: Mapping[str, float]) -> dict[int, float]:
-    return {layer: factors[zone.name] for zone in zones for layer in zone.layers}
-
-
-def _in_words(zones: Sequence[Zone], factors: Mapping[str, float]) -> list[str]:
-    return [f"{zone.name} (layers {zone.span}, {zone.label} error): {factors[zone.name]:g}" for zone in zones]
 
 
 STRATEGIES: dict[str, Strategy] = {
     "global": Strategy("every layer the same", (), _global),
-    "variable": Strategy("a layer's error over the mean error", ("normalize", "clamp"), _variable),
-    "inverse": Strategy("resilient layers get more, vulnerable ones less", ("normalize", "clamp"), _inverse),
-    "ceiling": Strategy("error over the largest error: no layer exceeds the base sigma", ("clamp",), _ceiling),
+    "variable": Strategy(
+        "a layer's error over the mean error", ("normalize", "clamp"), _variable, normalize="mean", clamp=CLAMP
+    ),
+    "inverse": Strategy(
+        "the inverse of that: resilient layers get more",
+        ("normalize", "clamp"),
+        _inverse,
+        normalize="mean",
+        clamp=CLAMP,
+    ),
+    "equal-damage": Strategy(
+        "noise costs the same in every layer: 1 over the root of its noise sensitivity",
+        ("clamp",),
+        _equal_damage,
+        normalize="rms",
+        of_noise=True,
+    ),
+    "ceiling": Strategy(
+        "error over the largest error: no layer exceeds the base sigma", ("clamp",), _ceiling, normalize="max"
+    ),
     "targeted": Strategy("on for the worst layers, off elsewhere", ("worst", "above"), _targeted),
     "tiered": Strategy("one value per zone: high 1.5, medium 1.2, low 1.0", ("scheme", "factors"), _tiered),
     "phased": Strategy(

@@ -214,6 +214,7 @@ def _check_numbers(seeds: int, samples: int | None, of_training: dict[str, float
 
 
 def _schedule(kind: str, sigma_start: float, sigma_end: float | None) -> Schedule:
-    if kind == "inference":
-        return options.make_schedule("constant", sigma_start, None, None, None)
-    return options.make_schedule("staged", sigma_start, sigma_start / 100 if sigma_end is None else sigma_end, 10, None)
+    from srdd.analysis.dose import Course
+
+    course = Course("constant") if kind == "inference" else Course(sigma_end=sigma_end)
+    return course.starting(sigma_start)

@@ -28,17 +28,29 @@ def multipliers(
     report: Annotated[Path, typer.Argument(help="The report; - reads standard input.")] = Path("srdd-report.json"),
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the document, e.g. rin.yaml.")] = None,
     strategy: Annotated[
-        str,
-        typer.Option("--strategy", help="global, variable, inverse, ceiling, targeted, tiered, phased or lr."),
-    ] = "variable",
+        str | None,
+        typer.Option(
+            "--strategy",
+            help="global, variable, inverse, equal-damage, ceiling, targeted, tiered, phased or lr "
+            "(default: inverse by a cost, variable by an error).",
+        ),
+    ] = None,
     site: Annotated[str | None, typer.Option("--site", help=options.SITE)] = None,
     quant: Annotated[str | None, typer.Option("--quant", help="A format of the report (default: its first).")] = None,
     metric: Annotated[str | None, typer.Option("--metric", help=options.METRIC)] = None,
-    mode: options.CostMode = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            "--mode", help="Of a cost and of --probe: both (w4a4), weight (w4a16), input ... (default: both)."
+        ),
+    ] = None,
     normalize: Annotated[
         str | None, typer.Option("--normalize", help="mean, max or rms of the multipliers is 1 (default mean).")
     ] = None,
-    clamp: Annotated[str | None, typer.Option("--clamp", help="LO,HI: limits after normalising.")] = None,
+    clamp: Annotated[
+        str | None,
+        typer.Option("--clamp", help="LO,HI after normalising, or none (variable, inverse: 0.5,2)."),
+    ] = None,
     worst: Annotated[int | None, typer.Option("--worst", help="targeted: so many layers (default: a quarter).")] = None,
     above: Annotated[
         float | None, typer.Option("--above", help="targeted: layers with an error beyond this, e.g. 0.38.")
@@ -53,9 +65,19 @@ def multipliers(
     phase_at: Annotated[
         float | None, typer.Option("--phase-at", help="phased: share of the training (default 0.5).")
     ] = None,
-    sigma_start: Annotated[float, typer.Option("--sigma-start", help="First noise level.")] = 0.05,
+    noise_kl: Annotated[
+        float | None,
+        typer.Option("--noise-kl", help="The first noise may cost so many nats a token (default 0.05, where known)."),
+    ] = None,
+    probe: Annotated[
+        Path | None, typer.Option("--probe", help="srdd-probe.json: the first noise is a share of its break.")
+    ] = None,
+    safety: Annotated[float | None, typer.Option("--safety", help="That share (default 0.5).")] = None,
+    sigma_start: Annotated[
+        float | None, typer.Option("--sigma-start", help="First noise level (default: by --noise-kl, else 0.01).")
+    ] = None,
     sigma_end: Annotated[
-        float | None, typer.Option("--sigma-end", help="Last noise level (default 0.0005; constant: sigma-start).")
+        float | None, typer.Option("--sigma-end", help="Last noise level (default: a hundredth; constant: the first).")
     ] = None,
     num_stages: Annotated[
         int | None, typer.Option("--num-stages", help="staged: stages, the first silent (default 10).")
@@ -71,30 +93,37 @@ def multipliers(
     ] = False,
     target: Annotated[str, typer.Option("--target", help="What gets noise: rmsnorm, linear or both.")] = "rmsnorm",
     chosen: Annotated[str | None, typer.Option("--format", help=_format_help())] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace --out when it exists.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace --out when it exists; take noise beyond half of the break.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The document for machines, on stdout.")] = False,
 ) -> None:
-    """Turn a report into relative noise per layer (RIN) for trainers.
+    """Turn a report into noise for trainers (RIN): how much, and how much of it in which layer.
 
-    Example: srdd multipliers srdd-report.json --strategy variable --clamp 0.5,2 --out rin.yaml
+    Example: srdd multipliers srdd-report.json --strategy equal-damage --out rin.yaml
     """
+    from srdd.analysis.breaks import is_breaking, refuse_breaking
+    from srdd.analysis.dose import Amount, Course
     from srdd.analysis.multipliers import find_multipliers
     from srdd.analysis.strategies import StrategyOptions
     from srdd.cli import console, outputs
     from srdd.documents.opening import open_document
+    from srdd.documents.probe import Probe
     from srdd.documents.report import Report
-    from srdd.errors import NoEffectError
+    from srdd.errors import NoEffectError, setting
     from srdd.exporters.terminal.rin import show
 
     form = _form(chosen, out, as_json)
-    outputs.check(out, force)
+    if out is not None:
+        outputs.check(out, force)
     strategy_options = StrategyOptions(normalize, _clamp(clamp), worst, above, scheme, _factors(factor), phase_at)
-    schedule = options.make_schedule(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
+    course = Course(schedule_kind, sigma_start, sigma_end, num_stages, warmup)
     unused = [name for name, value in (("metric", metric), ("mode", mode)) if value is not None]
-    if strategy == "global" and unused:
+    if strategy == "global" and unused and probe is None:
         raise NoEffectError(unused, "on global, which gives every layer the same")
     opened = open_document(report, Report)
     document, sha256 = opened.document, opened.sha256
+    probed = None if probe is None else open_document(probe, Probe).document
     config, series = find_multipliers(
         document,
         sha256,
@@ -104,10 +133,15 @@ def multipliers(
         mode=mode,
         strategy=strategy,
         options=strategy_options,
-        schedule=schedule,
+        course=course,
+        amount=Amount(noise_kl, probed, safety=safety),
         target=target,  # type: ignore[arg-type]  # find_multipliers refuses any other
         relative=relative,
     )
+    if not force:
+        refuse_breaking(config)
+    elif out is None and not is_breaking(config):
+        raise NoEffectError("force", f"without {setting('out')}, on a sigma that breaks nothing")
     text = _render(config, form)
     if out is not None:
         outputs.write(out, text)
@@ -145,10 +179,13 @@ def _form(form: str | None, out: Path | None, as_json: bool) -> str:
 
 
 def _clamp(text: str | None) -> tuple[float, float] | None:
+    from srdd.analysis.strategies import NO_CLAMP
     from srdd.errors import SettingError
 
     if text is None:
         return None
+    if text == "none":
+        return NO_CLAMP
     try:
         low, high = map(float, text.split(","))
     except ValueError:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from srdd.documents.rin import Schedule
     from srdd.runs.impact.request import Sensitive
 
 
@@ -73,33 +72,6 @@ def named_model(context: typer.Context, argument: str | None, option: str | None
     if model is None:
         raise SettingError("model", None, f"no model given; name one, e.g. `{context.command_path} smollm2`")
     return model
-
-
-def make_schedule(
-    kind: str, sigma_start: float, sigma_end: float | None, num_stages: int | None, warmup: float | None
-) -> Schedule:
-    """The noise over a training, the kind's own values where none are given. Raises OptionError."""
-    from pydantic import ValidationError
-
-    from srdd.documents.rin import Schedule
-    from srdd.errors import SettingError
-
-    if sigma_end is None:
-        sigma_end = sigma_start if kind == "constant" else 0.0005
-    if num_stages is None and kind == "staged":
-        num_stages = 10
-    try:
-        return Schedule(
-            kind=kind,  # type: ignore[arg-type]  # pydantic refuses any other
-            sigma_start=sigma_start,
-            sigma_end=sigma_end,
-            num_stages=num_stages,
-            warmup_share=warmup,
-        )
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        field = str(first["loc"][0])
-        raise SettingError("schedule" if field == "kind" else field, first["input"], first["msg"]) from problem
 
 
 def named_sensitive(text: str) -> tuple[Sensitive, ...]:

@@ -39,7 +39,7 @@ def about(out: Console, report: Report, series: Series) -> None:
     from srdd.core.metrics import COSTS
 
     known = cost_specs(report) if series.mode else report.settings.formats
-    others = [spec for spec in known if spec != series.spec]
+    others = [spec for spec in known if spec != series.spec] if series.spec else []
     more = f"  (also in the report: --quant {', '.join(others)})" if others else ""
     out.print(f"[bold]{escape(report.model.id)}[/bold]  {escape(series.title)}{more}")
     weak = [] if series.metric in COSTS else weakness(report)

@@ -159,7 +159,11 @@ COSTS: tuple[Metric, ...] = (
     Metric("predicted_kl", "", "down", None, "KL in nats per token that a gradient predicts"),
     Metric("measured_kl", "", "down", None, "KL in nats per token measured with this layer alone quantized"),
 )
-RANKED: dict[str, Metric] = BY_NAME | {metric.name: metric for metric in COSTS}
+# What noise on a layer's norms costs; the model's own, whatever it is quantized to.
+NOISE_SENSITIVITY = Metric(
+    "noise_sensitivity", "", "down", None, "trace of the Fisher information: noise of sigma costs sigma^2 / 2 times it"
+)
+RANKED: dict[str, Metric] = BY_NAME | {metric.name: metric for metric in (*COSTS, NOISE_SENSITIVITY)}
 
 
 def as_error(metric: Metric, value: float) -> float:

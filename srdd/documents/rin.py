@@ -19,11 +19,12 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from srdd.documents.opening import open_document
-from srdd.documents.parts import Document, MadeFrom, Part
+from srdd.documents.parts import Document, Estimate, MadeFrom, Part
 from srdd.errors import NoEffectError, SettingError
 
 Target = Literal["rmsnorm", "linear", "both"]
 ScheduleKind = Literal["staged", "constant", "linear"]
+ChosenBy = Literal["given", "noise_kl", "probe", "default"]
 _NORMS, _LINEARS = ["*RMSNorm*", "*LayerNorm*"], ["Linear", "Conv1D"]
 CLASSES: dict[str, list[str]] = {"rmsnorm": _NORMS, "linear": _LINEARS, "both": [*_NORMS, *_LINEARS]}
 EXCLUDE = ("*lm_head*", "*embed*")
@@ -87,6 +88,21 @@ class RinProvenance(MadeFrom):
     notes: list[str] = Field(default_factory=list)
 
 
+class Dose(Part):
+    """What the noise at sigma_start costs, and how far it is from what the model bears; None: not known.
+
+    Numbers are of this document's own multipliers. The break is the sigma at which the loss rises by a tenth: predicted
+    from the noise sensitivities of the model as it is, or measured by a probe in a quantized mode.
+    """
+
+    chosen_by: ChosenBy  # how sigma_start was found
+    predicted_kl: Estimate | None = None  # nats a token
+    rms_share: float | None = None  # the rms of the noise over the rms of the weights that get it
+    break_sigma: float | None = None
+    break_interval: tuple[float, float] | None = None  # of about 95 %
+    break_source: str = ""  # "predicted", or the mode of the probe: "W4A4"
+
+
 class Feeds(Part):
     """Which norm feeds which Linears, by role; noise on a norm reaches no Linear of `unfed`."""
 
@@ -113,6 +129,7 @@ class RinConfig(Document):
     layer_multipliers: dict[int, float]
     norm_multipliers: dict[Literal["attention", "mlp"], dict[int, float]] | None = None  # instead, for norms
     feeds: Feeds | None = None
+    dose: Dose | None = None
     phases: list[Phase] = Field(default_factory=list)
     lr_multipliers: dict[int, float] | None = None
 

@@ -19,6 +19,7 @@ from srdd.analysis.first_look import first_metric
 from srdd.analysis.multipliers import find_multipliers
 from srdd.analysis.overview import overview
 from srdd.analysis.series import layer_series
+from srdd.analysis.strategies import NO_CLAMP, StrategyOptions
 from srdd.analysis.zones import find_zones
 from srdd.core.modes import Mode, choose_mode, mode_title
 from srdd.documents.report import Report
@@ -109,7 +110,7 @@ def test_every_command_without_options_agrees_on_the_worst_layer(files: Path, sr
     said["zones"] = max(zones["zones"], key=lambda zone: zone["ratio"])["worst_layer"]
     assert (zones["provenance"]["metric"], zones["provenance"]["mode"]) == ("predicted_kl", "both")
     multipliers = json.loads(srdd("multipliers", priced, "--json")[1])["layer_multipliers"]
-    said["multipliers"] = int(max(multipliers, key=multipliers.__getitem__))
+    said["multipliers"] = int(min(multipliers, key=multipliers.__getitem__))  # the least noise
     said["advise"] = json.loads(srdd("advise", priced, "--json")[1])["flagged"][0]["layer"]
     changed = json.loads(srdd("compare", priced, files / "dearer.json", "--json")[1])
     said["compare"] = changed["comparisons"][0]["layers"][0]["layers"][0]
@@ -173,15 +174,18 @@ def test_cuts_of_costs_are_as_stable_as_their_sequences() -> None:
 
 
 def test_more_noise_where_it_costs_more_is_said() -> None:
-    config, series = find_multipliers(PRICED)
+    def warnings(**wanted: str) -> list[str]:
+        notes = find_multipliers(PRICED, **wanted)[0].provenance.notes  # type: ignore[arg-type]
+        return [note for note in notes if note.startswith("warning")]
+
+    config, series = find_multipliers(PRICED, strategy="variable")
     assert (config.provenance.site, config.provenance.mode, series.mode) == ("layer", "both", "both")
-    assert config.layer_multipliers[WORST] == pytest.approx(0.9 / fmean(KLS), rel=1e-5)
-    assert any(
-        note.startswith("warning: variable puts more noise where it costs more") for note in config.provenance.notes
-    )
-    for strategy in ("inverse", "global"):
-        assert find_multipliers(PRICED, strategy=strategy)[0].provenance.notes == []
-    assert find_multipliers(PRICED, metric="sqnr_db")[0].provenance.notes == []
+    assert config.layer_multipliers[WORST] == 2.0  # 5.14 of the mean, clamped
+    free = find_multipliers(PRICED, strategy="variable", options=StrategyOptions(clamp=NO_CLAMP))[0]
+    assert free.layer_multipliers[WORST] == pytest.approx(0.9 / fmean(KLS), rel=1e-5)
+    assert warnings(strategy="variable")[0].startswith("warning: variable puts more noise where it costs more")
+    assert warnings() == warnings(strategy="inverse") == warnings(strategy="global") == []
+    assert warnings(metric="sqnr_db") == []
 
 
 def test_advice_ranks_by_cost_and_never_flags_every_layer() -> None:

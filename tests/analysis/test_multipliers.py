@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from builders import make_report, tally
+from builders import make_costs, make_report, tally
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from known_layers import KNOWN, MEAN, weights
 from omegaconf import OmegaConf
+from priced_reports import report
 
+from srdd.analysis.dose import Course
 from srdd.analysis.multipliers import find_multipliers
 from srdd.analysis.strategies import STRATEGIES, StrategyOptions, apply_strategy
 from srdd.core.roles import norm_of
@@ -24,7 +26,7 @@ from srdd.errors import OptionError, ReportError
 from srdd.exporters.rin import hydra, verl_fork
 
 Run = Callable[..., tuple[int, str, str]]
-SCHEDULE = Schedule(sigma_start=0.05, sigma_end=0.0005, num_stages=10)
+COURSE = Course(sigma_start=0.05)
 
 
 def values(errors: list[float], strategy: str, **choices: Any) -> list[float]:
@@ -34,7 +36,7 @@ def values(errors: list[float], strategy: str, **choices: Any) -> list[float]:
 def made(errors: list[float], strategy: str, **choices: Any) -> RinConfig:
     report = make_report({"weight": [[tally(e)] for e in errors]})
     return find_multipliers(
-        report, "0" * 64, "0", strategy=strategy, options=StrategyOptions(**choices), schedule=SCHEDULE
+        report, "0" * 64, "0", strategy=strategy, options=StrategyOptions(**choices), course=COURSE
     )[0]
 
 
@@ -83,7 +85,11 @@ def test_lr_leaves_the_noise_uniform() -> None:
     ("strategy", "choices", "words"),
     [
         ("random", {}, "strategy=random: expected one of: global, variable"),
-        ("global", {"clamp": (0, 1)}, r"clamp has no effect on global \(only on variable, inverse, ceiling\)"),
+        (
+            "global",
+            {"clamp": (0, 1)},
+            r"clamp has no effect on global \(only on variable, inverse, ",
+        ),
         ("ceiling", {"normalize": "max"}, "normalize has no effect on ceiling"),
         ("variable", {"factors": {"high": 2.0}}, "factors has no effect on variable"),
         ("variable", {"normalize": "median"}, "expected one of mean, max, rms"),
@@ -135,7 +141,12 @@ def test_impossible_schedules(start: float, end: float, stages: int, words: str)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_a_document_loads_back_as_the_same_object(strategy: str, form: str, tmp_path: Path) -> None:
-    config = made([0.1] * 6 + [0.2] * 6 + [0.9] * 6, strategy)
+    if strategy == "equal-damage":
+        config = find_multipliers(
+            report(make_costs({"mxfp4:even": [0.1] * 3}, traces=[1.0, 2.0, 3.0])), strategy=strategy
+        )[0]
+    else:
+        config = made([0.1] * 6 + [0.2] * 6 + [0.9] * 6, strategy)
     path = tmp_path / f"rin.{form}"
     path.write_text(structured.render(config, form))
     assert load_rin(path) == config
@@ -210,7 +221,7 @@ def inputs(errors: dict[str, list[float]]) -> Report:
 
 def test_noise_on_norms_follows_the_inputs_that_norms_feed() -> None:
     report = inputs({"q_proj": [0.1, 0.1], "o_proj": [0.9, 0.1], "gate_proj": [0.3, 0.3], "down_proj": [0.1, 0.8]})
-    config, series = find_multipliers(report, "", "0", kind="input", schedule=SCHEDULE)
+    config, series = find_multipliers(report, "", "0", kind="input", course=COURSE)
     assert config.norm_multipliers == {"attention": {0: 0.5, 1: 0.5}, "mlp": {0: 1.5, 1: 1.5}}
     assert config.layer_multipliers == {0: 1.0, 1: 1.0}
     assert config.feeds is not None
@@ -220,11 +231,11 @@ def test_noise_on_norms_follows_the_inputs_that_norms_feed() -> None:
         "unfed": ["down_proj", "o_proj"],
     }
     assert series.values == pytest.approx([0.2, 0.2])
-    linear, _ = find_multipliers(report, "", "0", kind="input", schedule=SCHEDULE, target="linear")
+    linear, _ = find_multipliers(report, "", "0", kind="input", course=COURSE, target="linear")
     assert linear.norm_multipliers is None
     assert linear.layer_multipliers == pytest.approx({0: 0.35 / 0.3375, 1: 0.325 / 0.3375}, abs=1e-6)
     with pytest.raises(ReportError, match=r"known to be fed by a norm \(roles: o_proj\); use kind=output"):
-        find_multipliers(inputs({"o_proj": [0.1, 0.2]}), "", "0", kind="input", schedule=SCHEDULE)
+        find_multipliers(inputs({"o_proj": [0.1, 0.2]}), "", "0", kind="input", course=COURSE)
 
 
 def test_roles_of_common_architectures() -> None:
@@ -242,6 +253,31 @@ def test_hydra_overrides_carry_both_families() -> None:
     assert "'++trainer.noise_injection.layer_sigma_config.layer_multipliers={0:0.666667,1:1.33333}'" in lines
     assert "'++trainer.noise_injection.sigma_end=0.0005'" in lines
     assert "'++trainer.noise_injection.num_stages=10'" in lines
+
+
+def test_hydra_names_only_layers_that_get_noise_and_what_is_left_out() -> None:
+    lines = hydra.render(made([0.1, 0.4, 0.3, 0.2], "targeted", worst=2)).splitlines()
+    assert "'++trainer.noise_injection.target_layers=[1,2]'" in lines
+    assert """'++trainer.noise_injection.exclude_patterns=["lm_head","embed"]'""" in lines
+    parsed = OverridesParser.create().parse_overrides([line.strip("'") for line in lines[1:]])
+    values = {override.key_or_group: override.value() for override in parsed}
+    assert [str(part) for part in values["trainer.noise_injection.exclude_patterns"]] == ["lm_head", "embed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"exclude": ["*layers.[0-3].*"]}, "excludes by parts of names"),
+        ({"exclude": ["lm_head"]}, "excludes by parts of names"),
+        ({"exclude": ["**"]}, "excludes by parts of names"),
+        ({"norm_multipliers": {"attention": {0: 1.0, 1: 2.0}}}, "one multiplier a layer and none for single norms"),
+        ({"target_classes": ["MyNorm"]}, "no other target_classes"),
+        ({"relative": True}, "absolute sigmas only"),
+    ],
+)
+def test_what_the_fork_cannot_say_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ReportError, match=words):
+        hydra.render(made([0.2, 0.4], "variable").model_copy(update=change))
 
 
 def test_hydra_overrides_are_understood_by_hydra() -> None:
@@ -277,7 +313,7 @@ def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
     assert (code, said.split()[-2:]) == (0, ["yaml:", str(out)])
     assert said.startswith("warning: no costs in this report")
     assert "1.168" in shown
-    assert "Multipliers tell where, not how much" in shown
+    assert "how much noise the model bears is not known here" in shown
     config = load_rin(out)
     assert config.provenance.quant == "mxfp4:floor"
     assert config.layer_multipliers[15] == pytest.approx(1.17, abs=0.005)

@@ -41,7 +41,7 @@ def test_no_metric_of_the_readme_is_invented() -> None:
 
 
 def test_every_strategy_is_in_the_readme_and_no_other() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", README.partition("## From report")[2].partition("\n## ")[0], re.M)
+    rows = re.findall(r"^\| `([\w-]+)` \|", README.partition("## From report")[2].partition("\n## ")[0], re.M)
     assert rows == list(STRATEGIES)
 
 

@@ -301,13 +301,15 @@ def test_a_scan_that_is_interrupted_at_its_start_leaves_the_model_free(
 def test_the_schedule_in_python_is_that_of_the_command(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:  # the fixture has the package's name
-    from srdd.analysis.multipliers import QERL
+    from srdd.analysis import find_multipliers
 
     REPORT.save(tmp_path / "report.json")
     command = request.getfixturevalue("srdd")
     code, _, err = command("multipliers", tmp_path / "report.json", "--out", tmp_path / "rin.yaml")
     assert code == 0, err
-    assert load_rin(tmp_path / "rin.yaml").schedule == QERL
+    made = find_multipliers(REPORT)[0]
+    assert load_rin(tmp_path / "rin.yaml").schedule == made.schedule
+    assert (made.schedule.sigma_start, made.schedule.sigma_end, made.schedule.num_stages) == (0.01, 0.0001, 10)
 
 
 def test_public_names_are_listed_for_completion() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from srdd.documents.rin import CLASSES
 from srdd.errors import ReportError, setting
 
 if TYPE_CHECKING:
@@ -30,9 +31,13 @@ def render(config: RinConfig) -> str:
 def layer_sigma(config: RinConfig) -> dict[str, Any]:
     """The tree of `layer_sigma_config`. Raises ReportError for what the fork has no key for."""
     if config.schedule.kind != "staged" or config.schedule.warmup_share is not None or config.relative:
-        raise _beyond("knows QeRL's staged schedule and absolute sigmas only")
+        raise beyond("knows QeRL's staged schedule and absolute sigmas only")
     if config.lr_multipliers is not None:
-        raise _beyond("has no keys for learning rates per zone")
+        raise beyond("has no keys for learning rates per zone")
+    if config.norm_multipliers is not None:
+        raise beyond("has one multiplier a layer and none for single norms")
+    if config.target_classes != CLASSES[config.target]:
+        raise beyond("knows rmsnorm and linear, and no other target_classes")
     tree: dict[str, Any] = {
         "enabled": True,
         "default_multiplier": config.outside_layers,
@@ -47,7 +52,7 @@ def _zone_schedule(config: RinConfig) -> dict[str, Any]:
     phase = config.phases[0]
     lowered = sorted({factor for factor in phase.layer_factors.values() if factor != 1})
     if len(config.phases) > 1 or len(lowered) != 1:
-        raise _beyond("knows one phase boundary and one factor for the middle")
+        raise beyond("knows one phase boundary and one factor for the middle")
     return {
         "enabled": True,
         "edge_layers": [layer for layer, factor in phase.layer_factors.items() if factor == 1],
@@ -58,5 +63,6 @@ def _zone_schedule(config: RinConfig) -> dict[str, Any]:
     }
 
 
-def _beyond(limit: str) -> ReportError:
+def beyond(limit: str) -> ReportError:
+    """The error for what the fork has no key for."""
     return ReportError(f"the verl fork {limit}; use {setting('form', 'yaml')}")

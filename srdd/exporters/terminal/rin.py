@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from srdd.analysis.breaks import source_in_words
+from srdd.core.metrics import significant
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -16,9 +19,10 @@ if TYPE_CHECKING:
     from srdd.documents.rin import RinConfig
 
 _BAR_WIDTH = 30
-_CAVEAT = (
-    "Multipliers tell where, not how much: a sigma that a model with 16-bit activations bears can break one with 4-bit "
-    "activations. No gain of guided over uniform noise is promised; compare them with several seeds."
+_CAVEAT = "No gain of guided over uniform noise is promised; compare them with several seeds."
+_UNKNOWN = (
+    "how much noise the model bears is not known here: scan it with costs, or `srdd probe` it. What a model with "
+    "16-bit activations bears can break one with 4-bit activations."
 )
 
 
@@ -30,12 +34,35 @@ def show(out: Console, config: RinConfig, series: Series) -> None:
         f"{config.provenance.strategy}: {_course(config)}, {size}on {config.target} weights; the layer's factor "
         "multiplies it"
     )
+    for line in dose_lines(config):
+        out.print(f"  {line}")
     for note in config.provenance.notes:
         out.print(f"  {escape(note)}")
     if config.feeds is not None:
         attention, mlp, unfed = (", ".join(names) or "nothing" for names in vars(config.feeds).values())
         out.print(f"the attention norm feeds {attention}; the MLP norm {mlp}; no norm, and so no noise: {unfed}")
     out.print(f"[yellow]note:[/yellow] {_CAVEAT}")
+
+
+def dose_lines(config: RinConfig) -> list[str]:
+    """What the first noise costs, how loud it is, and how far from the break."""
+    dose, start = config.dose, config.schedule.sigma_start
+    if dose is None:
+        return [_UNKNOWN]
+    lines = []
+    if dose.predicted_kl is not None:
+        cost = significant(dose.predicted_kl.value, dose.predicted_kl.error)
+        lines.append(f"at sigma {start:g} it costs {cost} nats a token, predicted to second order")
+    if dose.rms_share is not None:
+        lines.append(f"its rms is {100 * dose.rms_share:.2g} % of that of the weights")
+    if dose.break_sigma is None:
+        return [*lines, _UNKNOWN]
+    between = f" ({dose.break_interval[0]:.3g} to {dose.break_interval[1]:.3g})" if dose.break_interval else ""
+    breaking = f"{dose.break_sigma:.3g}{between}"
+    return [
+        *lines,
+        f"the model breaks at sigma {breaking}, {source_in_words(dose)}: {start / dose.break_sigma:.2g} of it",
+    ]
 
 
 def _layers(out: Console, config: RinConfig, series: Series) -> None:

@@ -12,8 +12,9 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from srdd.analysis.screen import SPEARMAN, Firmness, Screen, Where, screen
+from srdd.analysis.screen import Firmness, Screen, Where, screen
 from srdd.analysis.short_names import inside_name, name_of
+from srdd.analysis.trust import SPEARMAN
 from srdd.analysis.verdicts import IDENTITY, Verdict, Word
 from srdd.core.metrics import significant
 from srdd.core.modes import Mode, mode_title
