@@ -12,6 +12,7 @@ blame. Where inputs alone are known, at 0.02, it is 0.03 of 0.05: both.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 from srdd.analysis.costs import cost_of
@@ -31,6 +32,11 @@ def blame(costs: Costs, spec: str, layer: int, mode: Mode) -> Blame:
     for row in costs.layers:
         if (row.layer, row.format) == (layer, spec) and (cost := cost_of(row)):
             alone[row.mode] = cost[1].value
+    return blame_of(alone)
+
+
+def blame_of(alone: Mapping[Mode, float]) -> Blame:
+    """The same from costs by mode, of whatever they are."""
     share = _share(alone.get("weight"), alone.get("input"), alone.get("both", 0.0))
     if math.isnan(share):
         return ""

@@ -15,6 +15,7 @@ from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import BY_NAME
 from srdd.documents.schema import Measurement
 
+_APART = 0.03  # of the noise power, from Gaussian data: less is no cause
 _HEAVY = 10.0  # kurtosis; a Gaussian has 3, a Laplace distribution 6
 
 
@@ -27,7 +28,7 @@ def noise_shares(measured: Measurement) -> dict[str, float]:
 
 
 def cause(spec: str, measured: Measurement) -> str:
-    """The part of the noise that stands out most against Gaussian data; heavy tails are named beside it."""
+    """The part of the noise that stands out most against Gaussian data; a few massive values are named beside it."""
     shares = noise_shares(measured)
     baseline = gaussian_metrics(spec)
     usual = dict.fromkeys(shares, 0.0)
@@ -35,6 +36,9 @@ def cause(spec: str, measured: Measurement) -> str:
         usual = {"clipping": baseline["noise_clipped"], "underflow": baseline["noise_deadzone"]}
         usual["rounding"] = 1 - usual["clipping"] - usual["underflow"]
     most = max(shares, key=lambda name: shares[name] - usual[name])
-    text = f"{most} ({shares[most]:.0%} of the noise, Gaussian {usual[most]:.0%})"
+    if baseline is not None and shares[most] - usual[most] < _APART:
+        text = "rounding as on Gaussian data"
+    else:
+        text = f"{most} {shares[most]:.0%} of the noise (Gaussian {usual[most]:.0%})"
     kurtosis = measured.value("kurtosis")
-    return f"{text}; heavy tails: kurtosis {BY_NAME['kurtosis'].text(kurtosis)}" if kurtosis > _HEAVY else text
+    return f"{text}; massive values, kurtosis {BY_NAME['kurtosis'].text(kurtosis)}" if kurtosis > _HEAVY else text

@@ -16,15 +16,17 @@ import math
 from collections.abc import Mapping, Sequence
 
 from srdd.analysis.blame import blame
+from srdd.analysis.choices import choices_of
+from srdd.analysis.dear_groups import dear_groups
 from srdd.analysis.keep import carrying, whole_cost
 from srdd.analysis.layer_costs import cost_modes, cost_specs, has_costs
 from srdd.analysis.series import Series, cost_series
 from srdd.analysis.short_names import inside_name
-from srdd.analysis.verdicts import LIMITS
+from srdd.analysis.verdicts import LIMITS, verdict_of
 from srdd.core.formats import bits_per_value, parse
 from srdd.core.metrics import significant
 from srdd.core.modes import Mode, mode_title
-from srdd.documents.advice import Action, Advice, Against, Candidate, Flagged, Verdict, WhatIf
+from srdd.documents.advice import Action, Advice, Against, Candidate, Flagged, KeptGroup, Remedy, Verdict, WhatIf
 from srdd.documents.costs import Costs
 from srdd.documents.parts import Estimate
 from srdd.documents.report import Report
@@ -71,6 +73,8 @@ def advise_by_cost(report: Report, spec: str) -> Advice:
         rule=f"{spec} {mode_title(mode, spec)}: {rule}",
         flagged=flagged,
         formats=candidates,
+        groups=dear_groups(report, spec, mode) if verdict != "no_action" else [],
+        remedies=_remedies(costs, spec, mode),
         next_format=_next(candidates, spec, whole.value) if verdict == "reconsider_format" else None,
         notes=[note for note in report.warnings if note.level in ("version 0", "error")],
     )
@@ -157,6 +161,22 @@ def _what_if(layer: int, others: Sequence[Series]) -> list[WhatIf]:
             bits = bits_per_value(other.spec)
             rows.append(WhatIf(format=other.spec, predicted_kl=kls[layer], bits_per_value=bits))
     return sorted(rows, key=lambda row: row.predicted_kl or 0.0)
+
+
+def _remedies(costs: Costs, spec: str, mode: Mode) -> list[Remedy]:
+    choices = choices_of(costs, spec, mode, [verdict_of(row) for row in costs.whole])
+    return [
+        Remedy(
+            why=one.why,
+            base=one.base,
+            higher=one.found.higher if one.found else None,
+            keep=[KeptGroup(name=g.name, layer=g.layer) for g in one.found.kept(one.kept)] if one.found else [],
+            bits_per_value=one.bits,
+            kl=Estimate(value=one.kl, error=one.error),
+            word=one.word,
+        )
+        for one in choices
+    ]
 
 
 def _next(candidates: Sequence[Candidate], spec: str, kl: float) -> str | None:

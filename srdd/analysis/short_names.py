@@ -8,8 +8,17 @@ Worked number: mxfp4:even is mxfp4, and model.layers.29.self_attn.o_proj is 29.a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
-from srdd.documents.costs import GroupCost
+
+class Named(Protocol):
+    """A fusion group, with its full name."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def layer(self) -> int | None: ...
 
 
 def name_of(spec: str, known: Sequence[str] = ()) -> str:
@@ -20,13 +29,13 @@ def name_of(spec: str, known: Sequence[str] = ()) -> str:
     return "mxfp8" if name == "mxfp8_e4m3" else name
 
 
-def short_name(group: GroupCost) -> str:
+def short_name(group: Named) -> str:
     """29.mlp.gate_up for model.layers.29.mlp.gate_up; model.layers.29.self_attn.o_proj is 29.attn.o."""
     inside = inside_name(group)
     return inside if group.layer is None else f"{group.layer}.{inside}"
 
 
-def inside_name(group: GroupCost) -> str:
+def inside_name(group: Named) -> str:
     """The same without the layer."""
     parts = group.name.split(".")
     if group.layer is not None and str(group.layer) in parts:

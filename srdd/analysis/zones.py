@@ -100,6 +100,14 @@ def spans(series: Series, text: str) -> dict[str, Sequence[int]]:
     return groups
 
 
+def edges_together(series: Series, zones: Sequence[Zone]) -> list[Zone]:
+    """Both edges as one zone, for the scheme "edge-middle"; nothing for others."""
+    edges = [zone for zone in zones if zone.name in ("first edge", "last edge")]
+    if len(edges) < 2:
+        return []
+    return _zones(series, {"both edges": [layer for zone in edges for layer in zone.layers]})
+
+
 def label_of(ratio: float) -> Label:
     """How a zone's mean error, over the model's, is called."""
     return "high" if ratio >= 1 + MATERIAL else "low" if ratio <= 1 - MATERIAL else "medium"

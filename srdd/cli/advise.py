@@ -22,7 +22,10 @@ def advise(
             "(default: cost, without costs format).",
         ),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many flagged layers to list.")] = 10,
+    probe: Annotated[
+        Path | None, typer.Option("--probe", help="srdd-probe.json: noise in training starts at half of its break.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many groups, or flagged layers, to list.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="All of it for machines, on stdout.")] = False,
 ) -> None:
     """Say what to do about the layers that cost most, or are beyond the limits, why, and which format would help.
@@ -32,12 +35,15 @@ def advise(
     from srdd.analysis.advice import advise as decide
     from srdd.analysis.series import choose_kind
     from srdd.cli import console
+    from srdd.documents.opening import open_document
+    from srdd.documents.probe import Probe
     from srdd.documents.report import Report
     from srdd.exporters.terminal.advice import show
 
     document = Report.load(report)
     kind = choose_kind(document, site) if site is not None else None
-    advice = decide(document, kind, quant, against)  # type: ignore[arg-type]  # checked there
+    probed = None if probe is None else open_document(probe, Probe).document
+    advice = decide(document, kind, quant, against, probed)  # type: ignore[arg-type]  # checked there
     if as_json:
         console.machine(advice.model_dump_json(indent=1))
         return

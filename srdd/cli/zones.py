@@ -29,7 +29,7 @@ def zones(
     Example: srdd zones srdd-report.json --mode w4a16 --out zones.yaml
     """
     from srdd.analysis.series import layer_series
-    from srdd.analysis.zones import find_zones
+    from srdd.analysis.zones import edges_together, find_zones
     from srdd.cli import console, outputs
     from srdd.documents import saving as structured
     from srdd.documents.opening import open_document
@@ -47,6 +47,7 @@ def zones(
         provenance=series.made(ZoneProvenance, document.model, sha256, scheme=scheme, max_zones=max_zones),
         zones=zone_list,
         cuts=cuts,
+        together=edges_together(series, zone_list),
         layers={layer: zone.name for zone in zone_list for layer in zone.layers},
     )
     if out is not None:

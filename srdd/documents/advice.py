@@ -13,6 +13,7 @@ from pydantic import Field
 
 from srdd.core.modes import Mode
 from srdd.documents.parts import Estimate, Part
+from srdd.documents.rin import Dose
 
 Verdict = Literal["no_action", "higher_precision", "mixed_approach", "reconsider_format"]
 Against = Literal["cost", "format", "classic"]
@@ -40,6 +41,47 @@ class Flagged(Part):
     crest: float | None = None
     kurtosis: float | None = None
     what_if: list[WhatIf] = Field(default_factory=list)
+
+
+class DearGroup(Part):
+    """A fusion group that is quantized alone, dearest first; `cause` is of the site that is to blame."""
+
+    name: str
+    layer: int | None
+    members: list[str]
+    predicted_kl: Estimate
+    share: float  # of the cost of all groups
+    blame: str  # weights, inputs, both; "" where it is not known
+    cause: str  # "" where the report holds no sums of it
+    what_if: list[WhatIf] = Field(default_factory=list)
+
+
+class KeptGroup(Part):
+    """A fusion group in the higher format."""
+
+    name: str
+    layer: int | None
+
+
+class Remedy(Part):
+    """Groups kept in a higher format (predicted), or another format throughout (measured, `higher` is None)."""
+
+    why: str  # first, knee, target, throughout
+    base: str
+    higher: str | None
+    keep: list[KeptGroup] = Field(default_factory=list)
+    bits_per_value: float
+    kl: Estimate  # nats a token, of the whole model
+    word: str
+
+
+class NoiseAdvice(Part):
+    """What `srdd multipliers` would write with this strategy."""
+
+    strategy: str
+    target: str
+    sigma_start: float
+    dose: Dose
 
 
 class Candidate(Part):
@@ -70,7 +112,8 @@ class Advice(Part):
     rule: str  # the line of the rule table that applied
     flagged: list[Flagged]
     formats: list[Candidate]
+    groups: list[DearGroup] = Field(default_factory=list)  # that carry half of the cost
+    remedies: list[Remedy] = Field(default_factory=list)
     next_format: str | None = None
-    sigma_range: tuple[float, float] | None = None
-    sigma_source: str | None = None
+    noise: NoiseAdvice | None = None  # only from measured sensitivities or a probe
     notes: list[str] = Field(default_factory=list)

@@ -24,7 +24,7 @@ class Spread(Part):
 
 
 class Zone(Part):
-    """A run of layers."""
+    """A run of layers; of zones taken together, their layers."""
 
     name: str
     layers: list[int]
@@ -64,4 +64,5 @@ class ZoneMap(Document):
     provenance: ZoneProvenance
     zones: list[Zone]
     cuts: list[Cut] = Field(default_factory=list)
+    together: list[Zone] = Field(default_factory=list)  # zones taken as one, such as both edges
     layers: dict[int, str] = Field(default_factory=dict)  # layer -> name of its zone

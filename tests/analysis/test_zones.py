@@ -23,7 +23,7 @@ from srdd.analysis.segmentation import (
     penalty,
 )
 from srdd.analysis.series import layer_series
-from srdd.analysis.zones import SCHEMES, find_zones, label_of
+from srdd.analysis.zones import SCHEMES, edges_together, find_zones, label_of
 from srdd.core.layers import span
 from srdd.documents.zones import ZoneMap
 from srdd.errors import NoEffectError, SettingError
@@ -96,6 +96,29 @@ def test_named_schemes_hold_every_layer_once(scheme: str, wanted: int) -> None:
         assert len(zones) == wanted if depth >= wanted else 1 <= len(zones) <= depth
         assert all(zone.label == "medium" for zone in zones)
         assert found == []
+
+
+def test_both_edges_together_as_the_study_has_them() -> None:
+    series = weights([m * MEAN for m in KNOWN])
+    zones, _ = find_zones(series, "edge-middle")
+    (both,) = edges_together(series, zones)
+    assert (both.name, both.span) == ("both edges", "0-5,23-27")
+    assert round(100 * both.metrics["relative_error"].mean, 2) == 32.79
+    assert round(100 * zones[1].metrics["relative_error"].mean, 2) == 38.82
+    assert (both.worst_layer, both.label) == (5, "low")
+    assert edges_together(series, find_zones(series, "five")[0]) == []
+
+
+def test_both_edges_are_printed_and_written(tmp_path: Path, srdd: Run) -> None:
+    path = tmp_path / "report.json"
+    make_report({"output": [[tally(m * MEAN)] * 2 for m in KNOWN]}, ["mxfp4:floor"]).save(path)
+    shown = srdd("zones", path, "--scheme", "edge-middle")[1]
+    row = next(line for line in shown.splitlines() if "both edges" in line)
+    assert "32.79 (" in row
+    assert "0-5,23-27" in row
+    tree = json.loads(srdd("zones", path, "--scheme", "edge-middle", "--json")[1])
+    assert [zone["name"] for zone in tree["together"]] == ["both edges"]
+    assert json.loads(srdd("zones", path, "--json")[1])["together"] == []
 
 
 def test_edge_middle_of_28() -> None:

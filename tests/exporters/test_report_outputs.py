@@ -144,7 +144,7 @@ def test_no_script_of_ours_writes_markup_or_computes_metrics() -> None:
 def test_the_four_answers() -> None:
     report = toy()
     found = overview(Bundle(report), "output", MXFP4, zones_of(Bundle(report), "output", MXFP4, "relative_error"))
-    assert found.verdict == "mixed_approach"
+    assert found.verdict == "higher_precision"
     assert "1 of 6 layers" in found.sentence
     (worst,) = found.worst
     assert (worst.layer, worst.beyond, worst.action) == (3, ["sqnr_db"], "higher precision")
@@ -223,7 +223,7 @@ def test_markdown_has_the_verdict_first_and_details_folded() -> None:
     text = report_markdown.render(Bundle(toy(), baseline=toy()), View())
     lines = text.splitlines()
     assert lines[0] == "# srdd: toy"
-    assert lines[2].startswith("**Some layers need higher precision or training with noise.** mxfp4:even on")
+    assert lines[2].startswith("**A few layers need higher precision.** mxfp4:even on")
     assert text.index("worst") < text.index("How sure") < text.index("What next") < text.index("<details>")
     assert text.count("<details>") == text.count("</details>") == 6
     assert "**14.19 ± " in text, "105 over 4 is 14.19 dB"

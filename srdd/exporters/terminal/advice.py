@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from srdd.analysis.breaks import source_in_words
+from srdd.analysis.short_names import name_of, short_name
 from srdd.core.metrics import BY_NAME, RANKED, significant
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from srdd.documents.advice import Advice, WhatIf
+    from srdd.documents.advice import Advice, DearGroup, NoiseAdvice, Remedy, WhatIf
 
 
 def show(out: Console, advice: Advice, top: int) -> None:
@@ -30,12 +32,13 @@ def show(out: Console, advice: Advice, top: int) -> None:
         _limits(out, advice)
     if advice.verdict == "reconsider_format":
         _say_next(out, advice)
-    if advice.flagged:
+    if by_cost:
+        _costly(out, advice, top)
+    elif advice.flagged:
         _flagged(out, advice, top)
     _formats(out, advice)
-    if advice.sigma_range is not None:
-        low, high = advice.sigma_range
-        out.print(f"noise in training (AQN): sigma_start {low:g} to {high:g}; {advice.sigma_source}")
+    if advice.noise is not None:
+        _noise(out, advice.noise)
     if not by_cost:
         out.print(
             "[yellow]note:[/yellow] an error of a tensor is not yet a loss of the model; measure before you decide."
@@ -49,12 +52,78 @@ def _limits(out: Console, advice: Advice) -> None:
     out.print(f"limits ({origin}): {', '.join(limits)}")
 
 
+def _costly(out: Console, advice: Advice, top: int) -> None:
+    """The dearest groups, the layers that they make dear, and what to keep."""
+    if advice.groups:
+        count = min(top, len(advice.groups))
+        of = f"{len(advice.groups)} fusion groups that carry half of the cost"
+        table = Table(title=f"The {count} dearest of {of}", title_justify="left")
+        others = [w.format for w in advice.groups[0].what_if]
+        saved = [f"saved in {name_of(spec, others)}" for spec in others]
+        for heading in ("group", "KL nats/token", "share", *saved, "why"):
+            table.add_column(heading)
+        for row in advice.groups[:top]:
+            kls = {w.format: w.predicted_kl or 0.0 for w in row.what_if}
+            table.add_row(
+                escape(short_name(row)),
+                significant(row.predicted_kl.value, row.predicted_kl.error),
+                f"{row.share:.0%}",
+                *(significant(row.predicted_kl.value - kls[spec]) if spec in kls else "-" for spec in others),
+                escape(_why(row)),
+            )
+        out.print(table)
+    if advice.flagged:
+        numbers = ", ".join(str(row.layer) for row in advice.flagged)
+        out.print(f"layers that carry half of the cost, dearest first: {numbers}")
+    if advice.remedies:
+        table = Table(title="What to do: groups to keep in a higher format, or another format", title_justify="left")
+        for heading in ("", "bits", "KL nats/token", "then it"):
+            table.add_column(heading)
+        for one in advice.remedies:
+            kl = f"{significant(one.kl.value, one.kl.error)} {'predicted' if one.higher else 'measured'}"
+            table.add_row(escape(_remedy(one)), f"{one.bits_per_value:.2f}", kl, VERDICTS[one.word])
+        out.print(table)
+        out.print("every list of groups in full: --json; how they are found: `srdd show --stats`")
+
+
+VERDICTS = {
+    "free": "is free",
+    "small": "costs little",
+    "noticeable": "costs noticeably",
+    "too much": "costs too much still",
+}
+_NAMED = 6  # groups of a list
+
+
+def _remedy(one: Remedy) -> str:
+    if one.higher is None:
+        return f"{name_of(one.base)} throughout"
+    names = [short_name(group) for group in one.keep[:_NAMED]]
+    more = f" and {len(one.keep) - _NAMED} more" if len(one.keep) > _NAMED else ""
+    return f"{name_of(one.base)}, keep in {name_of(one.higher)}: {', '.join(names)}{more}"
+
+
+def _why(row: DearGroup) -> str:
+    blamed = "weights and inputs" if row.blame == "both" else row.blame
+    return ": ".join(part for part in (blamed, row.cause) if part) or "-"
+
+
+def _noise(out: Console, noise: NoiseAdvice) -> None:
+    dose = noise.dose
+    parts = [f"start at sigma {noise.sigma_start:g} with `srdd multipliers --strategy {noise.strategy}`"]
+    if dose.predicted_kl is not None:
+        parts.append(f"predicted to cost {significant(dose.predicted_kl.value, dose.predicted_kl.error)} nats a token")
+    if dose.break_sigma is not None:
+        interval = dose.break_interval
+        between = f" ({interval[0]:.3g} to {interval[1]:.3g})" if interval else ""
+        parts.append(f"the model breaks at {dose.break_sigma:.3g}{between}, {source_in_words(dose)}")
+    out.print(f"noise in training on {noise.target} weights: {'; '.join(parts)}")
+
+
 def _flagged(out: Console, advice: Advice, top: int) -> None:
     count = min(top, len(advice.flagged))
-    which = "layers that carry half of the cost" if advice.mode else "flagged layers"
-    table = Table(title=f"The {count} worst of {len(advice.flagged)} {which}", title_justify="left")
-    beyond, gain = ("cost", "KL") if advice.mode else ("beyond", "gain")
-    for heading in ("layer", beyond, "cause", f"what if ({gain}, bits a value)", "action"):
+    table = Table(title=f"The {count} worst of {len(advice.flagged)} flagged layers", title_justify="left")
+    for heading in ("layer", "beyond", "cause", "what if (gain, bits a value)", "action"):
         table.add_column(heading)
     for row in advice.flagged[:top]:
         values = "\n".join(f"{n} {RANKED[n].text(v)} {RANKED[n].unit}".strip() for n, v in row.beyond.items())
@@ -64,8 +133,6 @@ def _flagged(out: Console, advice: Advice, top: int) -> None:
 
 
 def _gain(what_if: WhatIf) -> str:
-    if what_if.predicted_kl is not None:
-        return significant(what_if.predicted_kl)
     return "-" if what_if.gain_db is None else f"{what_if.gain_db:+.1f} dB"
 
 

@@ -33,8 +33,8 @@ def show(out: Console, chart: ZoneMap, series: Series) -> None:
     table.add_column(f"{_heading(series.metric.name)}\nmean (min to max)", justify="right", no_wrap=True)
     for name in others:
         table.add_column(f"{_heading(name)}\nmean", justify="right")
-    for index, zone in enumerate(chart.zones):
-        colour = _COLOURS[index % len(_COLOURS)]
+    for index, zone in enumerate([*chart.zones, *chart.together]):
+        colour = _COLOURS[index % len(_COLOURS)] if index < len(chart.zones) else "default"
         table.add_row(
             f"[{colour}]{zone.name}[/{colour}]",
             zone.span,
