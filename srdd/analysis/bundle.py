@@ -94,7 +94,9 @@ def gather(
         "probe": probe,
         "experiment": experiment,
     }
-    return replace(bundle, notes=_checked(bundle, {name: setting(name, place) for name, place in places.items()}))
+    notes = _checked(bundle, {name: setting(name, place) for name, place in places.items()})
+    # costs that are given rank everything, as the report's own would
+    return replace(bundle, report=bundle.report.model_copy(update={"costs": bundle.costs}), notes=notes)
 
 
 def _checked(bundle: Bundle, places: Mapping[str, str]) -> list[str]:

@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 
 from srdd.analysis.bundle import Bundle
 from srdd.analysis.layer_costs import Numbers, has_costs, priced_layers
-from srdd.analysis.series import Series, cost_series, series_of
+from srdd.analysis.sensitivities import has_sensitivities
+from srdd.analysis.series import Series, cost_series, noise_series, series_of
 from srdd.analysis.zones import find_zones, stability_grade
-from srdd.core.metrics import BY_NAME, COSTS, RANKED, Metric
+from srdd.core.metrics import BY_NAME, COSTS, NOISE_SENSITIVITY, RANKED, Metric, choose_metric
 from srdd.core.modes import mode_title
 from srdd.documents.parts import Kind, MadeFrom
 from srdd.documents.report import Report
 from srdd.documents.schema import Layer
 from srdd.documents.zones import Cut, Zone
-from srdd.errors import OptionError, ReportError
+from srdd.errors import OptionError, ReportError, SettingError
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def series_by(report: Report, kind: Kind, spec: str, metric: str) -> Series:
     """One metric of the layers: a cost, or an error of sites of a kind. Raises SettingError, ReportError."""
     if RANKED[metric] in COSTS and has_costs(report, spec):
         return cost_series(report, spec, metric)
+    if RANKED[metric] == NOISE_SENSITIVITY:
+        return noise_series(report)
     sites = [site for site in report.sites if site.kind == kind]
     return series_of(sites, report, kind, spec, RANKED[metric])
 
@@ -65,6 +68,9 @@ def layer_numbers(report: Report, kind: Kind, spec: str, metric: Metric) -> dict
     """What is known of every layer by which a metric is told: its costs, or the sites of a kind."""
     if metric in COSTS and has_costs(report, spec):
         return {**priced_layers(report, spec)[0]}
+    if metric == NOISE_SENSITIVITY and has_sensitivities(report):
+        series = noise_series(report)
+        return dict(zip(series.layers, series.measurements, strict=True))
     return {row.layer: row.formats[spec] for row in report.layers if row.kind == kind and spec in row.formats}
 
 
@@ -73,6 +79,15 @@ def first_metric(report: Report, kind: Kind, spec: str) -> str:
     if has_costs(report, spec):
         return cost_series(report, spec).metric.name
     return main_metric([layer for layer in report.layers if layer.kind == kind and spec in layer.formats], spec)
+
+
+def asked_metric(report: Report, kind: Kind, spec: str, name: str) -> str:
+    """A metric that a reader named. Raises SettingError for one that no layer has."""
+    metric = choose_metric(name)
+    rows = layer_numbers(report, kind, spec, metric).values()
+    if not any(math.isfinite(row.value(metric.name)) for row in rows):
+        raise SettingError("metric", metric.name, f"no layer has it under {spec} in these documents")
+    return metric.name
 
 
 def main_metric(layers: Sequence[Layer], spec: str, among: Iterable[str] = RANKED) -> str:

@@ -1,28 +1,27 @@
 """What a stranger asks of a report first: what is wrong, in which layers, and how sure is that.
 
-Not here: the rules (advice.py, causes.py, zones.py), layout and markup, and what to do next, since that is a command
-to type (srdd.exporters). A flagged layer is "firm" when it lies beyond a limit by more than two of its standard errors;
-weights have no such error, they are measured whole.
+Not here: the rules (advice.py, causes.py, zones.py), how sure that is in sentences (how_sure.py), layout and markup,
+and what to do next, since that is a command to type (srdd.exporters).
 
-Worked number: a limit of 33.2 % and a layer at 34.0 +- 0.3 %: 0.8 is more than 2 x 0.3, the layer is firm.
+Worked number: of twelve layers at 0.1 to 0.9 nats the ten dearest are listed, the dearest first.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from srdd.analysis.advice import advise
 from srdd.analysis.bundle import Bundle
 from srdd.analysis.causes import cause
 from srdd.analysis.cost_advice import dearest_parts
-from srdd.analysis.first_look import FoundZones, main_metric, sentences
-from srdd.analysis.layer_costs import has_costs
-from srdd.analysis.rankings import agreement, worst
+from srdd.analysis.first_look import FoundZones, layer_numbers, main_metric, sentences
+from srdd.analysis.how_sure import TOP, error_of, errors, firm_order, is_firm, rankings, trust
+from srdd.analysis.layer_costs import Numbers, cost_specs, has_costs
 from srdd.analysis.series import cost_series
 from srdd.core.gaussian import gaussian_metrics
-from srdd.core.metrics import BY_NAME, MAIN
+from srdd.core.metrics import BY_NAME, COSTS, MAIN, RANKED, Metric
 from srdd.documents.advice import Advice, Flagged
 from srdd.documents.parts import Kind
 from srdd.documents.report import Report
@@ -30,8 +29,6 @@ from srdd.documents.schema import Layer
 from srdd.errors import OptionError, ReportError
 
 KIND_TITLES: dict[Kind, str] = {"weight": "weights", "input": "Linear inputs", "output": "decoder-layer outputs"}
-TOP = 10
-FIRM = 2.0  # standard errors
 WORDS = {
     "no_action": "No action needed",
     "higher_precision": "A few layers need higher precision",
@@ -73,24 +70,28 @@ class Overview:
     worst: list[WorstLayer]
     worst_are_flagged: bool
     sure: list[str]
+    ordered_by: str  # the metric that orders `worst`; "" by how far beyond a limit
     advice: Advice | None = None
     ranked_by: str | None = None  # the cost; None: errors
 
 
-def overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None = None) -> Overview:
-    """The answers, from the report's own numbers."""
+def overview(
+    bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None = None, asked: str | None = None
+) -> Overview:
+    """The answers, from the report's own numbers; by the metric that a reader asked for, where one was."""
     report = bundle.report
     layers = [layer for layer in report.layers if layer.kind == kind and spec in layer.formats]
-    if has_costs(report, spec) and not report.has_errors:
-        return _by_cost(report, kind, spec, layers, zones)
+    of_cost = asked is None or RANKED[asked] in COSTS
+    if has_costs(report, spec) and of_cost and not report.has_errors:
+        return _by_cost(report, kind, spec, layers, zones, asked)
     advice, why_not = _advice(report, kind, spec)
     flagged = {row.layer: row for row in advice.flagged} if advice else {}
-    ranked: Sequence[Layer] = worst(layers, spec, main_metric(layers, spec, BY_NAME), TOP)
-    if flagged:
-        rows = {layer.layer: layer for layer in layers}
-        ranked = [rows[number] for number in list(flagged)[:TOP]]
+    metric = RANKED[asked or main_metric(layers, spec, BY_NAME)]
+    numbers = layer_numbers(report, kind, spec, metric)
+    rows = {layer.layer: layer for layer in layers if layer.layer in numbers}
+    order = list(flagged) if flagged and asked is None else _worst_first(numbers, metric)
     limits = advice.limits if advice else {}
-    listed = [_worst(layer, spec, flagged.get(layer.layer), limits) for layer in ranked]
+    listed = [_worst(rows[at], spec, flagged.get(at), limits, metric, numbers[at]) for at in order[:TOP] if at in rows]
     headline = WORDS[advice.verdict] if advice else "No verdict"
     sentence = f"{spec} on {KIND_TITLES[kind]}: {advice.rule if advice else why_not}"
     if advice and advice.next_format:
@@ -106,15 +107,29 @@ def overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None = N
         sentence=f"{sentence}.",
         limits=[limit_text(name, value) for name, value in limits.items()],
         worst=listed,
-        worst_are_flagged=bool(flagged),
-        sure=[*_errors(report, kind, layers, spec, flagged, limits), *_rankings(layers, spec), *sentences(zones)],
+        worst_are_flagged=bool(flagged) and asked is None,
+        sure=[
+            *errors(report, kind, layers, spec, flagged, limits),
+            *trust(report, kind, spec, metric.name),
+            *rankings(layers, spec),
+            *sentences(zones),
+        ],
+        ordered_by="" if flagged and asked is None else metric.name,
         advice=advice,
     )
 
 
-def _by_cost(report: Report, kind: Kind, spec: str, layers: Sequence[Layer], zones: FoundZones | None) -> Overview:
+def _worst_first(numbers: Mapping[int, Numbers], metric: Metric) -> list[int]:
+    """The layers that know the metric."""
+    known = {at: value for at, row in numbers.items() if math.isfinite(value := row.value(metric.name))}
+    return sorted(known, key=lambda at: (known[at] if metric.better == "up" else -known[at], at))
+
+
+def _by_cost(
+    report: Report, kind: Kind, spec: str, layers: Sequence[Layer], zones: FoundZones | None, asked: str | None
+) -> Overview:
     """The answers by what layers cost; the errors of the kind stand beside."""
-    advice, series = advise(report, spec=spec, against="cost"), cost_series(report, spec)
+    advice, series = advise(report, spec=spec, against="cost"), cost_series(report, spec, asked)
     flagged = {row.layer: row for row in advice.flagged}
     known = {layer.layer: layer for layer in layers}
     priced = {at: (v, e) for at, v, e in zip(series.layers, series.values, series.standard_errors, strict=True)}
@@ -144,7 +159,14 @@ def _by_cost(report: Report, kind: Kind, spec: str, layers: Sequence[Layer], zon
         limits=[],
         worst=listed,
         worst_are_flagged=False,
-        sure=[*sure, *_rankings(layers, spec), *sentences(zones)],
+        sure=[
+            *sure,
+            *(firm_order(report) if spec == cost_specs(report)[0] else ()),
+            *trust(report, kind, spec, series.metric.name),
+            *rankings(layers, spec),
+            *sentences(zones),
+        ],
+        ordered_by=series.metric.name,
         advice=advice,
         ranked_by=series.title,
     )
@@ -164,54 +186,24 @@ def _advice(report: Report, kind: Kind, spec: str) -> tuple[Advice | None, str]:
         return None, str(problem)
 
 
-def _worst(layer: Layer, spec: str, flagged: Flagged | None, limits: dict[str, float]) -> WorstLayer:
+def _worst(
+    layer: Layer,
+    spec: str,
+    flagged: Flagged | None,
+    limits: dict[str, float],
+    metric: Metric | None = None,
+    numbers: Numbers | None = None,
+) -> WorstLayer:
     measured = layer.formats[spec]
-    values = {name: (measured.value(name), _error(layer, spec, name)) for name in MAIN}
+    values = {name: (measured.value(name), error_of(layer, spec, name)) for name in MAIN}
+    if metric is not None and numbers is not None and metric.name not in values:
+        values = {metric.name: (numbers.value(metric.name), numbers.error(metric.name)), **values}
     text = cause(spec, measured) if measured.tally is not None else "not measured"
     return WorstLayer(
         layer=layer.layer,
         values=values,
         beyond=list(flagged.beyond) if flagged else [],
-        firm=_firm(layer, spec, flagged, limits) if flagged else None,
+        firm=is_firm(layer, spec, flagged, limits) if flagged else None,
         cause=text,
         action=flagged.action if flagged else "none",
     )
-
-
-def _error(layer: Layer, spec: str, name: str) -> float:
-    measured = layer.formats[spec]
-    return measured.error(name) if measured.sequences else math.nan
-
-
-def _firm(layer: Layer, spec: str, flagged: Flagged, limits: dict[str, float]) -> bool | None:
-    errors = {name: _error(layer, spec, name) for name in flagged.beyond}
-    if not any(math.isfinite(error) for error in errors.values()):
-        return None
-    return any(abs(value - limits[name]) > FIRM * errors[name] for name, value in flagged.beyond.items())
-
-
-def _errors(
-    report: Report,
-    kind: Kind,
-    layers: Sequence[Layer],
-    spec: str,
-    flagged: dict[int, Flagged],
-    limits: dict[str, float],
-) -> list[str]:
-    if kind == "weight":
-        return ["Weights are measured whole: their numbers have no sampling error."]
-    count = len(report.settings.calibration.sequence_hashes) if report.settings.calibration else 0
-    if count < 2 or not any(layer.formats[spec].sequences for layer in layers):
-        return ["No standard errors: they need two sequences or more, and a report with sums."]
-    text = f"± is one standard error over {count} calibration sequences"
-    few = "; with so few it is rough itself, scan more with --samples" if count < 8 else ""
-    firm = [_firm(layer, spec, flagged[layer.layer], limits) for layer in layers if layer.layer in flagged]
-    if not firm:
-        return [f"{text}{few}."]
-    beyond = f"{sum(map(bool, firm))} of {len(firm)} flagged layers are beyond a limit by more than {FIRM:g} of them"
-    return [f"{text}{few}.", f"{beyond}."]
-
-
-def _rankings(layers: Sequence[Layer], spec: str) -> list[str]:
-    rankings = agreement(layers, spec, TOP)
-    return [rankings.sentence()] if rankings else []

@@ -222,7 +222,7 @@ STRATEGIES: dict[str, Strategy] = {
         "a layer's error over the mean error", ("normalize", "clamp"), _variable, normalize="mean", clamp=CLAMP
     ),
     "inverse": Strategy(
-        "the inverse of that: resilient layers get more",
+        "1 over what a layer costs or its error, in mean 1: what costs more gets less",
         ("normalize", "clamp"),
         _inverse,
         normalize="mean",

@@ -13,18 +13,23 @@ from dataclasses import dataclass
 
 from srdd.analysis.bundle import Bundle
 from srdd.analysis.overview import Overview
+from srdd.analysis.short_names import name_of, short_name
 from srdd.core.layers import span
-from srdd.documents.advice import Advice
+from srdd.core.metrics import significant
+from srdd.documents.advice import Advice, NoiseAdvice
 from srdd.exporters.typed import typed as _typed
 from srdd.exporters.typed import typed_model as _model
+
+_NAMED = 4  # groups of a keep-list
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do next and, where srdd can do it, the command to type."""
+    """One thing to do next, where srdd can do it the command to type, and the section of a page that shows more."""
 
     why: str
     command: str | None = None
+    section: str | None = None
 
 
 def next_steps(bundle: Bundle, answers: Overview) -> list[Step]:
@@ -36,23 +41,55 @@ def next_steps(bundle: Bundle, answers: Overview) -> list[Step]:
     if bundle.report.has_errors:  # whatever else the numbers say, they say it of what is left of the tensors
         return [Step("Repair the tensors with NaN or infinities, then scan again.")]
     steps = []
-    if advice and advice.verdict == "reconsider_format":
+    if advice and advice.remedies:
+        steps += _remedies(advice, file, quant)
+    elif advice and advice.verdict == "reconsider_format":
         passes = "it costs less" if answers.ranked_by else "it passes"
         why = f"Take {_with_bits(advice)}: {passes}." if advice.next_format else "No format of this report passes."
-        steps.append(Step(why, None if advice.next_format else f"srdd scan --model {model} --quant {_others(bundle)}"))
+        scan = None if advice.next_format else f"srdd scan --model {model} --quant {_others(bundle)}"
+        steps.append(Step(why, scan, "tradeoff"))
     elif advice and advice.flagged:
         kept = [row.layer for row in advice.flagged if row.action == "higher precision"]
-        steps.append(Step(f"Keep layer(s) {span(sorted(kept))} in higher precision.", f"srdd advise {file} {quant}"))
+        why = f"Keep layer(s) {span(sorted(kept))} in higher precision."
+        steps.append(Step(why, f"srdd advise {file} {quant}", "heatmap"))
         if advice.verdict == "mixed_approach":
-            steps.append(Step("Train the others with noise.", f"srdd multipliers {file} {quant} --out rin.yaml"))
+            noise = f"srdd multipliers {file} {quant} --out rin.yaml"
+            steps.append(Step("Train the others with noise.", noise, "multipliers"))
     if answers.worst:
-        steps.append(Step("Look inside the worst layer.", f"srdd show {file} --layer {answers.worst[0].layer}"))
+        look = f"srdd show {file} --layer {answers.worst[0].layer}"
+        steps.append(Step("Look inside the worst layer.", look, "impact" if answers.ranked_by else "heatmap"))
     if bundle.costs is None:
         why = "An error of a tensor is not yet a loss of the model: measure what it costs."
         quant_of_cost = spec if _typed(spec) == spec else "FORMAT"
         steps.append(Step(why, f"srdd impact --model {model} --quant {quant_of_cost} --out impact.json"))
+    if advice and advice.noise is not None:
+        steps.append(_with_noise(advice.noise, file))
     steps.append(Step("Let no later checkpoint be worse.", f"srdd check new.json --baseline {file}"))
     return steps
+
+
+def _remedies(advice: Advice, file: str, quant: str) -> list[Step]:
+    """Where to begin, and the cheapest other format."""
+    steps = []
+    kept = next((one for one in advice.remedies if one.higher is not None), None)
+    if kept is not None and kept.higher is not None:
+        names = [short_name(group) for group in kept.keep[:_NAMED]]
+        more = f" and {len(kept.keep) - _NAMED} more groups" if len(kept.keep) > _NAMED else ""
+        kl = f"{significant(kept.kl.value, kept.kl.error)} nats predicted at {kept.bits_per_value:.2f} bits"
+        why = f"Keep {', '.join(names)}{more} in {name_of(kept.higher)}: {kl}."
+        steps.append(Step(why, f"srdd advise {file} {quant}".strip(), "impact"))
+    other = next((one for one in advice.remedies if one.higher is None), None)
+    if other is not None:
+        kl = f"{significant(other.kl.value, other.kl.error)} nats measured at {other.bits_per_value:.2f} bits"
+        steps.append(Step(f"Or take {name_of(other.base)} throughout: {kl}.", None, "tradeoff"))
+    return steps
+
+
+def _with_noise(noise: NoiseAdvice, file: str) -> Step:
+    cost = noise.dose.predicted_kl
+    said = "" if cost is None else f", which costs {significant(cost.value, cost.error)} nats"
+    why = f"For noise in training start at sigma {noise.sigma_start:g}{said}."
+    return Step(why, f"srdd multipliers {file} --strategy {noise.strategy} --out rin.yaml", "multipliers")
 
 
 def _with_bits(advice: Advice) -> str:

@@ -179,9 +179,7 @@ def test_groups_that_carry_half_with_what_is_to_blame_and_what_others_save() -> 
     assert advice.groups[1].cause == ""  # no site of it in this report
     throughout = advice.remedies[-1]
     assert (throughout.higher, throughout.base, throughout.word) == (None, "mxfp8_e4m3:rceil", "free")
-    assert (
-        advice.remedies[0].keep[0].name == "model.layers.0.mlp.down_proj"
-    )  # half of qkv on a third of its bits
+    assert advice.remedies[0].keep[0].name == "model.layers.0.mlp.down_proj"  # half of qkv on a third of its bits
 
 
 def test_the_weight_of_the_costliest_linear_tells_why() -> None:

@@ -41,7 +41,7 @@ def test_the_page_starts_with_the_cost() -> None:
         layers = data["layers"][kind]
         assert layers["values"][SPEC]["predicted_kl"] == pytest.approx(KLS)
         assert layers["errors"][SPEC]["predicted_kl"] == pytest.approx([0.05 * kl for kl in KLS])
-    assert data["multipliers"]["source"].startswith("strategy variable: predicted_kl of layers")
+    assert data["multipliers"]["source"].startswith("strategy inverse: predicted_kl of layers")
     assert data["zones"]["source"] == "found from predicted_kl of layers under mxfp4:even W4A4"
     assert not any("predict damage poorly" in text for text in data["warnings"])
     commands = [step["command"] for step in found["steps"] if step["command"]]

@@ -1,5 +1,6 @@
 """The page in a real browser: it opens without a word on the console and without a request, and every control works."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -190,9 +191,8 @@ def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
         browser.js("figures.filter((e) => e.made && e.made.keys).forEach((e) => highlight(e, [0, 0]))")
         time.sleep(0.3)
         assert browser.js("return window.pwned") is None
-        assert (
-            browser.js("return document.querySelectorAll('main img, dialog img, main a, dialog a, b, u').length") == 0
-        )
+        strange = "main img, dialog img, main a:not([href^='#']), dialog a, b, u"
+        assert browser.js("return document.querySelectorAll(arguments[0]).length", strange) == 0
         assert browser.js("return document.querySelectorAll('svg a').length") == 0
         assert browser.js("return getComputedStyle(document.body).display") == "block"
         assert browser.js("return document.documentElement.scrollWidth") == width, "a long name does not widen the page"
@@ -315,11 +315,10 @@ def test_figures_by_keyboard(browser: Browser, tmp_path: Path) -> None:
     assert browser.complaints() == []
 
 
-def test_twenty_thousand_sites(browser: Browser, tmp_path: Path) -> None:
-    """126 layers with 53 experts of three Linears each; measurements are shared, the page does not know."""
+def many(layers: int, roles: tuple[str, ...], inside: int) -> Report:
+    """So many sites in each place; measurements are shared, the page does not know."""
     specs = ("mxfp4:even", "nvfp4:nvidia", "mxfp8_e4m3:rceil")
     few = [dict.fromkeys(specs, measurement(tally(0.2 + 0.001 * i, 1 + i / 7))) for i in range(40)]
-    roles = ("gate_proj", "up_proj", "down_proj")
     sites = [
         Site(
             kind="weight",
@@ -329,24 +328,61 @@ def test_twenty_thousand_sites(browser: Browser, tmp_path: Path) -> None:
             index=expert,
             formats=few[(layer * 3 + expert * 7 + place) % 40],
         )
-        for layer in range(126)
-        for expert in range(53)
+        for layer in range(layers)
+        for expert in range(inside)
         for place, role in enumerate(roles)
     ]
-    assert len(sites) > 20_000
     report = make_report({"weight": [[tally(0.2)]]}, specs)
-    report = in_order(report.model_copy(update={"sites": sites}))
+    return in_order(report.model_copy(update={"sites": sites}))
+
+
+def test_twenty_thousand_sites(browser: Browser, tmp_path: Path) -> None:
+    report = many(126, tuple(f"part_{i}" for i in range(20)), 8)
+    assert len(report.sites) > 20_000
     page = tmp_path / "large.html"
     page.write_text(render(Bundle(report), View()), encoding="utf-8")
     assert min(browser.open(page) for _ in range(2)) < 10
     browser.show_figure("heatmap")
     start = time.monotonic()
-    browser.find("#filter").send_keys("experts.52 layer=125")
-    browser.wait("document.querySelector('#count').textContent.startsWith('3 of 20,034')")
+    browser.find("#filter").send_keys("experts.7 part_19 layer=125")
+    browser.wait("document.querySelector('#count').textContent.startsWith('1 of 20,160')")
     browser.js("openCell(page.cells.row.length - 1)")
-    assert "53 sites" in browser.find("#detail").text
+    assert "8 sites" in browser.find("#detail").text
     browser.js("document.getElementById('detail').close(); window.scrollTo(0, document.documentElement.scrollHeight)")
     assert time.monotonic() - start < 10
+    assert browser.complaints() == []
+
+
+def test_experts_are_one_row_with_quantiles_and_the_worst_by_name(browser: Browser, tmp_path: Path) -> None:
+    report = many(4, ("gate_proj", "up_proj", "down_proj"), 53)
+    page = tmp_path / "experts.html"
+    page.write_text(render(Bundle(report), View()), encoding="utf-8")
+    browser.open(page)
+    browser.find("#filter").send_keys("up_proj layer=3")
+    browser.wait("document.querySelector('#count').textContent.startsWith('1 of 12 sites')")
+    browser.js("document.querySelector('#sites td.module button').click()")
+    shown = browser.find("#detail").text
+    assert "model.layers.3.mlp.experts.*.up_proj (53 sites)" in shown
+    assert "Over 53 sites, mxfp4:even" in shown
+    quantiles = browser.js(
+        "return [...document.querySelectorAll('#quantiles tr')].map(r => [...r.cells].map(c => c.innerText))"
+    )
+    assert quantiles[0] == ["quantile", "min", "5 %", "25 %", "50 %", "75 %", "95 %", "max"]
+    errors = next(row for row in quantiles if row[0] == "rel. error %")
+    assert (errors[1], errors[-1]) == ("20.00", "23.90")
+    assert re.search(r"experts\.\d+\.up_proj\s+23\.90", shown)
+    assert browser.complaints() == []
+
+
+def test_contents_and_steps_lead_to_sections(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "contents.html"
+    page.write_text(render(Bundle(PRICED), View()), encoding="utf-8")
+    browser.open(page)
+    links = "[...document.querySelectorAll('%s')].map((a) => a.getAttribute('href'))"
+    named = browser.js("return [...document.querySelectorAll('#contents a')].map((a) => a.innerText)")
+    assert named[:4] == ["The answers", "Formats of this report", "What it costs", "Over the depth of the model"]
+    assert browser.js(f"return {links % '#contents a, #answers a'}.every((to) => document.querySelector(to))") is True
+    assert "#impact" in browser.js(f"return {links % '#answers ol a'}")
     assert browser.complaints() == []
 
 

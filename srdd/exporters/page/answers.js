@@ -62,19 +62,20 @@ function answers() {
 
 function order(found) {
   if (found.ranked_by) return `Worst first, by ${found.ranked_by}. Red: they carry half of the cost.`;
-  return found.flagged ? "Worst first, by how far beyond a limit. Red: beyond it." : "Worst first, by relative error.";
+  return found.flagged ? "Worst first, by how far beyond a limit. Red: beyond it." : `Worst first, by ${found.ordered_by}.`;
 }
 
 function whichTitle(found) {
   const count = found.worst.length;
   if (found.ranked_by) return `Which layers: the ${count} that cost most`;
-  if (!found.flagged) return `Which layers: none is beyond a limit; the ${count} worst`;
+  if (!found.flagged) return `Which layers: the ${count} worst`;
   return found.flagged > count ? `Which layers: the ${count} worst of ${found.flagged} flagged` : `Which layers: ${count} flagged`;
 }
 
 function worstTable(found) {
   const cost = ["predicted_kl", "measured_kl"].filter((name) => found.worst.some((row) => row.values[name]));
-  const shown = [...cost, "relative_error", "sqnr_db", ...(cost.length ? [] : ["deadzone_ratio"])];
+  const usual = [...cost, "relative_error", "sqnr_db", ...(cost.length ? [] : ["deadzone_ratio"])];
+  const shown = found.ordered_by ? [found.ordered_by, ...usual.filter((name) => name !== found.ordered_by)] : usual;
   const rows = found.worst.map((row) => [
     { text: el("button", { class: "link", type: "button", click: () => openLayer(state.kind, row.layer) }, row.layer), number: true },
     ...shown.map((name) => ({
@@ -93,7 +94,9 @@ function list(texts) {
 }
 
 function steps(found) {
-  return el("ol", {}, found.steps.map((step) => el("li", {}, step.why, step.command ? command(step.command) : null)));
+  const below = (step) => step.section && document.getElementById(step.section);
+  return el("ol", {}, found.steps.map((step) => el("li", {}, step.why,
+    below(step) ? [" ", el("a", { href: `#${step.section}` }, "See below.")] : null, step.command ? command(step.command) : null)));
 }
 
 function command(text) {
@@ -109,6 +112,14 @@ async function copyText(text, button) {
   } catch {
     button.textContent = "Select it";
   }
+}
+
+/** The sections of the page, each a link. */
+function contents() {
+  const titles = [...document.querySelectorAll("main section")].map((node) => [node.id, node.querySelector("h2")]);
+  const links = titles.filter(([id, title]) => title && id !== "answers").map(([id, title]) =>
+    el("li", {}, el("a", { href: `#${id}` }, title.textContent)));
+  put(document.getElementById("contents"), el("ul", {}, el("li", {}, el("a", { href: "#answers" }, "The answers")), links));
 }
 
 /** Warnings, formats beside each other and the facts of the scan. */

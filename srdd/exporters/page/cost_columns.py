@@ -11,8 +11,9 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from srdd.analysis.layer_costs import Priced, cost_specs, has_costs, priced_layers
+from srdd.analysis.sensitivities import by_layer, has_sensitivities
 from srdd.analysis.site_costs import UNPRICED, site_costs
-from srdd.core.metrics import COSTS
+from srdd.core.metrics import COSTS, NOISE_SENSITIVITY, Metric
 from srdd.documents.parts import Kind
 from srdd.documents.report import Report
 from srdd.exporters.page.columns import Columns, number
@@ -20,10 +21,16 @@ from srdd.exporters.page.columns import Columns, number
 
 def cost_columns(report: Report, spec: str, layers: Sequence[int]) -> tuple[Columns, Columns]:
     """Values and standard errors of the layers by the name of the cost; empty without costs of this format."""
-    if not has_costs(report, spec):
-        return {}, {}
-    rows, _ = priced_layers(report, spec)
-    return _columns([rows.get(layer, UNPRICED) for layer in layers])
+    values: Columns = {}
+    errors: Columns = {}
+    if has_costs(report, spec):
+        rows, _ = priced_layers(report, spec)
+        values, errors = _columns([rows.get(layer, UNPRICED) for layer in layers])
+    if has_sensitivities(report):
+        traces = {layer: Priced({NOISE_SENSITIVITY.name: cost}) for layer, cost in by_layer(report).items()}
+        noise = _columns([traces.get(layer, UNPRICED) for layer in layers], (NOISE_SENSITIVITY,))
+        values, errors = values | noise[0], errors | noise[1]
+    return values, errors
 
 
 def cost_summary(report: Report, kinds: Sequence[Kind]) -> list[dict[str, Any]]:
@@ -40,14 +47,15 @@ def cost_summary(report: Report, kinds: Sequence[Kind]) -> list[dict[str, Any]]:
     return rows
 
 
-def site_cost_columns(report: Report, spec: str, merged: int) -> tuple[Columns, Columns]:
-    """The same for every site of the report and the `merged` places after them, which have none."""
-    return _columns([*site_costs(report, spec), *[UNPRICED] * merged])
+def site_cost_columns(report: Report, spec: str, sources: Sequence[int | None]) -> tuple[Columns, Columns]:
+    """The same for rows by the site of the report behind each; rows of several sites have none."""
+    known = site_costs(report, spec)
+    return _columns([UNPRICED if source is None else known[source] for source in sources])
 
 
-def _columns(rows: Sequence[Priced]) -> tuple[Columns, Columns]:
-    values: Columns = {cost.name: [number(row.value(cost.name)) for row in rows] for cost in COSTS}
-    errors: Columns = {cost.name: [number(row.error(cost.name)) for row in rows] for cost in COSTS}
+def _columns(rows: Sequence[Priced], metrics: Sequence[Metric] = COSTS) -> tuple[Columns, Columns]:
+    values: Columns = {cost.name: [number(row.value(cost.name)) for row in rows] for cost in metrics}
+    errors: Columns = {cost.name: [number(row.error(cost.name)) for row in rows] for cost in metrics}
     return _filled(values), _filled(errors)
 
 

@@ -1,8 +1,8 @@
 """What the page holds: every number of a report in columns, ready to show; the browser computes none again.
 
-A column has one entry per row. Rows are the sites in the report's order, then one for each place in the heatmap that
-holds several sites (experts), with their merged sums. Provenance is left out, so that two scans of the same thing make
-the same page.
+A column has one entry per row. Rows are the sites in the report's order, many in one place (experts) as one, then one
+for each place in the heatmap that holds a few sites, with their merged sums. Provenance is left out, so that two scans
+of the same thing make the same page.
 
 Not here: markup (srdd.exporters.report.html) and figures (*.js).
 
@@ -19,24 +19,30 @@ from typing import Any
 from srdd.analysis.bundle import Bundle, View
 from srdd.analysis.causes import noise_shares
 from srdd.analysis.facts import facts, warnings
-from srdd.analysis.first_look import FoundZones, first_metric, made_of, series_by, zones_of
+from srdd.analysis.first_look import FoundZones, asked_metric, first_metric, made_of, zones_of
+from srdd.analysis.layer_costs import has_costs
+from srdd.analysis.multipliers import find_multipliers
+from srdd.analysis.noise_advice import EQUAL_DAMAGE
 from srdd.analysis.overview import KIND_TITLES, overview
+from srdd.analysis.sensitivities import has_sensitivities
 from srdd.analysis.series import choose_kind, choose_kinds, choose_spec
-from srdd.analysis.strategies import StrategyOptions, apply_strategy
+from srdd.analysis.strategies import STRATEGIES
 from srdd.core.formats import bits_per_value
 from srdd.core.gaussian import gaussian_metrics
-from srdd.core.metrics import BY_NAME, COSTS, MAIN, RANKED, choose_metric
+from srdd.core.metrics import BY_NAME, COSTS, MAIN, NOISE_SENSITIVITY, RANKED
 from srdd.core.tally import FIELDS
 from srdd.documents.parts import Kind
 from srdd.documents.report import Report
+from srdd.documents.rin import RinConfig
 from srdd.documents.schema import Measurement
-from srdd.errors import OptionError, ReportError
+from srdd.errors import NoiseError, OptionError, ReportError
+from srdd.exporters.dose import dose_lines
 from srdd.exporters.next_steps import next_steps
 from srdd.exporters.page.columns import error_columns, number, tallies, value_columns
 from srdd.exporters.page.cost_columns import cost_columns, cost_summary, site_cost_columns
 from srdd.exporters.page.costs import costs
 from srdd.exporters.page.noise import experiment_data, probe_data
-from srdd.exporters.page.sites import heatmap_cells, outliers, site_columns
+from srdd.exporters.page.sites import outliers, page_rows
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class _Start:
     kind: Kind
     spec: str
     metric: str
+    asked: bool  # for this metric, by name
     zones: FoundZones | None
 
 
@@ -83,8 +90,9 @@ def build(bundle: Bundle, view: View, srdd_version: str) -> tuple[dict[str, Any]
 def _start(bundle: Bundle, view: View) -> _Start:
     report = bundle.report
     kind, spec = choose_kind(report, view.kind), choose_spec(report, view.formats)
-    metric = choose_metric(view.metric).name if view.metric else first_metric(report, kind, spec)
-    return _Start(kind, spec, metric, zones_of(bundle, kind, spec, metric))
+    asked = view.metric is not None
+    metric = asked_metric(report, kind, spec, view.metric) if view.metric else first_metric(report, kind, spec)
+    return _Start(kind, spec, metric, asked, zones_of(bundle, kind, spec, metric))
 
 
 def _formats(report: Report) -> list[dict[str, Any]]:
@@ -101,7 +109,7 @@ def _formats(report: Report) -> list[dict[str, Any]]:
 def _metrics() -> list[dict[str, Any]]:
     return [
         {"name": m.name, "unit": m.unit, "better": m.better, "meaning": m.meaning, "main": m.name in MAIN}
-        | ({"cost": True} if m in COSTS else {})
+        | ({"cost": True} if m in (*COSTS, NOISE_SENSITIVITY) else {})
         for m in RANKED.values()
     ]
 
@@ -111,17 +119,17 @@ def _overviews(bundle: Bundle, start: _Start, kinds: Sequence[Kind]) -> dict[Kin
     shown = (start.kind, start.spec)
     return {
         kind: {
-            spec: _overview(bundle, kind, spec, start.zones if (kind, spec) == shown else None)
+            spec: _overview(bundle, kind, spec, start, start.zones if (kind, spec) == shown else None)
             for spec in bundle.report.settings.formats
         }
         for kind in kinds
     }
 
 
-def _overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None) -> dict[str, Any] | None:
+def _overview(bundle: Bundle, kind: Kind, spec: str, start: _Start, zones: FoundZones | None) -> dict[str, Any] | None:
     if not any(layer.kind == kind and spec in layer.formats for layer in bundle.report.layers):
         return None
-    found = overview(bundle, kind, spec, zones)
+    found = overview(bundle, kind, spec, zones, start.metric if start.asked else None)
     rows = [
         {
             "layer": row.layer,
@@ -141,7 +149,8 @@ def _overview(bundle: Bundle, kind: Kind, spec: str, zones: FoundZones | None) -
         "limits": found.limits,
         "worst": rows,
         "ranked_by": found.ranked_by,
-        "flagged": len(found.advice.flagged) if found.advice and not found.ranked_by else 0,
+        "ordered_by": found.ordered_by,
+        "flagged": len(found.advice.flagged) if found.advice and found.worst_are_flagged else 0,
         "sure": found.sure,
         "steps": [asdict(step) for step in next_steps(bundle, found)],
         "formats": candidates,
@@ -186,37 +195,47 @@ def _zones(found: FoundZones | None) -> dict[str, Any] | None:
 
 
 def _multipliers(bundle: Bundle, start: _Start) -> dict[str, Any] | None:
-    """Those given, else those of `srdd multipliers` without options."""
+    """Those given, else the recommended ones: of equal damage where sensitivities are known, else of the ranking."""
     given = bundle.multipliers
     if given is not None:
-        made, schedule = given.provenance, given.schedule
-        source = (
-            f"given: strategy {made.strategy}, {made_of(made)}; sigma "
-            f"{schedule.sigma_start:g} to {schedule.sigma_end:g} in {schedule.num_stages} stages"
-        )
-        multipliers = given.layer_multipliers
-    else:
-        kind, spec, metric = start.kind, start.spec, start.metric
-        try:
-            series = series_by(bundle.report, kind, spec, metric)
-            multipliers = apply_strategy(series, "variable", StrategyOptions()).layer_multipliers
-        except (OptionError, ReportError):
-            return None
-        source = f"strategy variable: {series.title}, each layer's over the mean"
-    return {"source": source, "layers": list(multipliers), "values": list(multipliers.values())}
+        return _noise(given, f"given: strategy {given.provenance.strategy}, {made_of(given.provenance)}")
+    report, metric = bundle.report, RANKED[start.metric]
+    try:
+        if not start.asked and has_sensitivities(report):
+            config, series = find_multipliers(report, strategy=EQUAL_DAMAGE)
+        elif metric == NOISE_SENSITIVITY:
+            config, series = find_multipliers(report, metric=metric.name)
+        elif metric in COSTS and has_costs(report, start.spec):
+            config, series = find_multipliers(report, spec=start.spec, metric=metric.name)
+        else:
+            config, series = find_multipliers(report, kind=start.kind, spec=start.spec, metric=metric.name)
+    except (OptionError, ReportError, NoiseError):
+        return None
+    strategy = config.provenance.strategy
+    return _noise(config, f"strategy {strategy}: {series.title}, {STRATEGIES[strategy].meaning}")
+
+
+def _noise(config: RinConfig, source: str) -> dict[str, Any]:
+    schedule, multipliers = config.schedule, config.layer_multipliers
+    return {
+        "source": f"{source}; sigma {schedule.sigma_start:g} to {schedule.sigma_end:g}",
+        "dose": dose_lines(config),
+        "layers": list(multipliers),
+        "values": list(multipliers.values()),
+    }
 
 
 def _sites(report: Report, kinds: Sequence[Kind]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Every site and place of the heatmap with its numbers, and the sums they come from."""
     formats = report.settings.formats
-    cells, merged = heatmap_cells(report.sites)
-    measured = [site.formats for site in report.sites] + merged
-    rows = {spec: [of.get(spec) for of in measured] for spec in formats}
-    costs = {spec: site_cost_columns(report, spec, len(merged)) for spec in formats}
+    found = page_rows(report.sites)
+    rows = {spec: [of.get(spec) for of in found.measured] for spec in formats}
+    costs = {spec: site_cost_columns(report, spec, found.sources) for spec in formats}
     data = {
-        "sites": site_columns(report.sites),
-        "cells": cells,
-        "outliers": {kind: {spec: outliers(cells, rows[spec], kind) for spec in formats} for kind in kinds},
+        "sites": found.columns,
+        "cells": found.cells,
+        "crowds": found.crowds,
+        "outliers": {kind: {spec: outliers(found.cells, rows[spec], kind) for spec in formats} for kind in kinds},
         "values": {spec: value_columns(rows[spec], RANKED) | costs[spec][0] for spec in formats},
         "errors": {spec: error_columns(rows[spec], MAIN) | costs[spec][1] for spec in formats},
     }

@@ -54,7 +54,22 @@ function openSite(i) {
     ["Notes", given.notes[i].join("; ")]].filter(([, text]) => text);
   openDialog(given.name[i],
     el("dl", { class: "facts" }, facts.map(([label, text]) => [el("dt", {}, label), el("dd", { class: "name" }, text)])),
-    ...numbersOf(i));
+    ...crowdOf(i), ...numbersOf(i));
+}
+
+/** Of many sites that are one row: how they spread, and the worst by name. */
+function crowdOf(i) {
+  const crowd = page.crowds[i];
+  if (!crowd) return [];
+  const spec = crowd.quantiles[state.format] ? state.format : Object.keys(crowd.quantiles)[0];
+  const share = (value) => (value === 0 ? "min" : value === 1 ? "max" : `${Math.round(100 * value)} %`);
+  const rows = Object.entries(crowd.quantiles[spec]).filter(([, values]) => values.length).map(([name, values]) =>
+    [titleOf(name), ...values.map((value) => ({ text: show(name, value), number: true }))]);
+  return [el("h3", {}, `Over ${crowd.count} sites, ${spec}`),
+    table(["quantile", ...crowd.shares.map((value) => ({ text: share(value), number: true }))], rows, { id: "quantiles" }),
+    el("h3", {}, "The worst by relative error"),
+    table(["module", { text: "rel. error %", number: true }], crowd.worst[spec].map(([name, value]) =>
+      [{ text: name, class: "name" }, { text: show("relative_error", value), number: true }]))];
 }
 
 function numbersOf(row) {

@@ -17,15 +17,14 @@ function start() {
   });
   head();
   controls();
-  answers();
   listeners.push(answers);
-  figure(section("profile", "Over the depth of the model"), "profile", profile);
   if (page.impact) {
     const costs = section("impact", "What it costs");
     impactTables(costs);
     figure(costs, "impact", impactFigure);
     linearTables(costs);
   }
+  figure(section("profile", "Over the depth of the model"), "profile", profile);
   if (page.probe) probeSection(section("probe", "How much noise it bears"));
   if (page.experiment) experimentSection(section("experiment", "Does guided noise help?"));
   const places = section("heatmap", "Layer by role");
@@ -46,6 +45,8 @@ function start() {
   const node = el("section", { id: "background" });
   document.getElementById("answers").after(node);
   background(node);
+  answers();  // last: its steps link to the sections that there are
+  contents();
   put(document.getElementById("foot"), el("p", { class: "soft" }, `Made by srdd ${page.srdd}. This file holds its data and loads nothing.`));
 }
 

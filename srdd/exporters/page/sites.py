@@ -1,22 +1,32 @@
-"""Sites as the page lists them, and the places of its heatmap: layer x role, the experts of a place merged.
+"""Sites as the page lists them, and the places of its heatmap: layer x role, the sites of a place merged.
 
-Not here: their numbers (columns.py).
+Many sites in one place (experts) are one row, with quantiles and the worst few by name: a page of tens of thousands of
+experts stays small, and a reader finds the ones that matter.
 
-Worked number: 53 experts of one layer and role are one place with 53 sites; its row is the first after the sites' own.
+Not here: columns of numbers (columns.py).
+
+Worked number: 53 experts of one layer and role are one row, "experts.*.up_proj (53 sites)"; 3 are three rows and, for
+the heatmap, a fourth one after all others.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
-from srdd.core.metrics import BY_NAME
+from srdd.core.metrics import BY_NAME, MAIN
 from srdd.core.verdicts import Z_LIMIT, robust_z
 from srdd.documents.parts import Kind
 from srdd.documents.schema import Measurement, Site
 from srdd.documents.summary import merge_measurements
+from srdd.exporters.page.columns import Number, number
 
+CROWD = 8  # sites in one place; more are shown as one
+_NAMED = 5  # the worst of them
+_SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _MOST_OUTLIERS = 8  # more names than these hide each other
 
 
@@ -34,21 +44,88 @@ def site_columns(sites: Sequence[Site]) -> dict[str, list[Any]]:
     }
 
 
-def heatmap_cells(sites: Sequence[Site]) -> tuple[dict[str, list[Any]], list[dict[str, Measurement]]]:
-    """The places of the heatmap: kind, layer and role with the row that holds their numbers and the sites inside."""
+@dataclass(frozen=True)
+class Rows:
+    """The rows of the page: sites and crowds in the report's order, then places that hold a few sites, merged."""
+
+    columns: dict[str, list[Any]]  # of the first rows
+    measured: list[dict[str, Measurement]]  # of all rows
+    sources: list[int | None]  # the site of the report behind a row; None: several
+    cells: dict[str, list[Any]]  # the places of the heatmap
+    crowds: dict[int, dict[str, Any]]  # by row
+
+
+def page_rows(sites: Sequence[Site]) -> Rows:
+    """Sites of one kind, layer and role are one place; more than CROWD of them, as experts are, are one row."""
     places: dict[tuple[Kind, int | None, str], list[int]] = {}
     for index, site in enumerate(sites):
         places.setdefault((site.kind, site.layer, site.role), []).append(index)
+    shown: list[tuple[Site, dict[str, Measurement], int | None]] = []
+    row_of: dict[int, int] = {}  # the first site of a crowd stands for it
+    crowds: dict[int, dict[str, Any]] = {}
+    for index, site in enumerate(sites):
+        inside = places[site.kind, site.layer, site.role]
+        if len(inside) <= CROWD:
+            row_of[index] = len(shown)
+            shown.append((site, site.formats, index))
+        elif index == inside[0]:
+            row_of[index] = len(shown)
+            together = [sites[place] for place in inside]
+            crowds[len(shown)] = crowd(together)
+            named = site.model_copy(update={"name": _named(together), "members": [], "notes": []})
+            shown.append((named, _merge(together), None))
     cells: dict[str, list[Any]] = {"kind": [], "layer": [], "role": [], "row": [], "sites": []}
     merged: list[dict[str, Measurement]] = []
     for (kind, layer, role), inside in places.items():
-        row = inside[0]
-        if len(inside) > 1:
-            row = len(sites) + len(merged)
+        rows = [row_of[index] for index in inside if index in row_of]
+        row = rows[0]
+        if len(rows) > 1:
+            row = len(shown) + len(merged)
             merged.append(_merge([sites[index] for index in inside]))
-        for name, value in (("kind", kind), ("layer", layer), ("role", role), ("row", row), ("sites", inside)):
+        for name, value in (("kind", kind), ("layer", layer), ("role", role), ("row", row), ("sites", rows)):
             cells[name].append(value)
-    return cells, merged
+    return Rows(
+        columns=site_columns([site for site, _, _ in shown]),
+        measured=[*(formats for _, formats, _ in shown), *merged],
+        sources=[*(source for _, _, source in shown), *[None] * len(merged)],
+        cells=cells,
+        crowds=crowds,
+    )
+
+
+def crowd(sites: Sequence[Site]) -> dict[str, Any]:
+    """Quantiles of the main metrics over many sites, and the worst few by relative error, by format."""
+    quantiles: dict[str, dict[str, list[Number]]] = {}
+    worst: dict[str, list[tuple[str, Number]]] = {}
+    for spec in dict.fromkeys(spec for site in sites for spec in site.formats):
+        known = [(site.name, site.formats[spec]) for site in sites if spec in site.formats]
+        quantiles[spec] = {
+            name: [number(value) for value in _quantiles([measured.value(name) for _, measured in known])]
+            for name in MAIN
+        }
+        errors = {name: measured.value("relative_error") for name, measured in known}
+        ranked = sorted((name for name in errors if math.isfinite(errors[name])), key=lambda name: -errors[name])
+        worst[spec] = [(name, number(errors[name])) for name in ranked[:_NAMED]]
+    return {"count": len(sites), "shares": list(_SHARES), "quantiles": quantiles, "worst": worst}
+
+
+def _quantiles(values: Sequence[float]) -> list[float]:
+    """Of what is finite, by the nearest rank; nothing for nothing."""
+    finite = sorted(value for value in values if math.isfinite(value))
+    return [finite[min(round(share * (len(finite) - 1)), len(finite) - 1)] for share in _SHARES] if finite else []
+
+
+def _named(sites: Sequence[Site]) -> str:
+    """ "model.layers.0.mlp.experts.*.up_proj (128 sites)": what their names share at both ends."""
+    first, last = min(site.name for site in sites), max(site.name for site in sites)
+    start = _shared(first, last)
+    end = _shared(first[len(start) :][::-1], last[len(start) :][::-1])[::-1]
+    return f"{start}*{end} ({len(sites)} sites)"
+
+
+def _shared(a: str, b: str) -> str:
+    """What two texts begin with alike."""
+    return "".join(x for x, _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def _merge(sites: Sequence[Site]) -> dict[str, Measurement]:

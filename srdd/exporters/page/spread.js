@@ -140,7 +140,7 @@ function multipliers() {
       height: 300,
       showlegend: false,
     },
-    caption: `Relative noise per layer for training (${found.source}). They say where, not how much.`,
+    caption: `Relative noise per layer for training (${found.source}). ${found.dose.map((line) => `${line[0].toUpperCase()}${line.slice(1)}.`).join(" ")}`,
     label: `Bars: noise multiplier of ${found.layers.length} layers, ${ends(found.values, (i) => `layer ${found.layers[i]}`, (v) => significant(v, 3))}.`,
     keys: {
       columns: found.layers.length,

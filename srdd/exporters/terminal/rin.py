@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from srdd.analysis.breaks import source_in_words
-from srdd.core.metrics import significant
+from srdd.exporters.dose import dose_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
 
 _BAR_WIDTH = 30
 _CAVEAT = "No gain of guided over uniform noise is promised; compare them with several seeds."
-_UNKNOWN = (
-    "how much noise the model bears is not known here: scan it with costs, or `srdd probe` it. What a model with "
-    "16-bit activations bears can break one with 4-bit activations."
-)
 
 
 def show(out: Console, config: RinConfig, series: Series) -> None:
@@ -42,27 +37,6 @@ def show(out: Console, config: RinConfig, series: Series) -> None:
         attention, mlp, unfed = (", ".join(names) or "nothing" for names in vars(config.feeds).values())
         out.print(f"the attention norm feeds {attention}; the MLP norm {mlp}; no norm, and so no noise: {unfed}")
     out.print(f"[yellow]note:[/yellow] {_CAVEAT}")
-
-
-def dose_lines(config: RinConfig) -> list[str]:
-    """What the first noise costs, how loud it is, and how far from the break."""
-    dose, start = config.dose, config.schedule.sigma_start
-    if dose is None:
-        return [_UNKNOWN]
-    lines = []
-    if dose.predicted_kl is not None:
-        cost = significant(dose.predicted_kl.value, dose.predicted_kl.error)
-        lines.append(f"at sigma {start:g} it costs {cost} nats a token, predicted to second order")
-    if dose.rms_share is not None:
-        lines.append(f"its rms is {100 * dose.rms_share:.2g} % of that of the weights")
-    if dose.break_sigma is None:
-        return [*lines, _UNKNOWN]
-    between = f" ({dose.break_interval[0]:.3g} to {dose.break_interval[1]:.3g})" if dose.break_interval else ""
-    breaking = f"{dose.break_sigma:.3g}{between}"
-    return [
-        *lines,
-        f"the model breaks at sigma {breaking}, {source_in_words(dose)}: {start / dose.break_sigma:.2g} of it",
-    ]
 
 
 def _layers(out: Console, config: RinConfig, series: Series) -> None:
