@@ -45,7 +45,7 @@ def firm_order(report: Report) -> list[str]:
     if firm is None or firm.sequences < 2:
         return []
     if not firm.layers:
-        return ["Not even the first two layers are more than two standard errors apart: the order is rough."]
+        return ["The first two layers are within two standard errors of each other: the order is rough."]
     above = significant(firm.above)
     return [f"The order of the layers is firm down to {above}: each is two standard errors above the next."]
 

@@ -27,24 +27,28 @@ function impactTables(section) {
 /** The costliest Linears, each with what its weights, its input and both do to its output and to the model. */
 function linearTables(section) {
   const found = page.impact;
-  const numbers = [...["W", "A", "W+A"].map((text) => `output error % ${text}`), "interaction", ...["W", "A", "W+A"].map((text) => `predicted KL ${text}`)];
-  for (const part of found.linears) {
-    section.append(el("h3", {}, `Linears, ${part.format}: the ${part.rows.length} costliest of ${part.of}, by ${part.by}`),
-      el("p", { class: "soft" }, `Errors on ${part.taken}. Interaction: how much of the squared W+A error is more than its parts; `
-        + "below 0 they cancel. KL in nats per token."),
-      table(["module", ...numbers.map((text) => ({ text, number: true }))], part.rows.map((row) => [
-        { text: row.module, class: "name module" },
-        ...[...row.errors.map((given) => estimate(given, 1, 100)), signed(row.interaction, 2), ...row.kl.map((given) => estimate(given, 4))]
-          .map((text) => ({ text, number: true })),
-      ]), listed(`Linears, ${part.format}`)));
-  }
   for (const part of found.groups) {
     section.append(el("h3", {}, `Fusion groups, ${part.format}: the ${part.rows.length} costliest of ${part.of}, by ${part.by}`),
-      table(["group", { text: "measured KL", number: true }, { text: "predicted KL", number: true }], part.rows.map((row) => [
-        { text: row.name, class: "name module" }, { text: estimate(row.measured, 4), number: true },
-        { text: estimate(row.predicted, 4), number: true },
-      ]), listed(`Fusion groups, ${part.format}`)));
+      filled(["group", "measured KL", "predicted KL"], part.rows.map((row) => [row.name, estimate(row.measured, 4), estimate(row.predicted, 4)]),
+        listed(`Fusion groups, ${part.format}`)));
   }
+  const modes = ["W", "A", "W+A"];
+  const numbers = [...modes.map((text) => `output error % ${text}`), "interaction", ...modes.map((text) => `predicted KL ${text}`)];
+  for (const part of found.linears) {
+    const errors = part.rows.some((row) => row.errors.some((given) => given));
+    section.append(el("h3", {}, `Linears, ${part.format}: the ${part.rows.length} costliest of ${part.of}, by ${part.by}`),
+      el("p", { class: "soft" }, `${errors ? `Errors on ${part.taken}. Interaction: how much of the squared W+A error is more than its `
+        + "parts; below 0 they cancel. " : ""}KL in nats per token.`),
+      filled(["module", ...numbers], part.rows.map((row) => [row.module, ...row.errors.map((given) => estimate(given, 1, 100)),
+        signed(row.interaction, 2), ...row.kl.map((given) => estimate(given, 4))]), listed(`Linears, ${part.format}`)));
+  }
+}
+
+/** A table of a name and numbers, without the columns in which nothing was measured. */
+function filled(headings, rows, attributes) {
+  const kept = headings.map((_, i) => i).filter((i) => i === 0 || rows.some((row) => row[i] !== "-"));
+  return table(kept.map((i) => (i ? { text: headings[i], number: true } : headings[i])),
+    rows.map((row) => kept.map((i) => (i ? { text: row[i], number: true } : { text: row[i], class: "name module" }))), attributes);
 }
 
 /** A long table scrolls inside the page, by keyboard too. */
@@ -58,14 +62,16 @@ function signed(value, digits) {
 }
 
 function impactFigure() {
-  const cases = [...new Map(page.impact.layers.map((row) => [`${row.format} ${row.mode}`, row])).values()];
+  const mine = page.impact.layers.filter((row) => row.format === state.format);  // several formats hide each other
+  const costs = mine.length ? mine : page.impact.layers;
+  const cases = [...new Map(costs.map((row) => [`${row.format} ${row.mode}`, row])).values()];
   const kinds = [["measured_kl", "measured KL, this layer alone"], ["predicted_kl", "predicted KL"], ["isolated", "output error of the layer"]];
   const traces = [];
   const colours = css("--series").split(" ");
   const series = [];
-  const hasKl = page.impact.layers.some((row) => row.measured_kl || row.predicted_kl);
+  const hasKl = costs.some((row) => row.measured_kl || row.predicted_kl);
   cases.forEach(({ format, mode }, place) => {
-    const rows = page.impact.layers.filter((row) => row.format === format && row.mode === mode);
+    const rows = costs.filter((row) => row.format === format && row.mode === mode);
     kinds.filter(([field]) => (field === "isolated") !== hasKl).forEach(([field, title], nth) => {
       const seen = rows.filter((row) => row[field]);
       if (!seen.length) return;
@@ -81,12 +87,12 @@ function impactFigure() {
     });
   });
   if (!traces.length) return "No layer has costs.";
-  const layers = [...new Set(page.impact.layers.map((row) => row.layer))].sort((a, b) => a - b);
+  const layers = [...new Set(costs.map((row) => row.layer))].sort((a, b) => a - b);
   const text = (one, layer) => estimate(one.rows.get(layer), 4);
   return {
     traces,
     layout: {
-      xaxis: { title: { text: "decoder layer" }, ...layerTicks(page.impact.layers.map((row) => row.layer)) },
+      xaxis: { title: { text: "decoder layer" }, ...layerTicks(layers) },
       yaxis: { title: { text: hasKl ? "KL, nats per token" : "relative error" }, type: hasKl ? "log" : "linear" },
       hovermode: "x unified",
       height: 400,
