@@ -2,7 +2,7 @@
 
 The noise of a rin.yaml costs about sigma^2 / 2 * sum over weights of multiplier^2 * trace, in nats a token
 (sensitivities.py). A sigma comes from what it may cost (`noise_kl`), or from the break that a probe measured times
-`safety`, or is given, or is QeRL's 0.01.
+`safety`, or is given, or is QeRL's 0.01. By default it is never beyond half of the predicted break.
 
 Not here: where the noise goes (strategies.py), what breaks a model (breaks.py), and the schedule over steps
 (srdd.documents.schedule).
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from srdd.analysis.breaks import Breaking, of_multipliers, predicted_break, probed_break
+from srdd.analysis.breaks import MOST, Breaking, of_multipliers, predicted_break, probed_break
 from srdd.analysis.sensitivities import has_sensitivities, sensitivities, summed, unit
 from srdd.documents import schedule as schedules
 from srdd.documents.costs import Cost
@@ -134,8 +134,12 @@ def _sigma(
     if at_one is None:
         return QERL_START, "default", ["sigma_start is QeRL's; what it costs on this model is not known"]
     wanted = NOISE_KL if amount.noise_kl is None else amount.noise_kl
+    sigma = math.sqrt(wanted / at_one.value)
+    if amount.noise_kl is None and broken is not None and sigma > MOST * broken.sigma:
+        said = f"sigma_start is {MOST:g} of the predicted break; {wanted:g} nats a token would be beyond that"
+        return _rounded(MOST * broken.sigma), "noise_kl", [said]
     said = f"sigma_start is what costs {wanted:g} nats a token by the noise sensitivities of the report"
-    return _rounded(math.sqrt(wanted / at_one.value)), "noise_kl", [said]
+    return _rounded(sigma), "noise_kl", [said]
 
 
 def _rms_ratio(report: Report, config: RinConfig) -> float:

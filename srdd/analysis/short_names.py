@@ -40,5 +40,10 @@ def inside_name(group: Named) -> str:
     parts = group.name.split(".")
     if group.layer is not None and str(group.layer) in parts:
         parts = parts[parts.index(str(group.layer)) + 1 :]
-    parts = ["attn" if part in ("self_attn", "self_attention") else part.removesuffix("_proj") for part in parts]
-    return ".".join(parts) or group.name
+    return ".".join(map(_short, parts)) or group.name
+
+
+def _short(part: str) -> str:
+    if part in ("self_attn", "self_attention"):
+        return "attn"
+    return part if part == "c_proj" else part.removesuffix("_proj")  # GPT-2's c_proj would be c

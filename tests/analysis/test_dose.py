@@ -17,6 +17,7 @@ from srdd.analysis.dose import Amount, Course, noise_at_one
 from srdd.analysis.multipliers import find_multipliers
 from srdd.analysis.series import noise_series
 from srdd.analysis.strategies import StrategyOptions
+from srdd.documents.costs import Clean, Cost
 from srdd.documents.probe import Probe
 from srdd.documents.report import Report
 from srdd.documents.rin import load_rin
@@ -77,6 +78,20 @@ def test_sigma_is_what_may_be_spent_and_the_break_is_a_tenth_of_the_loss() -> No
     assert dose.rms_share == pytest.approx(config.schedule.sigma_start / math.sqrt((24 * 0.25 + 4) / 25))
     more = find_multipliers(NOISY, strategy="global", amount=Amount(noise_kl=0.2))[0]
     assert more.schedule.sigma_start == pytest.approx(2 * config.schedule.sigma_start, rel=0.01)
+
+
+def test_by_default_no_more_than_half_of_the_break() -> None:
+    """A model that is sure of its text breaks at a KL that others hardly feel."""
+    assert NOISY.costs is not None
+    sure = NOISY.costs.model_copy(update={"clean": Clean(loss=Cost.of([0.3, 0.3]), entropy=Cost.of([0.3, 0.3]))})
+    config = find_multipliers(report(sure), strategy="global")[0]
+    broken = math.sqrt(2 * 0.1 * 0.3 / (sum(TRACES) + 1))
+    assert config.schedule.sigma_start == pytest.approx(broken / 2, rel=0.01)
+    assert config.schedule.sigma_start <= broken / 2
+    assert any("sigma_start is 0.5 of the predicted break" in note for note in config.provenance.notes)
+    refuse_breaking(config)
+    with pytest.raises(SettingError, match="more than half of the sigma at which the model breaks"):
+        refuse_breaking(find_multipliers(report(sure), strategy="global", amount=Amount(noise_kl=0.05))[0])
 
 
 def test_relative_noise_counts_in_units_of_the_weights() -> None:

@@ -238,7 +238,12 @@ def test_noise_and_costs_are_shown(browser: Browser, tmp_path: Path) -> None:
     rows = "return [...document.querySelectorAll('%s tbody tr')].map((r) => [...r.cells].map((c) => c.innerText))"
     assert browser.js(rows % "#breaks")[0] == ["w16a16", "w16a16", "global", "0.025", "0.02 to 0.03", "25.0", "w4a4"]
     assert browser.js(rows % "#comparisons")[0][1:5] == ["+0.0500", "-0.1000 to +0.2000", "+0.50", "0.031"]
-    assert browser.js(rows % "#impact .long[aria-label^='Linears']")[0][1:5] == ["25.0 ± 1.0", "25.0 ± 1.0", "25.0 ± 1.0", "-0.12"]
+    assert browser.js(rows % "#impact .long[aria-label^=Linears]")[0][1:5] == [
+        "25.0 ± 1.0",
+        "25.0 ± 1.0",
+        "25.0 ± 1.0",
+        "-0.12",
+    ]
     assert browser.js("return document.querySelector('#noise-verdict').textContent") == "w4a4."
     assert len(browser.js("return document.getElementById('figure-experiment').data")) == 5, "3 seeds, mean, collapse"
     choice = "document.getElementById('probe-measure')"
