@@ -1,7 +1,8 @@
 """From scan to training: measure a model, write rin.yaml, and train with its noise in transformers' Trainer.
 
-A tiny Llama with random weights stands in for yours; on a CPU this takes seconds. Noise is in every forward pass of the
-noisy steps, and in no weight that is updated, evaluated or saved.
+A tiny Llama with random weights stands in for yours; on a CPU this takes seconds. The scan tells what noise on each
+norm costs; the noise starts where it costs 0.05 nats a token, or at half of what breaks the model, and costs the same
+in every layer. It is in every forward pass of the noisy steps, and in no weight that is updated, evaluated or saved.
 """
 
 import tempfile
@@ -26,8 +27,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         report, document = Path(scratch, "report.json"), Path(scratch, "rin.yaml")
-        srdd.scan(model.eval(), tokens[:4], formats="mxfp4").save(report)
-        if srdd_command(["multipliers", str(report), "--out", str(document)]):
+        srdd.scan(model.eval(), tokens[:4], formats="mxfp4", costs="predicted").save(report)
+        if srdd_command(["multipliers", str(report), "--strategy", "equal-damage", "--out", str(document)]):
             raise SystemExit("no rin.yaml was written")
 
         arguments = TrainingArguments(

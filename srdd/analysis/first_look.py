@@ -81,9 +81,11 @@ def first_metric(report: Report, kind: Kind, spec: str) -> str:
     return main_metric([layer for layer in report.layers if layer.kind == kind and spec in layer.formats], spec)
 
 
-def asked_metric(report: Report, kind: Kind, spec: str, name: str) -> str:
-    """A metric that a reader named. Raises SettingError for one that no layer has."""
-    metric = choose_metric(name)
+def shown_metric(report: Report, kind: Kind, spec: str, asked: str | None) -> str:
+    """The metric that a reader named, else the first one. Raises SettingError for one that no layer has."""
+    if asked is None:
+        return first_metric(report, kind, spec)
+    metric = choose_metric(asked)
     rows = layer_numbers(report, kind, spec, metric).values()
     if not any(math.isfinite(row.value(metric.name)) for row in rows):
         raise SettingError("metric", metric.name, f"no layer has it under {spec} in these documents")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from builders import make_costs, make_report, tally
 from priced_reports import KLS, PLAIN, PRICED, SPEC, WORST, report
 
-from srdd.analysis.bundle import Bundle, View
+from srdd.analysis.bundle import Bundle, View, gather
 from srdd.analysis.site_costs import site_costs
 from srdd.documents.report import Report
 from srdd.documents.schema import Site, measurement
 from srdd.exporters.page.data import build
+from srdd.exporters.report import csv as csv_table
 from srdd.exporters.report import markdown, picture
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 def with_inputs() -> Report:
@@ -90,3 +94,66 @@ def test_pictures_draw_the_cost(figure: str, tmp_path: Path) -> None:
     drawn = picture.render(Bundle(PRICED), View(suffix=".svg", figure=figure)).decode()
     other = report(make_costs({SPEC: KLS[::-1]}))
     assert drawn != picture.render(Bundle(other), View(suffix=".svg", figure=figure)).decode()
+
+
+NOISY = report(make_costs({SPEC: KLS}, traces=[4.0] * 6 + [16.0] * 6))
+
+
+@pytest.mark.parametrize("form", ["html", "md", "svg", "csv"])
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("predicted_kl", "--metric predicted_kl: no "),
+        ("noise_sensitivity", "--metric noise_sensitivity: no "),
+        ("measured_kl", "--metric measured_kl: no "),
+        ("predicted_lk", "did you mean predicted_kl?"),
+    ],
+)
+def test_a_metric_that_nothing_holds_is_one_line(form: str, metric: str, words: str, tmp_path: Path, srdd: Run) -> None:
+    PLAIN.save(tmp_path / "plain.json")
+    out = tmp_path / f"out.{form}"
+    code, printed, said = srdd("report", tmp_path / "plain.json", "--metric", metric, "--out", out)
+    assert (code, printed, said.count("\n"), out.exists()) == (2, "", 1, False)
+    assert words in said
+
+
+def test_the_metric_that_is_asked_for_is_the_one_that_is_shown() -> None:
+    data, _ = build(Bundle(NOISY), View(metric="sqnr_db"), "0")
+    found = data["overview"]["output"][SPEC]
+    assert data["start"]["metric"] == found["ordered_by"] == "sqnr_db"
+    assert found["ranked_by"] is None
+    shown = [row["values"]["sqnr_db"][0] for row in found["worst"]]
+    assert shown == sorted(shown)
+    assert any(text.startswith("sqnr_db could not be compared with the predicted KL") for text in found["sure"])
+    assert data["multipliers"]["source"].startswith("strategy variable: sqnr_db of output sites")
+    noise, _ = build(Bundle(NOISY), View(metric="noise_sensitivity"), "0")
+    assert [row["layer"] for row in noise["overview"]["output"][SPEC]["worst"]] == [*range(6, 12), *range(4)]
+    assert noise["layers"]["output"]["values"][SPEC]["noise_sensitivity"] == pytest.approx([4.0] * 6 + [16.0] * 6)
+    assert noise["zones"]["source"] == "found from noise_sensitivity of layers"
+    assert "| layer | noise_sensitivity |" in markdown.render(Bundle(NOISY), View(metric="noise_sensitivity"))
+    lines = csv_table.render(Bundle(NOISY), View(metric="predicted_kl")).splitlines()
+    assert len(lines) == 25
+    assert lines[-1].endswith("predicted_kl,0.1,0.0050000000000000044")
+
+
+def test_the_page_recommends_noise_of_equal_damage() -> None:
+    data, _ = build(Bundle(NOISY), View(), "0")
+    assert data["multipliers"]["source"].startswith("strategy equal-damage: noise_sensitivity of layers")
+    assert any("the model breaks at sigma" in line for line in data["multipliers"]["dose"])
+    steps = data["overview"]["output"][SPEC]["steps"]
+    noise = next(step for step in steps if step["section"] == "multipliers")
+    assert noise["command"] == "srdd multipliers srdd-report.json --strategy equal-damage --out rin.yaml"
+    assert any(
+        text == "predicted_kl against measured KL: Spearman 0.91 on SmolLM2."
+        for text in data["overview"]["output"][SPEC]["sure"]
+    )
+
+
+def test_costs_that_are_given_rank_the_page(tmp_path: Path) -> None:
+    PLAIN.save(tmp_path / "plain.json")
+    PRICED.save(tmp_path / "priced.json")
+    bundle = gather(tmp_path / "plain.json", impact=tmp_path / "priced.json")
+    data, _ = build(bundle, View(), "0")
+    assert data["start"]["metric"] == "predicted_kl"
+    assert data["overview"]["output"][SPEC]["worst"][0]["layer"] == WORST
+    assert not any("predict damage poorly" in text for text in data["warnings"])

@@ -19,7 +19,7 @@ from typing import Any
 from srdd.analysis.bundle import Bundle, View
 from srdd.analysis.causes import noise_shares
 from srdd.analysis.facts import facts, warnings
-from srdd.analysis.first_look import FoundZones, asked_metric, first_metric, made_of, zones_of
+from srdd.analysis.first_look import FoundZones, made_of, shown_metric, zones_of
 from srdd.analysis.layer_costs import has_costs
 from srdd.analysis.multipliers import find_multipliers
 from srdd.analysis.noise_advice import EQUAL_DAMAGE
@@ -90,9 +90,8 @@ def build(bundle: Bundle, view: View, srdd_version: str) -> tuple[dict[str, Any]
 def _start(bundle: Bundle, view: View) -> _Start:
     report = bundle.report
     kind, spec = choose_kind(report, view.kind), choose_spec(report, view.formats)
-    asked = view.metric is not None
-    metric = asked_metric(report, kind, spec, view.metric) if view.metric else first_metric(report, kind, spec)
-    return _Start(kind, spec, metric, asked, zones_of(bundle, kind, spec, metric))
+    metric = shown_metric(report, kind, spec, view.metric)
+    return _Start(kind, spec, metric, view.metric is not None, zones_of(bundle, kind, spec, metric))
 
 
 def _formats(report: Report) -> list[dict[str, Any]]:

@@ -15,10 +15,15 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Mapping, Sequence
 
 from srdd.analysis.bundle import Bundle, View
+from srdd.analysis.layer_costs import Priced
 from srdd.analysis.series import choose_kinds, choose_specs
-from srdd.core.metrics import METRICS
+from srdd.analysis.site_costs import site_costs
+from srdd.core.metrics import COSTS, METRICS, Metric, any_metric
+from srdd.documents.report import Report
+from srdd.errors import SettingError
 
 REPORT_SUFFIXES = (".csv",)
 USES = frozenset({"metric", "kind", "formats"})
@@ -28,15 +33,16 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def render(bundle: Bundle, view: View) -> str:
     """The table. Raises SettingError for a kind, format or metric that the report lacks."""
-    from srdd.core.metrics import any_metric
-
     report = bundle.report
     kinds, specs = choose_kinds(report, view.kind), choose_specs(report, view.formats)
-    wanted = [metric.name for metric in METRICS] if view.metric is None else [any_metric(view.metric).name]
+    metrics = METRICS if view.metric is None else [any_metric(view.metric)]
+    costs = {spec: site_costs(report, spec) for spec in specs}
+    if view.metric is not None and not _is_known(report, metrics[0], costs):
+        raise SettingError("metric", view.metric, "no site has it in this report")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for site in report.sites:
+    for place, site in enumerate(report.sites):
         if site.kind not in kinds:
             continue
         who = (site.kind, "" if site.layer is None else site.layer, _text(site.role), _text(site.name))
@@ -44,10 +50,21 @@ def render(bundle: Bundle, view: View) -> str:
             measured = site.formats.get(spec)
             if measured is None:
                 continue
-            for name in wanted:
-                error = measured.error(name) if measured.sequences else math.nan
-                writer.writerow((*who, _text(spec), name, _number(measured.value(name)), _number(error)))
+            for metric in metrics:
+                value, error = measured.value(metric.name), math.nan
+                if metric in COSTS and (priced := costs[spec][place]).costs:
+                    value, error = priced.value(metric.name), priced.error(metric.name)
+                elif measured.sequences:
+                    error = measured.error(metric.name)
+                writer.writerow((*who, _text(spec), metric.name, _number(value), _number(error)))
     return out.getvalue()
+
+
+def _is_known(report: Report, metric: Metric, costs: Mapping[str, Sequence[Priced]]) -> bool:
+    """Whether any site has a number."""
+    if metric in COSTS and any(math.isfinite(row.value(metric.name)) for rows in costs.values() for row in rows):
+        return True
+    return any(not math.isnan(site.formats[spec].value(metric.name)) for site in report.sites for spec in site.formats)
 
 
 def _text(text: str) -> str:

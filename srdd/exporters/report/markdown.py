@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from srdd.analysis.bundle import Bundle, View
 from srdd.analysis.costs import MODE_NAMES, groups, linears, main_mode
 from srdd.analysis.facts import facts, unsaid, warnings
-from srdd.analysis.first_look import first_metric, zones_of
+from srdd.analysis.first_look import shown_metric, zones_of
 from srdd.analysis.overview import KIND_TITLES, Overview, overview
 from srdd.analysis.series import choose_kind, choose_kinds, choose_specs
-from srdd.core.metrics import BY_NAME, COSTS, MAIN, RANKED, choose_metric, significant
+from srdd.core.metrics import BY_NAME, MAIN, RANKED, significant
 from srdd.documents.costs import Cost, Costs
 from srdd.documents.experiment import Experiment
 from srdd.documents.parts import Estimate, Kind
@@ -46,8 +46,8 @@ def render(bundle: Bundle, view: View) -> str:
     """The document. Raises SettingError for a kind, format or metric that the report lacks."""
     report = bundle.report
     kind, specs = choose_kind(report, view.kind), choose_specs(report, view.formats)
-    metric = choose_metric(view.metric).name if view.metric else first_metric(report, kind, specs[0])
-    found = overview(bundle, kind, specs[0], zones_of(bundle, kind, specs[0], metric))
+    metric = shown_metric(report, kind, specs[0], view.metric)
+    found = overview(bundle, kind, specs[0], zones_of(bundle, kind, specs[0], metric), metric if view.metric else None)
     lines = [f"# {text(view.title or f'srdd: {report.model.id}')}", ""]
     lines += [f"**{text(found.headline)}.** {text(found.sentence)}", ""]
     lines += _worst(found)
@@ -80,23 +80,24 @@ def text(given: str) -> str:
 def _worst(found: Overview) -> list[str]:
     if not found.worst:
         return []
-    of = "flagged layers" if found.worst_are_flagged else "layers (none is beyond a limit)"
+    of = "flagged layers" if found.worst_are_flagged else f"layers by {found.ordered_by}"
     if found.ranked_by:
         of = f"layers by {text(found.ranked_by)} (bold: they carry half of the cost)"
-    names = [name for name in _TITLES if name in found.worst[0].values]
+    known = [name for name in _TITLES if name in found.worst[0].values]
+    names = [name for name in (found.ordered_by,) if name] + [name for name in known if name != found.ordered_by]
     rows = []
     for row in found.worst:
         cells = [_number(name, *row.values[name], bold=name in row.beyond) for name in names]
         rows.append([str(row.layer), *cells, text(row.cause)])
     why = "its dearest parts" if found.ranked_by else "why (its noise)"
-    headings = ["layer", *(_TITLES[name] for name in names), why]
+    headings = ["layer", *(_TITLES.get(name, name) for name in names), why]
     limits = [f"A layer is beyond a limit (bold) when {text(', '.join(found.limits))}.", ""] if found.limits else []
     return [f"The {len(rows)} worst {of}:", "", *_table(headings, rows, escape=False), "", *limits]
 
 
 def _number(name: str, value: float, error: float = math.nan, *, bold: bool = False) -> str:
     metric = RANKED[name]
-    if metric in COSTS:
+    if metric.formula is None:
         shown = "-" if math.isnan(value) else significant(value, None if math.isnan(error) else error)
         return f"**{shown}**" if bold else shown
     shown = metric.text(value) if math.isnan(error) else f"{metric.text(value)} ± {metric.text(error)}"

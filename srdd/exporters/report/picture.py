@@ -18,13 +18,13 @@ from collections.abc import Callable
 from typing import Any
 
 from srdd.analysis.bundle import Bundle, View
-from srdd.analysis.first_look import first_metric, layer_numbers, zones_of
+from srdd.analysis.first_look import layer_numbers, shown_metric, zones_of
 from srdd.analysis.layer_costs import Numbers
 from srdd.analysis.overview import KIND_TITLES
 from srdd.analysis.series import choose_kind, choose_specs
 from srdd.analysis.site_costs import site_numbers
 from srdd.core.gaussian import gaussian_metrics
-from srdd.core.metrics import COSTS, RANKED, Metric, choose_metric
+from srdd.core.metrics import RANKED, Metric
 from srdd.documents.parts import Kind
 from srdd.documents.schema import Measurement
 from srdd.documents.summary import merge_measurements
@@ -97,8 +97,8 @@ class _Subject:
             raise ReportError(
                 f"the report has no layer with {self.kind} sites; scan with {setting('sites', self.kind)}"
             )
-        self.metric: Metric = choose_metric(view.metric or first_metric(bundle.report, self.kind, self.specs[0]))
-        self.of = "layers" if self.metric in COSTS else KIND_TITLES[self.kind]
+        self.metric: Metric = RANKED[shown_metric(bundle.report, self.kind, self.specs[0], view.metric)]
+        self.of = "layers" if self.metric.formula is None else KIND_TITLES[self.kind]
         self.title = view.title
 
     def title_of(self, what: str) -> str:
