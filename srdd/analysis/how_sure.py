@@ -79,7 +79,7 @@ def errors(
     if count < 2 or not any(layer.formats[spec].sequences for layer in layers):
         return ["No standard errors: they need two sequences or more, and a report with sums."]
     text = f"± is one standard error over {count} calibration sequences"
-    few = "; with so few it is rough itself, scan more with --samples" if count < 8 else ""
+    few = "; with so few it is rough itself, scan more of them" if count < 8 else ""
     firm = [is_firm(layer, spec, flagged[layer.layer], limits) for layer in layers if layer.layer in flagged]
     if not firm:
         return [f"{text}{few}."]

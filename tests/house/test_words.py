@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "srdd").rglob("*.py"))
 LIBRARY = [path for path in FILES if path.relative_to(ROOT).parts[1] != "cli"]
 # Whose texts for people say what to type next, and are no messages.
-ADVISES = ("srdd/analysis/next_steps.py", "srdd/analysis/overview.py", "srdd/exporters/")
+ADVISES = ("srdd/exporters/",)
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 OF_OTHERS = {"--no-deps": "pip", "--merge": "llama-gguf-split"}
