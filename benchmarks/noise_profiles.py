@@ -23,9 +23,9 @@ from srdd.documents.probe import Probe
 
 PROFILES = {
     "equal-damage": ["--strategy", "equal-damage"],
-    "equal-damage, clamped to 0.5 to 2": ["--strategy", "equal-damage", "--clamp", "0.5,2"],
-    "inverse, predicted_kl": ["--strategy", "inverse"],
-    "variable, relative_error of outputs": ["--strategy", "variable", "--site", "output"],
+    "equal-damage clamped": ["--strategy", "equal-damage", "--clamp", "0.5,2"],
+    "inverse by predicted_kl": ["--strategy", "inverse"],
+    "variable by relative_error": ["--strategy", "variable", "--site", "output"],
 }
 KLS = (0.05, 0.2)
 
@@ -37,16 +37,18 @@ def main() -> None:
     parser.add_argument("--seq-len", default="256")
     parser.add_argument("--sigmas", default="0.005,0.0075,0.0125,0.02,0.03,0.045")
     parser.add_argument("--seeds", default="5")
+    parser.add_argument("--modes", default="w16a16,w4a4")
+    parser.add_argument("--profiles", default=",".join(PROFILES))
     options = parser.parse_args()
     text = ["--seq-len", options.seq_len, *(["--data", options.data] if options.data else [])]
     print("| profile | mode | at 0.05 nats | at 0.2 nats | at the break |\n| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         report, rin, probe = (Path(folder, name) for name in ("report.json", "rin.yaml", "probe.json"))
         run("scan", options.model, "--quant", "mxfp4", "--samples", "8", *text, "--out", report)
-        for name, strategy in PROFILES.items():
+        for name, strategy in ((name, PROFILES[name]) for name in options.profiles.split(",")):
             run("multipliers", report, *strategy, "--sigma-start", "0.001", "--force", "--out", rin)
             of_noise = ["--sigmas", options.sigmas, "--seeds", options.seeds, "--samples", "4", "--seed", "100"]
-            modes = ["--quant", "mxfp4", "--modes", "w16a16,w4a4", "--multipliers", rin]
+            modes = ["--quant", "mxfp4", "--modes", options.modes, "--multipliers", rin]
             run("probe", options.model, *modes, *of_noise, *text, "--force", "--out", probe)
             document = open_document(probe, Probe).document
             for mode in document.settings.modes:

@@ -60,9 +60,9 @@ def refuse_breaking(config: RinConfig) -> None:
 
 def source_in_words(dose: Dose) -> str:
     """ "predicted for the model as it is", "measured in W4A4"."""
-    return (
-        "predicted for the model as it is" if dose.break_source == "predicted" else f"measured in {dose.break_source}"
-    )
+    if dose.break_source == PREDICTED:
+        return "predicted for the model as it is"
+    return f"measured in {dose.break_source}"
 
 
 def predicted_break(report: Report, at_one: Cost) -> Breaking | None:

@@ -78,6 +78,8 @@ def dosed(report: Report, config: RinConfig, course: Course, amount: Amount) -> 
     if amount.noise_kl is not None and not known:
         sensitivities(report, config.target)  # says what is missing
     at_one = noise_at_one(report, config) if known else None
+    if at_one is not None and not at_one.value > 0:  # the loss does not depend on these weights at all
+        at_one = None
     found = None if amount.probe is None else probed_break(report, config, amount.probe, amount.mode)
     if found is None and at_one is not None:
         broken = predicted_break(report, at_one)

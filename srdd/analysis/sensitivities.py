@@ -21,7 +21,6 @@ from srdd.documents.rin import EXCLUDE, Target
 from srdd.errors import ReportError, setting
 
 _KINDS: dict[Target, tuple[str, ...]] = {"rmsnorm": ("norm",), "linear": ("linear",), "both": ("norm", "linear")}
-_ON = {"norm": "norm", "linear": "linear"}  # what `noise_on` calls them
 
 
 def sensitivities(report: Report, target: Target = "rmsnorm", exclude: Sequence[str] = EXCLUDE) -> list[Sensitivity]:
@@ -29,7 +28,7 @@ def sensitivities(report: Report, target: Target = "rmsnorm", exclude: Sequence[
     rows = report.costs.sensitivities if report.costs is not None else []
     for kind in _KINDS[target]:
         if not any(row.kind == kind for row in rows):
-            how = setting("noise_on", "both" if target == "both" else _ON[kind])
+            how = setting("noise_on", "both" if target == "both" else kind)
             raise ReportError(f"no noise sensitivity of {kind}s in this report; scan again with costs and {how}")
     return [
         row

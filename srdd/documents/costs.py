@@ -188,7 +188,7 @@ class Sensitivity(Part):
     layer: int | None
     feeds: Norm | None = None  # of a norm: what it stands before
     parameters: int
-    rms: float  # of the weight
+    rms: float  # of the weight; of 1 + w where a norm multiplies by that
     trace: Cost  # of the Fisher information of its values, a token
 
 

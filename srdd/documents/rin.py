@@ -91,8 +91,8 @@ class RinProvenance(MadeFrom):
 class Dose(Part):
     """What the noise at sigma_start costs, and how far it is from what the model bears; None: not known.
 
-    Numbers are of this document's own multipliers. The break is the sigma at which the loss rises by a tenth: predicted
-    from the noise sensitivities of the model as it is, or measured by a probe in a quantized mode.
+    Numbers are of this document's own multipliers. The break is the sigma at which the loss rises by a tenth, predicted
+    from the noise sensitivities of the model as it is, or that of a probe, by its own criterion and in its mode.
     """
 
     chosen_by: ChosenBy  # how sigma_start was found

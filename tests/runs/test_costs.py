@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertModel,
+    GemmaConfig,
+    GemmaForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MixtralConfig,
@@ -169,6 +171,16 @@ def test_noise_costs_what_its_sensitivity_says(name: str) -> None:
     assert row.rms == pytest.approx(clean.square().mean().sqrt().item(), rel=1e-6)
     assert row.feeds == ("attention" if row.kind == "norm" else None)
     assert len(row.trace.sequences or ()) == len(IDS)
+
+
+def test_the_rms_of_a_norm_is_that_of_what_it_multiplies_by() -> None:
+    torch.manual_seed(0)
+    model = GemmaForCausalLM(GemmaConfig(**SMALL, head_dim=16)).eval()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(0.5)
+    rows = {row.name: row for row in predict_costs(model, IDS, [FMT], backend="eager").sensitivities}
+    assert rows["model.norm.weight"].rms == pytest.approx(1.5)
+    assert rows["model.layers.0.input_layernorm.weight"].rms == pytest.approx(1.0)  # 1 + 0
 
 
 def test_experts_that_are_modules_are_those_that_are_fused() -> None:

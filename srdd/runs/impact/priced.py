@@ -104,7 +104,7 @@ def sensitivity_rows(subject: Subject, fisher: Fisher, tokens: int) -> list[Sens
                     layer=norm.layer,
                     feeds=norm.feeds,
                     parameters=norm.weight.numel(),
-                    rms=_rms(norm.weight),
+                    rms=_rms(norm.weight, norm.offset),
                     trace=trace,
                 )
             )
@@ -161,6 +161,6 @@ def _experts_of(subject: Subject, fisher: Fisher) -> dict[tuple[str, int], tuple
     return experts
 
 
-def _rms(weight: object) -> float:
-    value: float = to_float64(weight.detach()).square().mean().sqrt().item()  # type: ignore[attr-defined]
+def _rms(weight: object, offset: float = 0.0) -> float:
+    value: float = (to_float64(weight.detach()) + offset).square().mean().sqrt().item()  # type: ignore[attr-defined]
     return value

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from srdd.core.roles import Norm
+from srdd.errors import NoiseError
 from srdd.kernels.precision import to_float64
 from srdd.models.modules import decoder_layers, layer_of
-from srdd.noise.targets import norm_fed
+from srdd.noise.targets import norm_fed, unit_offset
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class NormWeight:
     weight: nn.Parameter
     layer: int | None
     feeds: Norm | None
+    offset: float  # 1 where the norm multiplies by 1 + w (Gemma), so that its rms is that of 1 + w
 
 
 def norm_weights(model: nn.Module) -> list[NormWeight]:
@@ -41,8 +43,16 @@ def norm_weights(model: nn.Module) -> list[NormWeight]:
         if "norm" not in kind.lower() or weight is None or weight.dim() != 1 or id(weight) in seen:
             continue
         seen.add(id(weight))
-        found.append(NormWeight(f"{path}.weight", weight, layer_of(path, stacks), norm_fed(model, path, kind)))
+        layer, feeds = layer_of(path, stacks), norm_fed(model, path, kind)
+        found.append(NormWeight(f"{path}.weight", weight, layer, feeds, _offset(module)))
     return found
+
+
+def _offset(module: nn.Module) -> float:
+    try:
+        return unit_offset(module)
+    except NoiseError:  # a norm that cannot run alone; its rms is then that of its weight
+        return 0.0
 
 
 @contextmanager
