@@ -76,7 +76,7 @@ def advise_by_cost(report: Report, spec: str) -> Advice:
         groups=dear_groups(report, spec, mode) if verdict != "no_action" else [],
         remedies=_remedies(costs, spec, mode),
         next_format=_next(candidates, spec, whole.value) if verdict == "reconsider_format" else None,
-        notes=[note for note in report.warnings if note.level in ("version 0", "error")],
+        notes=[note for note in report.warnings if note.level in ("version 0", "dead", "error")],
     )
 
 

@@ -109,7 +109,7 @@ def advise_by_errors(report: Report, kind: Kind, spec: str, against: Against) ->
         formats=candidates,
         next_format=_next(candidates, spec) if verdict == "reconsider_format" else None,
         notes=[
-            *(note for note in report.warnings if note.level in ("version 0", "error")),
+            *(note for note in report.warnings if note.level in ("version 0", "dead", "error")),
             *_unjudged(layers, spec),
             *weakness(report),
         ],

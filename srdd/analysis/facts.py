@@ -48,7 +48,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
 def warnings(bundle: Bundle, kinds: Sequence[Kind]) -> list[str]:
     """Gravest first: tensors with NaN, what was not covered, metrics that say nothing, rankings that disagree."""
     report = bundle.report
-    gravest_first = sorted(report.warnings, key=lambda note: note.level != "error")
+    gravest_first = sorted(report.warnings, key=lambda note: note.level not in ("dead", "error"))
     texts: list[str] = [*gravest_first, *weakness(report)]
     idle = report.coverage.uncovered
     if idle:

@@ -170,7 +170,7 @@ def _above(upper: Sequence[float], lower: Sequence[float]) -> bool:
 
 def notes_of(report: Report) -> tuple[str, ...]:
     """Gravest first: what the costs leave out, then the report's own warnings."""
-    own = [str(note) for note in sorted(report.warnings, key=lambda note: note.level != "error")]
+    own = [str(note) for note in sorted(report.warnings, key=lambda note: note.level not in ("dead", "error"))]
     if report.costs is None or not report.costs.unpriced:
         return tuple(own)
     rows = report.costs.unpriced
@@ -179,5 +179,5 @@ def notes_of(report: Report) -> tuple[str, ...]:
         f", {parameters / report.model.parameter_count:.1%} of the parameters" if report.model.parameter_count else ""
     )
     said = f"{count} module{'s' if count > 1 else ''} without a cost{share}: {rows[0].reason}"
-    grave = [text for text in own if report.has_errors and text.startswith("ERROR")]
+    grave = [text for text in own if text.startswith("ERROR")]
     return (*grave, said, *(text for text in own if text not in grave))

@@ -77,7 +77,9 @@ def scan(
     threshold: Annotated[
         list[str] | None, typer.Option("--threshold", help="Override a classic limit, e.g. sqnr_db=18; may repeat.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when a site is fed NaN or infinite values.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 for NaN or infinite values, and for dead weights.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the sites and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary for machines on stdout.")] = False,
 ) -> None:
@@ -128,6 +130,9 @@ def scan(
     aside.print(f"Report: {out}")
     if strict and report.has_errors:
         console.problem("failed: a site holds NaN or infinite values (--strict)")
+        raise typer.Exit(1)
+    if strict and any(note.level == "dead" for note in report.warnings):
+        console.problem("failed: a weight, or an output channel of one, is all zero (--strict)")
         raise typer.Exit(1)
 
 

@@ -34,6 +34,7 @@ class Metric:
     threshold: float | None = None  # the classic limit, a problem when the value is on its wrong side
     material: float | None = None  # the smallest difference from the median that may be called unusual ...
     material_share: float = 0.0  # ... or this share of the median, if larger. 0.06 in amplitude is 0.5 dB
+    from_zero: bool = False  # usually 0, so that percent of a limit are points and not shares of what it was
 
     def of(self, tally: Tally) -> float:
         """The value for these sums; nan for a cost."""
@@ -121,6 +122,25 @@ METRICS: tuple[Metric, ...] = (
         threshold=0.01,
         material=0.01,
     ),
+    Metric(
+        "zero_ratio",
+        "%",
+        "down",
+        lambda t: _ratio(t.n - t.nonzero, t.n),
+        "share of x that is 0; a layer cannot improve by dying",
+        material=0.01,
+        from_zero=True,
+    ),
+    Metric(
+        "zero_ratio_after",
+        "%",
+        "down",
+        lambda t: _ratio(t.n - t.nonzero + t.deadzone, t.n),
+        "share of q that is 0: what was 0 and what became it",
+        material=0.01,
+        from_zero=True,
+    ),
+    Metric("rms", "", None, _rms, "root mean square of x"),
     Metric("at_max_ratio", "%", None, lambda t: _ratio(t.at_max, t.n), "share of x that land on that largest value"),
     Metric("cosine", "", "up", lambda t: _ratio(t.sum_xq, math.sqrt(t.sum_x2 * t.sum_q2)), "cosine of x and q"),
     Metric("gain", "", None, lambda t: _ratio(t.sum_xq, t.sum_x2), "sum xq / sum x^2; below 1: values shrink"),

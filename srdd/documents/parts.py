@@ -28,10 +28,11 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), defer_build=True)
 
 
-Level = Literal["error", "not deployable", "version 0", "warning"]
+Level = Literal["dead", "error", "not deployable", "version 0", "warning"]
 
 # What a note of each level begins with; a warning is every other.
 _BEGINS: dict[Level, str] = {
+    "dead": "ERROR: dead: ",  # a weight, or rows of it, that only zeros are in
     "error": "ERROR: ",
     "not deployable": "not deployable as is ",
     "version 0": "version 0 report: ",

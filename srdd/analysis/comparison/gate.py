@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 from srdd.analysis.comparison.comparability import comparable
 from srdd.analysis.comparison.costs import by_cost, comparable_costs, cost_pairs, cost_spec_of
-from srdd.analysis.comparison.limits import Floor, Limit
+from srdd.analysis.comparison.dead import newly_dead
+from srdd.analysis.comparison.limits import Factor, Floor, Limit
 from srdd.analysis.comparison.pairing import By, Pair, pairs, within_noise
 from srdd.analysis.comparison.policy import DEFAULTS, Policy
 from srdd.analysis.layer_costs import cost_specs, has_costs, weakness
@@ -25,11 +26,12 @@ from srdd.core.formats import parse
 from srdd.core.layers import parse_layers
 from srdd.core.metrics import Metric, as_error
 from srdd.core.modes import Mode
-from srdd.core.verdicts import violates
 from srdd.documents.check import Case, CheckResult, Finding
-from srdd.documents.parts import KINDS, Place
+from srdd.documents.parts import KINDS, Kind, Place
 from srdd.documents.report import Report
 from srdd.errors import ReportError, SettingError, setting
+
+_OF_MODULES = ("zero_ratio", "zero_ratio_after", "rms")
 
 
 def check(
@@ -46,9 +48,11 @@ def check(
         raise SettingError("baseline", None, f"missing; limits compare with it, a {setting('floor')} needs none")
     notes: list[str] = []
     cases: list[Case] = []
-    compared = _Pairs(baseline or new, new, policy.by)
+    compared = _Pairs(baseline or new, new)
     for limit in policy.limits:
         assert baseline is not None
+        if policy.are_defaults and limit.site is not None and not _has_kind(baseline, limit.site):
+            continue
         kinds, specs = _chosen(limit, baseline)
         if kinds == ["layer"]:
             if lacking := [spec for spec in specs if not has_costs(new, spec)]:
@@ -60,7 +64,7 @@ def check(
         notes += comparable(baseline, new, measured, specs, allow_different_model=allow_different_model)
         more, untested = _cases(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
         cases, notes = cases + more, notes + untested
-    alone = _Pairs(new, new, policy.by)
+    alone = _Pairs(new, new)
     for floor in policy.floors:
         kinds, specs = _chosen(floor, new)
         more, untested = _cases(floor, alone, kinds, specs, policy, optional=False)
@@ -70,6 +74,7 @@ def check(
         names = ", ".join(limit.metric for limit in policy.limits)
         raise ReportError(f"nothing was checked: the baseline has none of {names}")
     problems: list[str] = [note for note in new.warnings if note.level == "error"]
+    problems += newly_dead(baseline, new) if baseline is not None and policy.are_defaults else []
     return CheckResult(
         passed=not problems and all(case.passed for case in cases),
         baseline=None if baseline is None else baseline.model.id,
@@ -79,6 +84,10 @@ def check(
         problems=problems,
         notes=list(dict.fromkeys(notes)),
     )
+
+
+def _has_kind(report: Report, kind: Kind) -> bool:
+    return any(site.kind == kind for site in report.sites)
 
 
 def _costliest(base: Report, new: Report) -> list[str]:
@@ -94,7 +103,7 @@ def _costliest(base: Report, new: Report) -> list[str]:
     return notes
 
 
-def _chosen(limit: Limit | Floor, report: Report) -> tuple[list[Place], list[str]]:
+def _chosen(limit: Limit | Factor | Floor, report: Report) -> tuple[list[Place], list[str]]:
     """The kinds and formats of a report that a limit holds for; a cost is of whole layers.
 
     Raises ReportError when the report has none of them.
@@ -117,24 +126,24 @@ def _chosen(limit: Limit | Floor, report: Report) -> tuple[list[Place], list[str
 
 
 class _Pairs:
-    """The pairs of two reports by kind and format, merged once for all limits."""
+    """The pairs of two reports by kind, format and by layer or module, merged once for all limits."""
 
-    def __init__(self, base: Report, new: Report, by: By) -> None:
-        self._base, self._new, self._by = base, new, by
-        self._made: dict[tuple[Place, str], list[Pair]] = {}
+    def __init__(self, base: Report, new: Report) -> None:
+        self._base, self._new = base, new
+        self._made: dict[tuple[Place, str, By], list[Pair]] = {}
 
-    def of(self, kind: Place, spec: str) -> list[Pair]:
-        if (kind, spec) not in self._made:
+    def of(self, kind: Place, spec: str, by: By) -> list[Pair]:
+        if (kind, spec, by) not in self._made:
             if kind == "layer":
-                found = cost_pairs(self._base, self._new, spec, by=self._by)
+                found = cost_pairs(self._base, self._new, spec, by=by)
             else:
-                found = pairs(self._base, self._new, kind, spec, by=self._by)
-            self._made[kind, spec] = found
-        return self._made[kind, spec]
+                found = pairs(self._base, self._new, kind, spec, by=by)
+            self._made[kind, spec, by] = found
+        return self._made[kind, spec, by]
 
 
 def _cases(
-    limit: Limit | Floor,
+    limit: Limit | Factor | Floor,
     compared: _Pairs,
     kinds: Sequence[Place],
     specs: Sequence[str],
@@ -152,7 +161,9 @@ def _cases(
     which = "this report" if isinstance(limit, Floor) else "the baseline"
     for kind in kinds:
         for spec in specs:
-            members = [p for p in compared.of(kind, spec) if wanted is None or p.layer in wanted]
+            # what one module lost is not made good by its neighbours
+            by: By = "module" if limit.metric in _OF_MODULES and kind != "layer" else policy.by
+            members = [p for p in compared.of(kind, spec, by) if wanted is None or p.layer in wanted]
             findings = [f for p in members if (f := _finding(limit, p, policy)) is not None]
             if findings:
                 cases.append(_case(limit, kind, spec, members[0].mode, findings))
@@ -166,7 +177,9 @@ def _cases(
     return cases, notes
 
 
-def _case(limit: Limit | Floor, kind: Place, spec: str, mode: Mode | None, findings: Sequence[Finding]) -> Case:
+def _case(
+    limit: Limit | Factor | Floor, kind: Place, spec: str, mode: Mode | None, findings: Sequence[Finding]
+) -> Case:
     metric = limit.of
     ranked = sorted(findings, key=lambda f: -_excess(metric, f))
     return Case(
@@ -183,14 +196,14 @@ def _case(limit: Limit | Floor, kind: Place, spec: str, mode: Mode | None, findi
     )
 
 
-def _finding(limit: Limit | Floor, pair: Pair, policy: Policy) -> Finding | None:
+def _finding(limit: Limit | Factor | Floor, pair: Pair, policy: Policy) -> Finding | None:
     """None where the base has no value to hold the new one to; a floor's base is the report itself."""
     metric = limit.of
     base, value = pair.values(metric.name)
     if math.isnan(base):
         return None
-    bound = limit.bound(base)
-    passed = not math.isnan(value) and not violates(metric, value, bound)
+    bound = limit.bound(base, value)
+    passed = limit.holds(base, value)
     if isinstance(limit, Floor):
         return Finding(name=pair.name, base=None, new=value, bound=bound, passed=passed)
     return Finding(
@@ -206,7 +219,7 @@ def _finding(limit: Limit | Floor, pair: Pair, policy: Policy) -> Finding | None
 
 def _implausible(metric: Metric, base: float, new: float, factor: float) -> bool:
     """A gain by more than the factor, and by more than what the metric calls material."""
-    if math.isnan(new) or abs(base - new) <= (metric.material or 0.0):
+    if metric.better is None or math.isnan(new) or abs(base - new) <= (metric.material or 0.0):
         return False
     before, after = as_error(metric, base), as_error(metric, new)
     return before > factor * after
@@ -216,6 +229,8 @@ def _excess(metric: Metric, finding: Finding) -> float:
     """How far beyond its bound, in the metric's unit; a missing value is infinitely far."""
     if math.isnan(finding.new):
         return math.inf
+    if metric.better is None and finding.base is not None:
+        return abs(finding.new - finding.base) - abs(finding.bound - finding.base)
     if finding.new == finding.bound:  # both may be infinite: exact before and now
         return 0.0
     distance = finding.new - finding.bound

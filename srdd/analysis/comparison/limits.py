@@ -1,4 +1,4 @@
-"""Limits as small objects: how much worse than a baseline a metric may get, and floors that hold without one.
+"""Limits as small objects: how far from a baseline a metric may move, and floors that hold without one.
 
 Not here: policies and how they are written (policy.py), reports and verdicts (gate.py). Which way is worse follows from
 the metric. Ratios are given as they are stored: deadzone_ratio 0.01 is one percentage point, relative_error 5% is
@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from srdd.core.layers import parse_layers
-from srdd.core.metrics import RANKED, Metric, choose_metric
+from srdd.core.metrics import RANKED, Metric, any_metric, choose_metric
+from srdd.core.verdicts import violates
 from srdd.documents.parts import KINDS, Kind
 
 
@@ -81,18 +82,53 @@ class Limit(Scope):
     def of(self) -> Metric:
         return RANKED[self.metric]
 
-    def bound(self, base: float) -> float:
+    def bound(self, base: float, new: float = math.nan) -> float:
         """The worst value that passes."""
         amount, percent = amount_of(self.max_worse)
-        if percent:
+        if percent and not self.of.from_zero:
             return base * (1 + amount)
         return base - amount if self.of.better == "up" else base + amount
+
+    def holds(self, base: float, new: float) -> bool:
+        return not math.isnan(new) and not violates(self.of, new, self.bound(base))
 
     @property
     def text(self) -> str:
         amount, percent = amount_of(self.max_worse)
         sign = "-" if self.of.better == "up" else "+"
         return f"{self.metric} {sign}{f'{100 * amount:g}%' if percent else f'{amount:g}'}{self.where}"
+
+
+class Factor(Scope):
+    """A metric that has no better side may change by so much, either way."""
+
+    metric: str
+    factor: float
+
+    _no_bool = field_validator("factor", mode="before")(_not_bool)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Factor:
+        if any_metric(self.metric).unit == "dB":
+            raise ValueError(f"{self.metric} is a logarithm; give an amount in dB")
+        if not 1 < self.factor < math.inf:
+            raise ValueError(f"factor {self.factor:g}: expected above 1")
+        return self
+
+    @property
+    def of(self) -> Metric:
+        return RANKED[self.metric]
+
+    def bound(self, base: float, new: float = math.nan) -> float:
+        """The last value that passes, on the side to which it moved."""
+        return base / self.factor if new < base else base * self.factor
+
+    def holds(self, base: float, new: float) -> bool:
+        return not math.isnan(new) and base / self.factor <= new <= base * self.factor
+
+    @property
+    def text(self) -> str:
+        return f"{self.metric} x{self.factor:g}{self.where}"
 
 
 class Floor(Scope):
@@ -117,8 +153,11 @@ class Floor(Scope):
     def of(self) -> Metric:
         return RANKED[self.metric]
 
-    def bound(self, base: float) -> float:
+    def bound(self, base: float, new: float = math.nan) -> float:
         return amount_of(self.value)[0]
+
+    def holds(self, base: float, new: float) -> bool:
+        return not math.isnan(new) and not violates(self.of, new, self.bound(base))
 
     @property
     def text(self) -> str:

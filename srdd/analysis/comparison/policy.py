@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from srdd.analysis.comparison.limits import Floor, Limit, Scope, amount_of
+from srdd.analysis.comparison.limits import Factor, Floor, Limit, Scope, amount_of
 from srdd.core.metrics import choose_metric
 from srdd.documents.opening import decoded, read_bytes
 from srdd.documents.parts import KINDS
@@ -28,7 +28,7 @@ IMPLAUSIBLE_GAIN = 2.0  # an error halved (6 dB) between two checkpoints is more
 class Policy:
     """All that a check holds a report to."""
 
-    limits: tuple[Limit, ...] = ()
+    limits: tuple[Limit | Factor, ...] = ()
     floors: tuple[Floor, ...] = ()
     implausible_gain: float = IMPLAUSIBLE_GAIN
     by: Literal["layer", "module"] = "layer"  # what a limit is checked on; modules do not hide in their layer
@@ -52,7 +52,7 @@ def load_policy(path: str | Path) -> Policy:
         raise ReportError(f"{path}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
     try:
         policy = Policy(
-            limits=tuple(_tables(document, "limit", Limit)),
+            limits=tuple(_limits(document)),
             floors=tuple(_tables(document, "floor", Floor)),
             implausible_gain=check_gain(document.get("implausible_gain", IMPLAUSIBLE_GAIN)),
             by=check_by(document.get("by", "layer")),
@@ -71,10 +71,12 @@ def check_by(by: object) -> Literal["layer", "module"]:
     raise SettingError("by", repr(by), "expected layer or module")
 
 
-def parse_limit(limit: str, scope: Scope) -> Limit:
-    """ "sqnr_db=-0.5" or "relative_error=+5%". Raises SettingError, also for a sign that says better, not worse."""
+def parse_limit(limit: str, scope: Scope) -> Limit | Factor:
+    """ "sqnr_db=-0.5", "relative_error=+5%", "rms=x2". Raises SettingError, also for a sign that says better."""
     try:
-        name, amount = _halves(limit, "sqnr_db=-0.5 or relative_error=+5%")
+        name, amount = _halves(limit, "sqnr_db=-0.5, relative_error=+5% or rms=x2")
+        if amount.startswith("x"):
+            return _build(Factor, {"metric": name, "factor": amount_of(amount[1:])[0], **scope.model_dump()})
         up = choose_metric(name).better == "up"
         value, percent = amount_of(amount)
         if value and (value > 0) == up:
@@ -113,7 +115,7 @@ def _halves(text: str, example: str) -> tuple[str, str]:
     return name, value
 
 
-_Scoped = TypeVar("_Scoped", Limit, Floor)
+_Scoped = TypeVar("_Scoped", Limit, Floor, Factor)
 
 
 def _tables(document: dict[str, Any], key: str, of: type[_Scoped]) -> list[_Scoped]:
@@ -126,6 +128,19 @@ def _tables(document: dict[str, Any], key: str, of: type[_Scoped]) -> list[_Scop
             made.append(_build(of, row))
         except SrddError as problem:
             raise ReportError(f"[[{key}]] {place}: {problem}") from None
+    return made
+
+
+def _limits(document: dict[str, Any]) -> list[Limit | Factor]:
+    """Those with a factor are factors, the others limits; in their order."""
+    rows = document.get("limit", [])
+    factors = [isinstance(row, dict) and "factor" in row for row in rows] if isinstance(rows, list) else []
+    if not any(factors):
+        return [*_tables(document, "limit", Limit)]
+    made: list[Limit | Factor] = []
+    for row, is_factor in zip(rows, factors, strict=True):
+        alone = {"limit": [row]}
+        made += _tables(alone, "limit", Factor) if is_factor else _tables(alone, "limit", Limit)
     return made
 
 
@@ -152,10 +167,14 @@ def scope_of(kind: str | None, spec: str | None, layers: str | None) -> Scope:
         raise SettingError("kind", kind, f"expected {', '.join(KINDS)}") from None
 
 
-# What holds when nothing is said: half a decibel, a twentieth of the error, a percentage point.
+# What holds when nothing is said: half a decibel, a twentieth of the error, a percentage point, a weight's rms twice or
+# half of what it was.
 DEFAULTS = (
     Limit(metric="sqnr_db", max_worse=0.5),
     Limit(metric="relative_error", max_worse="5%"),
     Limit(metric="deadzone_ratio", max_worse=0.01),
     Limit(metric="saturation_ratio", max_worse=0.01),
+    Limit(metric="zero_ratio", max_worse=0.01),
+    Limit(metric="zero_ratio_after", max_worse=0.01),
+    Factor(metric="rms", factor=2.0, site="weight"),
 )

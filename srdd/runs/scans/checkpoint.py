@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -17,7 +18,7 @@ from srdd.models.files.checkpoint import Checkpoint
 from srdd.models.selection import Selection
 from srdd.models.sites import SiteMap
 from srdd.runs.scans.rows import report_of, weight_row
-from srdd.runs.scans.weights import measure_matrices
+from srdd.runs.scans.weights import measure_matrices, zero_rows
 from srdd.runs.setup import Progress, Run, kernel_for, silent
 
 
@@ -42,7 +43,8 @@ def scan_checkpoint(
     for site in run.sites.sites:
         matrices = matrices_from(checkpoint, site)
         vectors = measure_matrices(matrices, parsed, name=site.name, seed=seed, backend=run.backend)
-        rows.append(weight_row(site, vectors, parsed, checkpoint.tensors[site.module].shape))
+        zeros = partial(zero_rows, matrices_from(checkpoint, site))
+        rows.append(weight_row(site, vectors, parsed, checkpoint.tensors[site.module].shape, zeros))
         done += sizes[site.name]
         progress("weights", done, sum(sizes.values()))
     return report_of(run, rows, parsed, seed=seed, thresholds=thresholds, notes=checkpoint.notes)

@@ -5,12 +5,14 @@ Not here: measuring. This is where vectors leave the device: one transfer a site
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from srdd.core.dead import dead_text
 from srdd.core.formats import BlockFormat
+from srdd.core.layers import span
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
 from srdd.core.verdicts import CLASSIC
@@ -65,10 +67,21 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def weight_row(site: Site, vectors: Tensor, formats: Sequence[BlockFormat], shape: Sequence[int]) -> SiteRow:
-    """The row of a weight from its vectors [formats, fields]; `shape` as stored."""
+def weight_row(
+    site: Site,
+    vectors: Tensor,
+    formats: Sequence[BlockFormat],
+    shape: Sequence[int],
+    rows_of_zeros: Callable[[], list[int]],
+) -> SiteRow:
+    """The row of a weight from its vectors [formats, fields]; `shape` as stored.
+
+    `rows_of_zeros` reads the weight again; it is called where so many values are zero that a row of it may be.
+    """
     tallies = [Tally.from_vector(row) for row in vectors.cpu().tolist()]
     columns = shape[-2] if site.transposed else shape[-1]
+    zeros = tallies[0].n - tallies[0].nonzero
+    dead = dead_text(tallies[0]) or (_dead_rows(rows_of_zeros(), tallies[0], columns) if zeros >= columns > 0 else "")
     measured = {f.spec: measurement(t) for f, t in zip(formats, tallies, strict=True)}
     rows = shape[-1] if site.transposed else shape[-2]
     return SiteRow(
@@ -79,9 +92,16 @@ def weight_row(site: Site, vectors: Tensor, formats: Sequence[BlockFormat], shap
         layer=site.layer,
         group=site.group,
         shape=list(shape),
-        notes=_notes(tallies[0], formats, columns, rows),
+        notes=[*([Note.of("dead", dead)] if dead else []), *_notes(tallies[0], formats, columns, rows)],
         formats=measured,
     )
+
+
+def _dead_rows(rows: Sequence[int], tally: Tally, columns: int) -> str:
+    if not rows:
+        return ""
+    of = int(tally.n + tally.excluded) // columns
+    return f"{len(rows)} of {of} output channels are all zero: rows {span(rows)}"
 
 
 def activation_row(result: Result, formats: Sequence[BlockFormat]) -> SiteRow:
@@ -126,7 +146,12 @@ def warnings_for(rows: Sequence[SiteRow], uncovered: Sequence[str]) -> list[Note
     """What a reader must know before trusting the numbers; errors first and marked as such."""
     bad = [row for row in rows if any(note.level == "error" for note in row.notes)]
     ragged = [row for row in rows if any(note.level == "not deployable" for note in row.notes)]
+    dead = [(row, note) for row in rows for note in row.notes if note.level == "dead"]
     notes = []
+    if dead:
+        names = "; ".join(f"{row.name}, {note.removeprefix(Note.of('dead', ''))}" for row, note in dead[:3])
+        more = " ..." if len(dead) > 3 else ""
+        notes.append(Note.of("dead", f"{len(dead)} weight(s): {names}{more}"))
     if bad:
         names = ", ".join(f"{row.kind} {row.name}" for row in bad[:3])
         more = " ..." if len(bad) > 3 else ""

@@ -53,6 +53,18 @@ def _finite_amax(chunks: Iterable[Tensor]) -> Tensor:
     return torch.stack(largest).amax()
 
 
+def zero_rows(matrices: Iterable[Iterable[Tensor]]) -> list[int]:
+    """The rows of all matrices, numbered through, that hold nothing but zeros: dead output channels."""
+    found: list[int] = []
+    first = 0
+    for chunks in matrices:
+        for chunk in chunks:
+            dead = (chunk == 0).all(-1).nonzero().flatten()
+            found += (dead + first).tolist()
+            first += len(chunk)
+    return found
+
+
 def matrices_of(module: nn.Module, site: Site) -> Iterator[tuple[Tensor]]:
     """The matrices [out, in] of a weight site in memory: one, or one per fused expert."""
     weight = weight_of(module, site.parameter).detach()

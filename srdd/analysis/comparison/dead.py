@@ -1,0 +1,40 @@
+"""Weights, and rows of them, that died between two reports.
+
+Not here: what is dead (srdd.core.dead; a scan notes rows of zeros at their site), shares of zeros, which are metrics
+(zero_ratio), and limits (limits.py).
+
+Worked number: 32 rows of zeros in a weight that had none, or had 16, are one sentence; 16 that were there are none.
+"""
+
+from __future__ import annotations
+
+import re
+
+from srdd.core.dead import dead_text
+from srdd.documents.parts import Note
+from srdd.documents.report import Report
+from srdd.documents.schema import Site
+
+_ALL = 10**18  # rows of a weight that is dead throughout
+
+
+def newly_dead(base: Report, new: Report) -> list[str]:
+    """One sentence for every weight with more that is dead than in the base."""
+    before = {site.name: dead_rows(site)[0] for site in base.sites if site.kind == "weight"}
+    found = []
+    for site in new.sites:
+        rows, text = dead_rows(site) if site.kind == "weight" else (0, "")
+        if rows > before.get(site.name, 0):
+            was = "was not in the baseline" if not before.get(site.name) else "fewer in the baseline"
+            found.append(f"weight {site.name}: {text} ({was})")
+    return found
+
+
+def dead_rows(site: Site) -> tuple[int, str]:
+    """How many rows of a weight are dead, and that in words."""
+    text = next((str(note).removeprefix(Note.of("dead", "")) for note in site.notes if note.level == "dead"), "")
+    tally = next((m.merged() for m in site.formats.values() if m.tally is not None), None)
+    if tally is not None and (whole := dead_text(tally)):
+        return _ALL, whole
+    count = re.match(r"(\d+) of \d+ output channels", text)
+    return (int(count[1]), text) if count else (0, "")
