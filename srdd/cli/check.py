@@ -34,6 +34,7 @@ def check(
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.")] = None,
     summary: Annotated[Path | None, typer.Option("--summary", help="Write Markdown.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace --junit and --summary when they exist.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Also a table of every limit.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The verdict for machines, on stdout.")] = False,
 ) -> None:
     """Gate a new checkpoint in CI: exit 0 when it holds its limits, 1 and the layer when not, 2 when not comparable.
@@ -48,10 +49,12 @@ def check(
     from srdd.core.files import check_new
     from srdd.documents.report import Report
     from srdd.errors import NoEffectError, ReportError, SettingError, setting
-    from srdd.exporters.terminal.check import show
+    from srdd.exporters.terminal.check import show, show_table
 
     if str(new) == "-" and str(baseline) == "-":
         raise ReportError("the new report and the baseline cannot both be standard input")
+    if verbose and as_json:
+        raise NoEffectError("verbose", f"with {setting('json')}, which holds all of it")
     if force and junit is None and summary is None:
         raise NoEffectError("force", f"without {setting('junit')} or {setting('summary')}")
     if junit is not None and summary is not None and junit.resolve() == summary.resolve():
@@ -67,9 +70,10 @@ def check(
     if as_json:
         console.machine(verdict.model_dump_json(indent=1))
     else:
-        from srdd.exporters.terminal.check import show
-
-        show(console.people(), verdict)
+        people = console.people()
+        show(people, verdict)
+        if verbose:
+            show_table(people, verdict)
     if not verdict.passed:
         raise typer.Exit(1)
 
@@ -105,13 +109,13 @@ def _policy(
     based: bool,
 ) -> Policy:
     """The policy file with the options added; the built-in limits when neither is given."""
-    from srdd.analysis.comparison.policy import DEFAULTS, Policy, load_policy, parse_floor, parse_limit, scope_of
+    from srdd.analysis.comparison.policy import Policy, load_policy, parse_floor, parse_limit, scope_of
     from srdd.errors import NoEffectError, SettingError, setting
 
     limit, floor = setting("limit"), setting("floor")
     narrowing = [name for name, value in zip(("kind", "spec", "layers"), scope, strict=True) if value]
-    if narrowing and not limits and not floors:
-        raise NoEffectError(narrowing, f"without {limit} or {floor}")
+    if narrowing and path is not None and not limits and not floors:
+        raise NoEffectError(narrowing, f"on a policy's own limits, without {limit} or {floor}")
     where = scope_of(*scope)
     written = Policy() if path is None else load_policy(path)
     policy = Policy(
@@ -126,4 +130,4 @@ def _policy(
         return policy
     if not based:
         raise SettingError("baseline", None, f"nothing to check; give it, with or without {limit}, or give {floor}")
-    return Policy(limits=DEFAULTS, are_defaults=True)
+    return Policy(are_defaults=True, scope=where)

@@ -34,7 +34,7 @@ class Metric:
     threshold: float | None = None  # the classic limit, a problem when the value is on its wrong side
     material: float | None = None  # the smallest difference from the median that may be called unusual ...
     material_share: float = 0.0  # ... or this share of the median, if larger. 0.06 in amplitude is 0.5 dB
-    from_zero: bool = False  # usually 0, so that percent of a limit are points and not shares of what it was
+    in_points: bool = False  # percent of a limit are points, not shares of what it was
 
     def of(self, tally: Tally) -> float:
         """The value for these sums; nan for a cost."""
@@ -46,7 +46,7 @@ class Metric:
             return "-"
         if math.isinf(value):
             return "exact" if value > 0 else "-inf"
-        if self.formula is None:  # costs differ by orders of magnitude
+        if self.formula is None and not self.unit:  # costs differ by orders of magnitude
             return significant(value)
         return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.2f}" if abs(value) < 1e3 else f"{value:.4g}"
 
@@ -129,7 +129,7 @@ METRICS: tuple[Metric, ...] = (
         lambda t: _ratio(t.n - t.nonzero, t.n),
         "share of x that is 0; a layer cannot improve by dying",
         material=0.01,
-        from_zero=True,
+        in_points=True,
     ),
     Metric(
         "zero_ratio_after",
@@ -138,7 +138,7 @@ METRICS: tuple[Metric, ...] = (
         lambda t: _ratio(t.n - t.nonzero + t.deadzone, t.n),
         "share of q that is 0: what was 0 and what became it",
         material=0.01,
-        from_zero=True,
+        in_points=True,
     ),
     Metric("rms", "", None, _rms, "root mean square of x"),
     Metric("at_max_ratio", "%", None, lambda t: _ratio(t.at_max, t.n), "share of x that land on that largest value"),
@@ -186,6 +186,15 @@ NOISE_SENSITIVITY = Metric(
 RANKED: dict[str, Metric] = BY_NAME | {metric.name: metric for metric in (*COSTS, NOISE_SENSITIVITY)}
 
 
+# What quantizing the whole model costs, in one mode.
+OF_MODEL: tuple[Metric, ...] = (
+    Metric("kl", "", "down", None, "KL of the quantized model against the model as it is, nats per token"),
+    Metric("loss", "", "down", None, "loss of the quantized model, nats per token"),
+    Metric("top1", "%", "up", None, "share of tokens with the same most likely next token", in_points=True),
+)
+GATED: dict[str, Metric] = RANKED | {metric.name: metric for metric in OF_MODEL}
+
+
 def as_error(metric: Metric, value: float) -> float:
     """A value of a metric as an error. SQNR becomes the amplitude ratio of noise to signal, a cosine 1 - cosine."""
     if metric.unit == "dB":
@@ -201,6 +210,12 @@ def choose_metric(name: str) -> Metric:
         known = ", ".join(_judged(RANKED.values()))
         raise SettingError("metric", repr(name), f"cannot rank layers; expected one of: {known}{near}")
     return metric
+
+
+def gated_metric(name: str) -> Metric:
+    """A metric that a limit may name: one that ranks layers, or one of the whole model. Raises SettingError."""
+    of_model = next((metric for metric in OF_MODEL if metric.name == name), None)
+    return choose_metric(name) if of_model is None else of_model
 
 
 def any_metric(name: str) -> Metric:

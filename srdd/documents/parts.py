@@ -21,7 +21,8 @@ Kind = Literal["weight", "input", "output"]
 
 
 KINDS: tuple[Kind, ...] = ("weight", "input", "output")
-Place = Kind | Literal["layer"]  # what a series is of: sites of a kind, or whole layers, as costs are
+# what numbers are of: sites of a kind, whole layers or the whole model, as costs are
+Place = Kind | Literal["layer", "model"]
 
 
 class Part(BaseModel):

@@ -234,9 +234,25 @@ def test_every_value_has_its_unit_and_the_closest_its_distance() -> None:
 def test_tables_of_a_check_give_the_closest_value(files: dict[str, Path], tmp_path: Path, srdd: Run) -> None:
     markdown = tmp_path / "gate.md"
     arguments = ("check", files["base"], "--baseline", files["base"], "--limit", "sqnr_db=-0.5", "--summary", markdown)
-    _, shown, _ = srdd(*arguments)
+    _, shown, _ = srdd(*arguments, "--verbose")
     for text in (shown, markdown.read_text()):
         assert "layer 0: 20.00 dB, bound 19.50 dB" in text
+
+
+def test_the_first_line_is_the_verdict() -> None:
+    def first(new: Report, policy: Policy | None = LIMIT) -> str:
+        return gate_text.headline(check(new, BASE, policy))
+
+    assert first(BASE) == "PASSED 6 checks"
+    near = model([1.0, 1.0, 1.05, 1.1, 1.0, 1.0])  # 0.21 and 0.41 of 0.5 dB
+    assert first(near) == (
+        "PASSED 6 checks; closest: output mxfp4:even layer 3: sqnr_db 19.59 dB, baseline 20.00 dB, bound 19.50 dB "
+        "(sqnr_db -0.5)"
+    )
+    worse = model([1.0, 2.0, 1.0, 4.0, 1.0, 1.0])
+    assert first(worse).startswith("FAILED 2 of 6: output mxfp4:even layer 3: sqnr_db 13.98 dB")
+    broken = BASE.model_copy(update={"warnings": [Note.of("error", "NaN")]})
+    assert first(broken) == "FAILED, though all of 6 checks hold: ERROR: NaN"
 
 
 HOSTILE = "</failure>\x00<script>|&"
@@ -277,7 +293,8 @@ def test_in_a_shell(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.
     assert shell(files["base"], "--baseline", files["base"]).returncode == 0
     failed = shell(files["worse"], "--baseline", files["base"], "--limit", "sqnr_db=-0.5")
     assert (failed.returncode, failed.stderr) == (1, "")
-    assert "FAILED output mxfp4:even layer 2: sqnr_db 16.99 dB, baseline 20.00 dB, bound 19.50 dB" in failed.stdout
+    first = "FAILED 1 of 6: output mxfp4:even layer 2: sqnr_db 16.99 dB, baseline 20.00 dB, bound 19.50 dB"
+    assert failed.stdout.startswith(first)
     other = shell(files["rule"], "--baseline", files["base"])
     assert other.returncode == 2
     assert "scale rule differs: mxfp4:even in the base and mxfp4:floor in the new report" in other.stderr
@@ -305,7 +322,7 @@ def test_command(files: dict[str, Path], tmp_path: Path, srdd: Run, monkeypatch:
     ("arguments", "words"),
     [
         (["base"], "--baseline: nothing to check; give it"),
-        (["base", "--baseline", "base", "--site", "output"], "--site has no effect without --limit or --floor"),
+        (["base", "--baseline", "base", "--verbose", "--json"], "--verbose has no effect with --json"),
         (["base", "--baseline", "base", "--floor", "sqnr_db=1"], "has no effect on floors"),
         (["base", "--baseline", "base", "--force"], "--force has no effect"),
         (["base", "--baseline", "empty"], "the report has no sites"),

@@ -86,6 +86,30 @@ def cost_pairs(
     return [Pair("layer", spec, other, *key, row, b.get(key, lacking), order, chosen) for key, row in a.items()]
 
 
+def model_specs(report: Report) -> list[str]:
+    """The formats under which the whole model was measured, without those that change nothing."""
+    rows = report.costs.whole if report.costs is not None else []
+    return list(dict.fromkeys(row.format for row in rows if not row.no_effect))
+
+
+def model_pairs(base: Report, new: Report, spec: str) -> list[Pair]:
+    """KL, loss and agreement of the whole model under a format, one pair a mode that the base knows.
+
+    What the new report lacks is nan there.
+    """
+    a, b = _whole(base, spec), _whole(new, spec)
+    order, lacking = _order(base, new), Priced({})
+    return [
+        Pair("model", spec, spec, None, mode_title(mode, spec), row, b.get(mode, lacking), order)
+        for mode, row in a.items()
+    ]
+
+
+def _whole(report: Report, spec: str) -> dict[Mode, Priced]:
+    rows = report.costs.whole if report.costs is not None else []
+    return {row.mode: Priced({"kl": row.kl, "loss": row.loss, "top1": row.top1}) for row in rows if row.format == spec}
+
+
 def whole_changes(base: Report, new: Report, formats: Sequence[tuple[str, str]]) -> list[WholeChange]:
     """KL and loss of the whole model in every mode that both know, and the clean loss, paired by sequence."""
     a, b = base.costs, new.costs

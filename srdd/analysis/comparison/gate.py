@@ -13,21 +13,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from srdd.analysis.comparison.comparability import comparable
-from srdd.analysis.comparison.costs import by_cost, comparable_costs, cost_pairs, cost_spec_of
+from srdd.analysis.comparison.costs import (
+    comparable_costs,
+    cost_pairs,
+    model_pairs,
+    model_specs,
+)
 from srdd.analysis.comparison.dead import newly_dead
+from srdd.analysis.comparison.held_places import has_kind, held_places, may_compare_costs
 from srdd.analysis.comparison.limits import Factor, Floor, Limit
 from srdd.analysis.comparison.pairing import By, Pair, pairs, within_noise
-from srdd.analysis.comparison.policy import DEFAULTS, Policy
+from srdd.analysis.comparison.policy import Policy, built_in
 from srdd.analysis.layer_costs import cost_specs, has_costs, weakness
 from srdd.analysis.series import cost_series
-from srdd.core.formats import parse
 from srdd.core.layers import parse_layers
 from srdd.core.metrics import Metric, as_error
 from srdd.core.modes import Mode
 from srdd.documents.check import Case, CheckResult, Finding
-from srdd.documents.parts import KINDS, Kind, Place
+from srdd.documents.parts import Place
 from srdd.documents.report import Report
 from srdd.errors import ReportError, SettingError, setting
 
@@ -41,7 +47,10 @@ def check(
 
     Raises SettingError for limits without a baseline, ReportError for what differs and for limits that match nothing.
     """
-    policy = Policy(limits=DEFAULTS, are_defaults=True) if policy is None else policy
+    policy = Policy(are_defaults=True) if policy is None else policy
+    if policy.are_defaults and not policy.limits and baseline is not None:
+        priced = may_compare_costs(baseline, new)
+        policy = replace(policy, limits=built_in(policy.scope, with_costs=priced))
     if not policy.limits and not policy.floors:
         raise SettingError("policy", None, f"nothing was checked: give limits with {setting('baseline')}, or floors")
     if policy.limits and baseline is None:
@@ -51,22 +60,23 @@ def check(
     compared = _Pairs(baseline or new, new)
     for limit in policy.limits:
         assert baseline is not None
-        if policy.are_defaults and limit.site is not None and not _has_kind(baseline, limit.site):
+        if policy.are_defaults and limit.site is not None and not has_kind(baseline, limit.site):
             continue
-        kinds, specs = _chosen(limit, baseline)
-        if kinds == ["layer"]:
-            if lacking := [spec for spec in specs if not has_costs(new, spec)]:
+        kinds, specs = held_places(limit, baseline)
+        if kinds[0] in ("layer", "model"):
+            known = cost_specs(new) if kinds == ["layer"] else model_specs(new)
+            if lacking := [spec for spec in specs if spec not in known]:
                 raise ReportError(
                     f"{limit.text}: the new report has no costs of {', '.join(lacking)}; scan it with costs"
                 )
             notes += comparable_costs(baseline, new, allow_other_text=allow_different_model)
-        measured = [kind for kind in kinds if kind != "layer"]
+        measured = [kind for kind in kinds if kind != "layer" and kind != "model"]
         notes += comparable(baseline, new, measured, specs, allow_different_model=allow_different_model)
         more, untested = _cases(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
         cases, notes = cases + more, notes + untested
     alone = _Pairs(new, new)
     for floor in policy.floors:
-        kinds, specs = _chosen(floor, new)
+        kinds, specs = held_places(floor, new)
         more, untested = _cases(floor, alone, kinds, specs, policy, optional=False)
         cases, notes = cases + more, notes + untested
     notes += _costliest(baseline or new, new) if policy.are_defaults else []
@@ -86,10 +96,6 @@ def check(
     )
 
 
-def _has_kind(report: Report, kind: Kind) -> bool:
-    return any(site.kind == kind for site in report.sites)
-
-
 def _costliest(base: Report, new: Report) -> list[str]:
     """What no built-in limit holds: the dearest layer under each format, or that no costs are known."""
     if not has_costs(new) or not has_costs(base):
@@ -103,28 +109,6 @@ def _costliest(base: Report, new: Report) -> list[str]:
     return notes
 
 
-def _chosen(limit: Limit | Factor | Floor, report: Report) -> tuple[list[Place], list[str]]:
-    """The kinds and formats of a report that a limit holds for; a cost is of whole layers.
-
-    Raises ReportError when the report has none of them.
-    """
-    if by_cost(limit.of, report):
-        if limit.site is not None:
-            raise ReportError(f"{limit.text}: a cost is of whole layers, not of {limit.site} sites")
-        return ["layer"], cost_specs(report) if limit.quant is None else [cost_spec_of(report, limit.quant)]
-    present = [kind for kind in KINDS if any(site.kind == kind for site in report.sites)]
-    kinds: list[Place] = [kind for kind in present if limit.site in (None, kind)]
-    if not kinds:
-        raise ReportError(f"{limit.text}: the report has {', '.join(present) or 'no sites'}")
-    known = report.settings.formats
-    if limit.quant is None:
-        return kinds, list(known)
-    spec = limit.quant if limit.quant in known else parse(limit.quant).spec
-    if spec not in known:
-        raise ReportError(f"{limit.text}: the report has {', '.join(known)}, not {spec}")
-    return kinds, [spec]
-
-
 class _Pairs:
     """The pairs of two reports by kind, format and by layer or module, merged once for all limits."""
 
@@ -134,7 +118,9 @@ class _Pairs:
 
     def of(self, kind: Place, spec: str, by: By) -> list[Pair]:
         if (kind, spec, by) not in self._made:
-            if kind == "layer":
+            if kind == "model":
+                found = model_pairs(self._base, self._new, spec)
+            elif kind == "layer":
                 found = cost_pairs(self._base, self._new, spec, by=by)
             else:
                 found = pairs(self._base, self._new, kind, spec, by=by)

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from srdd.core.layers import parse_layers
-from srdd.core.metrics import RANKED, Metric, any_metric, choose_metric
+from srdd.core.metrics import GATED, Metric, any_metric, gated_metric
 from srdd.core.verdicts import violates
 from srdd.documents.parts import KINDS, Kind
 
@@ -68,11 +68,11 @@ class Limit(Scope):
 
     @model_validator(mode="after")
     def _sensible(self) -> Limit:
-        chosen = choose_metric(self.metric)
+        chosen = gated_metric(self.metric)
         amount, percent = amount_of(self.max_worse)
         if amount < 0:
             raise ValueError(f"max_worse {self.max_worse!r}: an amount; which way is worse follows from the metric")
-        if percent and chosen.better == "up":
+        if percent and chosen.better == "up" and not chosen.in_points:
             raise ValueError(f"{self.metric} in percent means little; give an amount{_in(chosen)}")
         if not percent and chosen.unit == "%" and amount >= 1:
             raise ValueError(f"{self.metric} is a ratio: 0.01 is one percentage point, 1% a hundredth of the baseline")
@@ -80,12 +80,12 @@ class Limit(Scope):
 
     @property
     def of(self) -> Metric:
-        return RANKED[self.metric]
+        return GATED[self.metric]
 
     def bound(self, base: float, new: float = math.nan) -> float:
         """The worst value that passes."""
         amount, percent = amount_of(self.max_worse)
-        if percent and not self.of.from_zero:
+        if percent and not self.of.in_points:
             return base * (1 + amount)
         return base - amount if self.of.better == "up" else base + amount
 
@@ -117,7 +117,7 @@ class Factor(Scope):
 
     @property
     def of(self) -> Metric:
-        return RANKED[self.metric]
+        return GATED[self.metric]
 
     def bound(self, base: float, new: float = math.nan) -> float:
         """The last value that passes, on the side to which it moved."""
@@ -141,7 +141,7 @@ class Floor(Scope):
 
     @model_validator(mode="after")
     def _sensible(self) -> Floor:
-        chosen = choose_metric(self.metric)
+        chosen = gated_metric(self.metric)
         value, percent = amount_of(self.value)
         if percent and chosen.unit != "%":
             raise ValueError(f"{self.metric} in percent means nothing; give a value{_in(chosen)}")
@@ -151,7 +151,7 @@ class Floor(Scope):
 
     @property
     def of(self) -> Metric:
-        return RANKED[self.metric]
+        return GATED[self.metric]
 
     def bound(self, base: float, new: float = math.nan) -> float:
         return amount_of(self.value)[0]

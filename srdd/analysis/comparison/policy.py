@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ValidationError
 
 from srdd.analysis.comparison.limits import Factor, Floor, Limit, Scope, amount_of
-from srdd.core.metrics import choose_metric
+from srdd.core.metrics import gated_metric
 from srdd.documents.opening import decoded, read_bytes
 from srdd.documents.parts import KINDS
 from srdd.errors import ReportError, SettingError, SrddError
@@ -32,7 +32,8 @@ class Policy:
     floors: tuple[Floor, ...] = ()
     implausible_gain: float = IMPLAUSIBLE_GAIN
     by: Literal["layer", "module"] = "layer"  # what a limit is checked on; modules do not hide in their layer
-    are_defaults: bool = field(default=False, compare=False)
+    are_defaults: bool = field(default=False, compare=False)  # the built-in limits, which the reports decide
+    scope: Scope = field(default_factory=Scope)  # what the built-in limits are narrowed to
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -77,7 +78,7 @@ def parse_limit(limit: str, scope: Scope) -> Limit | Factor:
         name, amount = _halves(limit, "sqnr_db=-0.5, relative_error=+5% or rms=x2")
         if amount.startswith("x"):
             return _build(Factor, {"metric": name, "factor": amount_of(amount[1:])[0], **scope.model_dump()})
-        up = choose_metric(name).better == "up"
+        up = gated_metric(name).better == "up"
         value, percent = amount_of(amount)
         if value and (value > 0) == up:
             way, sign = ("fall", "-") if up else ("rise", "+")
@@ -92,7 +93,7 @@ def parse_floor(floor: str, scope: Scope) -> Floor:
     """ "sqnr_db=15"; for a metric that is worse when it rises it is the largest value. Raises SettingError."""
     try:
         name, value = _halves(floor, "sqnr_db=15 or relative_error=15%")
-        choose_metric(name)
+        gated_metric(name)
         amount_of(value)
         return _build(Floor, {"metric": name, "value": value, **scope.model_dump()})
     except (ValueError, SrddError) as problem:
@@ -178,3 +179,16 @@ DEFAULTS = (
     Limit(metric="zero_ratio_after", max_worse=0.01),
     Factor(metric="rms", factor=2.0, site="weight"),
 )
+# The same where both reports know what quantizing the whole model costs.
+COST_DEFAULTS = (Limit(metric="kl", max_worse="10%"), Limit(metric="loss", max_worse=0.02))
+
+
+def built_in(scope: Scope, *, with_costs: bool) -> tuple[Limit | Factor, ...]:
+    """The limits that hold when nothing is said, for one kind of site, one format or some layers where so asked."""
+    given = {name: value for name, value in scope.model_dump().items() if value is not None}
+    limits: list[Limit | Factor] = [
+        limit.model_copy(update=given) for limit in DEFAULTS if limit.site in (None, scope.site) or scope.site is None
+    ]
+    if with_costs and scope.site is None and scope.layers is None:
+        limits += [limit.model_copy(update=given) for limit in COST_DEFAULTS]
+    return tuple(limits)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from srdd.core.metrics import RANKED
-from srdd.documents.check import Case, Finding
+from srdd.core.metrics import GATED
+from srdd.documents.check import Case, CheckResult, Finding
 
 
 def failure_text(case: Case) -> list[str]:
@@ -22,6 +22,30 @@ def failure_text(case: Case) -> list[str]:
 def worst_text(case: Case) -> str:
     """What came closest to the limit."""
     return f"{case.checked} checked; closest: {sentence(case, case.worst)}"
+
+
+def headline(verdict: CheckResult) -> str:
+    """ "PASSED 1,104 checks; closest: ...", "FAILED 1 of 1,104: ..."."""
+    checks = sum(case.checked for case in verdict.cases)
+    failed = sum(len(case.failures) for case in verdict.cases)
+    if verdict.passed:
+        near = max(verdict.cases, key=lambda case: nearness(case.worst), default=None)
+        closest = "" if near is None or nearness(near.worst) <= 0 else f"; closest: {sentence(near, near.worst)}"
+        return f"PASSED {checks:,} checks{closest}"
+    first = [*verdict.problems, *failures(verdict.cases, 1)][0]
+    if not failed:
+        return f"FAILED, though all of {checks:,} checks hold: {first}"
+    return f"FAILED {failed:,} of {checks:,}: {first}"
+
+
+def nearness(finding: Finding) -> float:
+    """How much of what a limit allows is used up: 1 at the bound, 0 for no change; of a floor, 1 over the distance."""
+    if finding.base is None:
+        distance = abs(finding.new - finding.bound)
+        return 0.0 if math.isnan(distance) else 1 / (1 + distance)
+    allowed = finding.bound - finding.base
+    used = (finding.new - finding.base) / allowed if allowed and math.isfinite(allowed) else 0.0
+    return used if math.isfinite(used) else 0.0
 
 
 def implausible_text(case: Case, finding: Finding) -> str:
@@ -74,5 +98,5 @@ def _some(lines: list[str], most: int, what: str) -> list[str]:
 def _value(case: Case, value: float) -> str:
     if math.isnan(value):
         return "not measured"
-    text = RANKED[case.metric].text(value)
+    text = GATED[case.metric].text(value)
     return f"{text} {case.unit}" if case.unit and math.isfinite(value) else text

@@ -1,4 +1,4 @@
-"""The gate's verdict: every limit with what came closest, then each regression in a sentence.
+"""The gate's verdict in a line, each regression in a sentence, and a table of every limit with what came closest.
 
 Not here: the verdict itself (srdd.analysis.comparison.gate) and its sentences (srdd.exporters.check.text).
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from srdd.exporters.check.text import closest_text, failures, implausible_text, limit_text
+from srdd.exporters.check.text import closest_text, failures, headline, implausible_text, limit_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,12 +21,25 @@ _SHOWN = 10  # failures a case; all of them are in --json and --junit
 
 
 def show(out: Console, verdict: CheckResult) -> None:
-    """Every limit with what came closest, then each regression in a sentence."""
-    against = f" against {verdict.baseline}" if verdict.baseline else ""
-    out.print(f"[bold]{escape(verdict.new)}[/bold]{escape(against)}{'  (built-in limits)' if verdict.defaults else ''}")
+    """The verdict in one line, each regression in a sentence, and what a reader must know besides."""
+    first, colon, rest = headline(verdict).partition(" ")
+    colour = "green" if verdict.passed else "red"
+    out.print(f"[bold {colour}]{first}[/bold {colour}]{colon}{escape(rest)}")
+    sentences = [*verdict.problems, *failures(verdict.cases, _SHOWN)]
+    for line in sentences if len(sentences) > 1 else []:
+        out.print(f"[red]FAILED[/red] {escape(line)}")
+    for case in verdict.cases:
+        for finding in case.implausible[:_SHOWN]:
+            out.print(f"[yellow]flagged:[/yellow] {escape(implausible_text(case, finding))}")
     for note in verdict.notes:
         out.print(f"note: {escape(note)}")
-    table = Table()
+
+
+def show_table(out: Console, verdict: CheckResult) -> None:
+    """Every limit with what came closest."""
+    against = f" against {verdict.baseline}" if verdict.baseline else ""
+    title = f"{verdict.new}{against}{'  (built-in limits)' if verdict.defaults else ''}"
+    table = Table(title=escape(title), title_justify="left")
     for heading in ("", "sites", "format:rule", "limit", "checked", "failed", "closest"):
         table.add_column(heading, justify="right" if heading in ("checked", "failed") else "left")
     for case in verdict.cases:
@@ -35,11 +48,3 @@ def show(out: Console, verdict: CheckResult) -> None:
         cells = (case.kind, case.shown_format, limit_text(case), *counts, closest_text(case))
         table.add_row(mark, *map(escape, cells))
     out.print(table)
-    for case in verdict.cases:
-        for finding in case.implausible[:_SHOWN]:
-            out.print(f"[yellow]flagged:[/yellow] {escape(implausible_text(case, finding))}")
-    for problem in verdict.problems:
-        out.print(f"[red]FAILED[/red] {escape(problem)}")
-    for line in failures(verdict.cases, _SHOWN):
-        out.print(f"[red]FAILED[/red] {escape(line)}")
-    out.print("passed" if verdict.passed else "[bold red]failed[/bold red]")
