@@ -48,6 +48,8 @@ class Metric:
             return "exact" if value > 0 else "-inf"
         if self.formula is None and not self.unit:  # costs differ by orders of magnitude
             return significant(value)
+        if not self.unit and 0 < abs(value) < 0.1:  # the rms of weights, the bias
+            return significant(value)
         return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.2f}" if abs(value) < 1e3 else f"{value:.4g}"
 
 

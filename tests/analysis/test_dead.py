@@ -100,6 +100,25 @@ def test_a_weight_of_another_size_fails_and_is_named(times: float) -> None:
     assert check(scanned(lambda w: w.mul_(times)), GOOD, wider).passed
 
 
+@pytest.mark.parametrize(("to", "of"), [(1, 0), (0, 1)])
+def test_a_weight_that_became_a_copy_of_another_fails(to: int, of: int) -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4)
+    )
+    name = "model.layers.{}.mlp.down_proj"
+    with torch.no_grad():
+        model.get_submodule(name.format(to)).weight.copy_(model.get_submodule(name.format(of)).weight)
+    new = package.scan(model.eval(), sites="weight", formats="mxfp4", backend="eager")
+    verdict = check(new, GOOD)
+    assert verdict.problems == [
+        f"weight {name.format(to)} is now equal to {name.format(of)}, and was not in the baseline"
+    ]
+    assert not verdict.passed
+    assert check(new, new).passed
+    assert check(GOOD, new).passed
+
+
 def test_a_layer_cannot_improve_by_dying() -> None:
     dying = replace(tally(0.3), nonzero=tally(0.3).n / 2)
     verdict = check(make_report({"output": [[dying] * 2] * 4}), make_report({"output": [[tally(0.3)] * 2] * 4}))

@@ -1,7 +1,9 @@
-"""Weights, and rows of them, that died between two reports.
+"""Weights, and rows of them, that died between two reports, and weights that became copies of others.
 
 Not here: what is dead (srdd.core.dead; a scan notes rows of zeros at their site), shares of zeros, which are metrics
 (zero_ratio), and limits (limits.py).
+
+A copy has the sums of its original to the last bit; two weights that differ never have.
 
 Worked number: 32 rows of zeros in a weight that had none, or had 16, are one sentence; 16 that were there are none.
 """
@@ -28,6 +30,29 @@ def newly_dead(base: Report, new: Report) -> list[str]:
             was = "was not in the baseline" if not before.get(site.name) else "fewer in the baseline"
             found.append(f"weight {site.name}: {text} ({was})")
     return found
+
+
+def newly_equal(base: Report, new: Report) -> list[str]:
+    """One sentence for every weight whose sums are those of another one, where both differed in the base."""
+    before = {site.name: _sums(site) for site in base.sites if site.kind == "weight"}
+    first: dict[tuple[float, ...], Site] = {}
+    found = []
+    for site in new.sites:
+        sums = _sums(site) if site.kind == "weight" else None
+        if sums is None or dead_rows(site)[0] == _ALL:
+            continue
+        other = first.setdefault(sums, site)
+        known = before.get(site.name), before.get(other.name)
+        if other is not site and None not in known and known[0] != known[1]:
+            # the one that changed is the copy
+            copy, original = (site, other) if known[0] != sums else (other, site)
+            found.append(f"weight {copy.name} is now equal to {original.name}, and was not in the baseline")
+    return found
+
+
+def _sums(site: Site) -> tuple[float, ...] | None:
+    tally = next((m.tally for m in site.formats.values() if m.tally is not None), None)
+    return None if tally is None else (*site.shape, *tally)
 
 
 def dead_rows(site: Site) -> tuple[int, str]:

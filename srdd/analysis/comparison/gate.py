@@ -22,7 +22,7 @@ from srdd.analysis.comparison.costs import (
     model_pairs,
     model_specs,
 )
-from srdd.analysis.comparison.dead import newly_dead
+from srdd.analysis.comparison.dead import newly_dead, newly_equal
 from srdd.analysis.comparison.held_places import has_kind, held_places, may_compare_costs
 from srdd.analysis.comparison.limits import Factor, Floor, Limit
 from srdd.analysis.comparison.pairing import By, Pair, pairs, within_noise
@@ -48,8 +48,8 @@ def check(
     Raises SettingError for limits without a baseline, ReportError for what differs and for limits that match nothing.
     """
     policy = Policy(are_defaults=True) if policy is None else policy
-    if policy.are_defaults and not policy.limits and baseline is not None:
-        priced = may_compare_costs(baseline, new)
+    if policy.are_defaults and not policy.limits:
+        priced = baseline is not None and may_compare_costs(baseline, new)
         policy = replace(policy, limits=built_in(policy.scope, with_costs=priced))
     if not policy.limits and not policy.floors:
         raise SettingError("policy", None, f"nothing was checked: give limits with {setting('baseline')}, or floors")
@@ -84,7 +84,8 @@ def check(
         names = ", ".join(limit.metric for limit in policy.limits)
         raise ReportError(f"nothing was checked: the baseline has none of {names}")
     problems: list[str] = [note for note in new.warnings if note.level == "error"]
-    problems += newly_dead(baseline, new) if baseline is not None and policy.are_defaults else []
+    if baseline is not None and policy.are_defaults:
+        problems += [*newly_dead(baseline, new), *newly_equal(baseline, new)]
     return CheckResult(
         passed=not problems and all(case.passed for case in cases),
         baseline=None if baseline is None else baseline.model.id,
