@@ -51,8 +51,8 @@ def find_multipliers(
     mode: str | None = None,
     strategy: str | None = None,
     options: StrategyOptions | None = None,
-    course: Course = Course(),  # noqa: B008  # frozen
-    amount: Amount = Amount(),  # noqa: B008  # frozen
+    course: Course | None = None,
+    amount: Amount | None = None,
     target: Target = "rmsnorm",
     relative: bool = False,
 ) -> tuple[RinConfig, Series]:
@@ -69,7 +69,7 @@ def find_multipliers(
     """
     if target not in CLASSES:
         raise SettingError("target", target, f"expected one of {', '.join(CLASSES)}")
-    options = options or StrategyOptions()
+    options, course, amount = options or StrategyOptions(), course or Course(), amount or Amount()
     if strategy is not None and known_strategy(strategy).of_noise:
         _refuse_ranking(strategy, kind=kind, spec=spec, metric=metric)
         series = noise_series(report, target, relative=relative)

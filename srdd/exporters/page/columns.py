@@ -8,7 +8,7 @@ Not here: which rows (sites.py, and the layers in data.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from srdd.documents.schema import Measurement
 
@@ -19,6 +19,17 @@ Columns = dict[str, list[Number]]
 def value_columns(rows: Sequence[Measurement | None], names: Iterable[str]) -> Columns:
     """The named metrics of every row."""
     return _filled({name: [None if row is None else number(row.value(name)) for row in rows] for name in names})
+
+
+def shared(columns: Mapping[str, Columns]) -> dict[str, dict[str, list[Number] | str]]:
+    """By format; a column that an earlier format has to the last bit (what is of x alone) is that format's name."""
+    made: dict[str, dict[str, list[Number] | str]] = {}
+    for spec, mine in columns.items():
+        made[spec] = {
+            name: next((other for other in made if columns[other].get(name) == column), column)
+            for name, column in mine.items()
+        }
+    return made
 
 
 def error_columns(rows: Sequence[Measurement | None], names: Iterable[str]) -> Columns:

@@ -2,6 +2,11 @@
 // Data, formatting and DOM building. Not here: what is shown. All text becomes text nodes: a name cannot become markup.
 
 const page = JSON.parse(document.getElementById("data").textContent);
+for (const columns of Object.values(page.values)) {  // a column that another format has too is that format's name
+  for (const [name, column] of Object.entries(columns)) {
+    if (typeof column === "string") columns[name] = page.values[column][name];
+  }
+}
 const state = { kind: page.start.kind, format: page.start.format, metric: page.start.metric };
 const listeners = [];
 let sumsRead = null;

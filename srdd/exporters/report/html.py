@@ -22,6 +22,7 @@ from typing import Any
 
 from srdd.analysis.bundle import Bundle, View
 from srdd.errors import MissingExtraError
+from srdd.exporters.page.columns import shared
 from srdd.exporters.page.data import build
 
 REPORT_SUFFIXES = (".html", ".htm")
@@ -54,6 +55,7 @@ def render(bundle: Bundle, view: View) -> str:
     from importlib.metadata import version
 
     data, sums = build(bundle, view, version("srdd"))
+    data["values"] = shared(data["values"])
     report = packed(bundle.source)
     data["report_missing"] = report.why_not
     scripts = [*(_part(name) for name in SCRIPTS), _plotly(), _part("ready.js")]
