@@ -92,6 +92,16 @@ def with_experts(report: Report) -> Report:
     return report.model_copy(update={"costs": report.costs.model_copy(update={"groups": groups, "unpriced": unpriced})})
 
 
+def test_who_trains_with_noise_is_led_to_it_where_noise_was_measured() -> None:
+    report = priced({MXFP4: [0.3, 0.1], MXFP8: [0.003, 0.001]})
+    assert not any("srdd multipliers" in line for line in lines(report))
+    noisy = report.model_copy(
+        update={"costs": make_costs({MXFP4: [0.3, 0.1], MXFP8: [0.003, 0.001]}, traces=[1.0, 2.0])}
+    )
+    assert "NEXT      srdd advise · srdd show --stats · srdd report · srdd multipliers" in lines(noisy)
+    assert len(lines(noisy)) <= 28
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_nothing_is_cut_at_any_width(width: int) -> None:
     report = priced({MXFP4: [0.3, 0.1, 0.2], NVFP4: [0.1, 0.03, 0.05], MXFP8: [0.001, 0.002, 0.001]})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from srdd.analysis.screen import Firmness, Screen, Where, screen
+from srdd.analysis.sensitivities import has_sensitivities
 from srdd.analysis.short_names import inside_name, name_of
 from srdd.analysis.trust import SPEARMAN
 from srdd.analysis.verdicts import IDENTITY, Verdict, Word
@@ -218,6 +219,7 @@ def _commands(report: Report, facts: Screen, file: str) -> list[str]:
         *([f"srdd advise{where}"] if facts.choices else []),
         f"srdd show{where} --stats",
         *([f"srdd report{where}"] if report.sites else []),
+        *([f"srdd multipliers{where}"] if has_sensitivities(report) else []),
         f"srdd check NEW --baseline {shlex.quote(file)}",
     ]
 
