@@ -13,8 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
+
+from srdd.core.blocks import DENSE, Blocks
+
+NO_BLOCKS = Blocks()
 
 
 @dataclass(frozen=True)
@@ -47,24 +51,31 @@ class Tally:
     max_abs_x: float = 0.0
     max_abs_e: float = 0.0
     zero_scale: float = 0.0  # nonzero x in blocks whose scale underflowed to zero (two-level scales only)
+    blocks: Blocks = field(
+        default=NO_BLOCKS, kw_only=True
+    )  # counts of single blocks; empty where nobody counted, as in older reports
 
     def __add__(self, other: Tally) -> Tally:
         if not isinstance(other, Tally):
             return NotImplemented
-        return Tally.from_vector(
-            [max(a, b) if is_max else a + b for a, b, is_max in zip(self.vector(), other.vector(), IS_MAX, strict=True)]
-        )
+        pairs = zip(self.vector(), other.vector(), IS_MAX, strict=True)
+        return Tally(*(max(a, b) if is_max else a + b for a, b, is_max in pairs), blocks=self.blocks + other.blocks)
 
     def vector(self) -> list[float]:
-        """The fields in the order of `FIELDS`."""
+        """The sums in the order of `FIELDS`."""
         return list(_fields_of(self))
 
     @classmethod
-    def from_vector(cls, vector: Sequence[float]) -> Tally:
-        """The inverse of `vector`. Raises ValueError when the length is not that of `FIELDS`."""
+    def from_vector(cls, vector: Sequence[float], blocks: Blocks = NO_BLOCKS) -> Tally:
+        """From the sums in the order of `FIELDS`, or from what a kernel returns: with the counts of blocks after them.
+
+        Raises ValueError when the length is neither.
+        """
+        if len(vector) == WIDTH:
+            return cls(*map(float, vector[: len(FIELDS)]), blocks=Blocks.from_dense(vector[len(FIELDS) :]))
         if len(vector) != len(FIELDS):
             raise ValueError(f"expected {len(FIELDS)} sums, found {len(vector)}")
-        return cls(*map(float, vector))
+        return cls(*map(float, vector), blocks=blocks)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, float]) -> Tally:
@@ -72,13 +83,14 @@ class Tally:
         if set(values) != set(FIELDS):
             missing, unknown = sorted(set(FIELDS) - set(values)), sorted(set(values) - set(FIELDS))
             raise ValueError(f"tally fields do not match: missing {missing}, unknown {unknown}")
-        return cls(**{name: float(values[name]) for name in FIELDS})
+        return cls.from_vector([values[name] for name in FIELDS])
 
     @property
     def is_finite(self) -> bool:
         return all(math.isfinite(value) for value in self.vector())
 
 
-FIELDS: tuple[str, ...] = tuple(field.name for field in fields(Tally))
+FIELDS: tuple[str, ...] = tuple(row.name for row in fields(Tally) if row.name != "blocks")
+WIDTH = len(FIELDS) + DENSE  # of what a kernel returns: FIELDS, then the columns of `Blocks.from_dense`
 _fields_of = attrgetter(*FIELDS)
 IS_MAX: tuple[bool, ...] = tuple(name.startswith("max_") for name in FIELDS)

@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from srdd.core.formats import BlockFormat, parse
-from srdd.core.tally import FIELDS, IS_MAX
+from srdd.core.tally import WIDTH
 from srdd.errors import TensorError
 from srdd.kernels import fused, reference
 from srdd.kernels.arguments import check, check_tallies, formats_of
 from srdd.kernels.backend import Backend, choose, fallback_reason, resolve, run
+from srdd.kernels.merging import merged
 from srdd.kernels.precision import float64_device
 
 __all__ = ["Backend", "choose", "fallback_reason", "measure", "measure_each", "measure_many", "merge", "quant_dequant"]
@@ -64,9 +65,10 @@ def measure(
     global_amax: Tensor | float | None = None,
     backend: str | Backend = "auto",
 ) -> Tensor:
-    """The tally of `x`: one float64 vector in the order of `srdd.core.tally.FIELDS`. Raises what quant_dequant raises.
+    """The tally of `x`: one float64 vector for `Tally.from_vector`. Raises what quant_dequant raises.
 
-    It is on x's device, or on the CPU if that device has no float64 (MPS).
+    It holds the sums in the order of `srdd.core.tally.FIELDS`, then the counts of blocks (`srdd.core.blocks`). It is on
+    x's device, or on the CPU if that device has no float64 (MPS).
     """
     return measure_many(x, (fmt,), generator=generator, global_amax=global_amax, backend=backend)[0]
 
@@ -79,14 +81,14 @@ def measure_many(
     global_amax: Tensor | float | None = None,
     backend: str | Backend = "auto",
 ) -> Tensor:
-    """Tallies of one tensor under several formats, float64 [formats, fields]; cheaper than a `measure` for each.
+    """Tallies of one tensor under several formats, float64 [formats, WIDTH]; cheaper than a `measure` for each.
 
     `fmts` is a list, or a string such as "mxfp4,nvfp4". Stochastic formats draw from the generator in the order given.
     """
     formats = formats_of(fmts)
     check(x, formats, generator, global_amax)
     if not formats:
-        return torch.zeros(0, len(FIELDS), dtype=torch.float64, device=float64_device(x.device))
+        return torch.zeros(0, WIDTH, dtype=torch.float64, device=float64_device(x.device))
     chosen = resolve(backend, x, formats)
     with torch.no_grad():
         if chosen.name == "reference":
@@ -96,7 +98,7 @@ def measure_many(
 
 
 def measure_each(x: Tensor, fmts: str | Sequence[str | BlockFormat], *, backend: str | Backend = "auto") -> Tensor:
-    """Separate tallies of the tensors x[0], x[1], ..., float64 [tensors, formats, fields]: one call for a batch.
+    """Separate tallies of the tensors x[0], x[1], ..., float64 [tensors, formats, WIDTH]: one call for a batch.
 
     Equal to `measure_many` of each. Stochastic formats are refused: they need a generator, so call `measure_many`.
     """
@@ -105,7 +107,7 @@ def measure_each(x: Tensor, fmts: str | Sequence[str | BlockFormat], *, backend:
     if not x.dim():
         raise TensorError("expected a stack of tensors [count, ...], found a single number")
     if not formats or not len(x):
-        return torch.zeros(len(x), len(formats), len(FIELDS), dtype=torch.float64, device=float64_device(x.device))
+        return torch.zeros(len(x), len(formats), WIDTH, dtype=torch.float64, device=float64_device(x.device))
     chosen = resolve(backend, x, formats)
     with torch.no_grad():
         if chosen.name == "reference":
@@ -114,7 +116,6 @@ def measure_each(x: Tensor, fmts: str | Sequence[str | BlockFormat], *, backend:
 
 
 def merge(a: Tensor, b: Tensor) -> Tensor:
-    """Two tallies (or stacks of them, [..., fields]) as one: sums add, maxima take the larger. Raises TensorError."""
-    check_tallies(a, b, fields=len(FIELDS))
-    is_max = torch.tensor(IS_MAX, device=a.device)
-    return torch.where(is_max, torch.maximum(a, b), a + b)
+    """Two tallies (or stacks of them, [..., WIDTH]) as one. Raises TensorError."""
+    check_tallies(a, b, fields=WIDTH)
+    return merged(a, b)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from srdd.core.formats import BlockFormat, Scale
 from srdd.core.tally import FIELDS
+from srdd.kernels.blocks import of_blocks
 from srdd.kernels.precision import to_float64
 from srdd.kernels.rounding import round_to
 from srdd.kernels.scales import block_scales
@@ -41,7 +42,7 @@ def quantize(fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Ten
     scales, _ = block_scales(fmts, x, tensor_scales)  # 2 to 5
     f = x.to(torch.float32)  # 1
     good = (scales[0] > 0)[:, :, None]
-    first, second = scales[1][:, :, None], scales[2][:, :, None]
+    first, second = scales[3][:, :, None], scales[4][:, :, None]
     a = torch.where(good, f.abs(), 0.0)
     y = a * first if fmt.scale is Scale.E8M0 else a / first
     q = round_to(y, a, fmt, noise) * second  # 6; 7: where d is zero, y is too
@@ -50,12 +51,13 @@ def quantize(fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Ten
 
 def tallies(
     fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Tensor], noises: Sequence[Tensor | None]
-) -> tuple[Tensor, Tensor, list[Tensor]]:
+) -> tuple[Tensor, Tensor, list[Tensor], list[list[Tensor]]]:
     """Sums of each group of [G, K, L], float32 [rows, G] in the group's own unit, in the order that `totals` expects.
 
     With them, for every width of `by_width`: unit, amax and bad elements [widths, 3, G], and 1/unit of each row [G, K],
-    0 in bad blocks. `totals` adds the groups up: here that would be a parallel loop for every row, slower than the work
-    itself.
+    0 in bad blocks; for every format, of each block [G, blocks]: its noise in the group's unit, the bin of its SQNR and
+    of its scale (int32, the last bin plus one where there is nothing). `totals` adds the groups up: here that would be
+    a parallel loop for every row, slower than the work itself.
     """
     parts = []
     for chosen in by_width(fmts):
@@ -64,8 +66,8 @@ def tallies(
         drawn = [None if noise is None else noise.view(shape) for noise in (noises[i] for i in chosen)]
         scales = [tensor_scales[i] for i in chosen]
         parts.append(_tallies([fmts[i] for i in chosen], x.view(shape), scales, drawn))
-    rows, units, inverses = zip(*parts, strict=True)
-    return torch.cat([*rows]), torch.stack([*units]), [*inverses]
+    rows, units, inverses, blocks = zip(*parts, strict=True)
+    return torch.cat([*rows]), torch.stack([*units]), [*inverses], _in_order(by_width(fmts), blocks)
 
 
 def by_width(fmts: Sequence[BlockFormat]) -> list[list[int]]:
@@ -76,23 +78,31 @@ def by_width(fmts: Sequence[BlockFormat]) -> list[list[int]]:
 
 def _tallies(
     fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Tensor], noises: Sequence[Tensor | None]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`tallies` for formats of one width. Works on magnitudes: only sum_x and sum_e need a sign."""
+) -> tuple[Tensor, Tensor, Tensor, list[list[Tensor]]]:
+    """`tallies` for formats of one width. Works on magnitudes: only sum_x and sum_e need a sign.
+
+    x^2 and e^2 are summed inside each block first, in the block's own unit: what single blocks are like follows from
+    these, and so do the group's sums.
+    """
     scales, units = block_scales(fmts, x, tensor_scales)  # 2 to 5
     groups, _, width = x.shape
     blocks = GROUP // (_ROWS * width)
     x, scales = x.view(groups, _ROWS, blocks, width), scales.view(-1, groups, _ROWS, blocks, 1)
     f = x.to(torch.float32)  # 1
-    inverse = scales[0]
+    height = fmts[0].block[0]
+    inverse, own = scales[0], scales[1]
+    share = (scales[2] * inverse).flatten(1)  # a block's unit in the group's, [G, K]; 0 in bad blocks
     finite = f.abs() < math.inf
     f = torch.where(inverse > 0, f, 0.0)  # 7: a bad block enters no sum
     a = f.abs()
     xn = a * inverse
     x2 = xn * xn
+    signal = _in_rows(a * own)
+    rows_of_noise: list[list[Tensor]] = []
     nonzero = torch.where(a > 0, 1.0, torch.where(finite, 0.0, _PACK))  # not finite: in a bad block, so a is 0
-    rows = [*_counts(nonzero, 2), _sum(f * inverse), _sum(x2), _sum(x2 * x2), _sum(xn)]
+    rows = [*_counts(nonzero, 2), _sum(f * inverse), _weighted(signal, share), _sum(x2 * x2), _sum(xn)]
     for i, fmt in enumerate(fmts):
-        first, second, noise = scales[1 + 2 * i], scales[2 + 2 * i], noises[i]
+        first, second, noise = scales[3 + 2 * i], scales[4 + 2 * i], noises[i]
         if noise is not None:
             noise = noise.view(x.shape)
         if fmt.scale is Scale.E8M0:  # in units of the block's scale
@@ -100,14 +110,14 @@ def _tallies(
             q = on_grid = round_to(y, a, fmt, noise)  # 6
             e, base = q - y, y
             clipped = y > fmt.element.max
-            rescale = second * inverse  # block to group
+            rescale, to_own = second * inverse, second * own  # scale to group, scale to block
             zero_scale = torch.zeros_like(rows[0])
         else:  # in units of x, since q is rounded to float32
             on_grid = round_to(a / first, a, fmt, noise)  # 6; 7: where d is zero, first is infinite
             q = on_grid * second
             e, base = q - a, a
             clipped = a > first * fmt.element.max  # nothing clips where d is zero
-            rescale = inverse
+            rescale, to_own = inverse, own
             zero_scale = _sum(torch.where(second == 0, torch.where(a > 0, 1.0, 0.0), 0.0))
         zero = q == 0
         at_max = torch.where(clipped, _PACK * _PACK + _PACK, _PACK * _PACK)  # what is clipped is at the maximum too
@@ -116,20 +126,22 @@ def _tallies(
         relative = torch.where(zero, 0.0, e.abs() / base)
         en, qn = e * rescale, q * rescale
         e2 = en * en
+        loss = _in_rows(e * to_own)
+        rows_of_noise.append(of_blocks(signal, loss, share, second.flatten(1), height))
         rows += [
             *_counts(kinds, 3),
             zero_scale,
             _sum(relative),
             _sum(torch.where(f < 0, -en, en)),
             _sum(en.abs()),
-            _sum(e2),
+            _weighted(loss, share),
             _sum(torch.where(clipped, e2, 0.0)),
             _sum(torch.where(zero, e2, 0.0)),  # where x is zero too, so is e
             _sum(qn * qn),
             _sum(xn * qn),
             en.abs().amax(_first(en)).flatten(1).amax(1),
         ]
-    return torch.stack(rows), units, inverse.flatten(1)
+    return torch.stack(rows), units, inverse.flatten(1), rows_of_noise
 
 
 # The rows of each width, these first, then those of each format; with the power of the group's unit each is in.
@@ -152,7 +164,7 @@ _EACH = {
 
 
 def totals(fmts: Sequence[BlockFormat], rows: Tensor, units: Tensor, tensors: int = 1) -> Tensor:
-    """float64 [tensors, formats, fields]: what `tallies` returned, summed over groups, always eagerly.
+    """float64 [tensors, formats, fields]: the sums that `tallies` returned, over all groups, always eagerly.
 
     The groups belong to `tensors` tensors of equal size, one after the other. `n` stays 0, and padding (zeros) counts
     in `excluded` alone: the caller corrects both from the shape.
@@ -195,6 +207,22 @@ def _plan(widths: tuple[tuple[int, ...], ...], device: torch.device) -> tuple[Te
             sources[i] = [at[field] for field in FIELDS]
             start += len(_EACH)
     return power, torch.tensor([sources[i] for i in sorted(sources)], device=device)
+
+
+def _in_order(widths: Sequence[Sequence[int]], blocks: Sequence[list[list[Tensor]]]) -> list[list[Tensor]]:
+    """One entry a format in the order given, from one list for each width."""
+    placed = {i: row for chosen, rows in zip(widths, blocks, strict=True) for i, row in zip(chosen, rows, strict=True)}
+    return [placed[i] for i in sorted(placed)]
+
+
+def _in_rows(t: Tensor) -> Tensor:
+    """Squares summed inside each row of a block, [G, rows, blocks, L] -> [G, K]."""
+    return (t * t).sum(3).flatten(1)
+
+
+def _weighted(squares: Tensor, share: Tensor) -> Tensor:
+    """Squares in units of blocks [G, K] as sums in the group's unit [G]."""
+    return (squares * share * share).sum(1)
 
 
 def _first(t: Tensor) -> tuple[int, ...]:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from srdd.core.formats import BlockFormat
-from srdd.core.tally import FIELDS, IS_MAX
-from srdd.kernels import expression
+from srdd.core.tally import FIELDS, WIDTH
+from srdd.kernels import blocks, expression
+from srdd.kernels.merging import merged
 from srdd.kernels.precision import float64_device
 from srdd.kernels.tiling import NATIVE, as_sheets, common_block, from_groups, strips, to_groups
 
@@ -143,7 +144,7 @@ def measure(
     generator: torch.Generator | None,
     global_amax: Tensor | float | None,
 ) -> Tensor:
-    """float64 [formats, fields]. Formats whose blocks tile x alike, one row high, share one reading of x."""
+    """float64 [formats, WIDTH]. Formats whose blocks tile x alike, one row high, share one reading of x."""
     noises = [_draw(x, fmt, generator) for fmt in fmts]  # in the order given, so that a seed draws the same noise
     tiles = [common_block(x, fmt, fmts) for fmt in fmts]
     results: list[Tensor | None] = [None] * len(fmts)
@@ -158,12 +159,12 @@ def measure(
 
 
 def measure_each(engine: Engine, x: Tensor, fmts: Sequence[BlockFormat]) -> Tensor:
-    """float64 [tensors, formats, fields] of the tensors x[0], x[1], ...; in one call when they fill whole groups."""
+    """float64 [tensors, formats, WIDTH] of the tensors x[0], x[1], ...; in one call when they fill whole groups."""
     size = x[0].numel() if len(x) else 0
     whole = size > 0 and size % expression.GROUP == 0 and x.dtype in NATIVE and size * 2 <= engine.chunk(x.device)
     if not whole or any(f.stochastic or f.block[0] > 1 or x.shape[-1] % f.block[1] for f in fmts):
         return torch.stack([measure(engine, part, fmts, None, None) for part in x])
-    results = torch.empty(len(x), len(fmts), len(FIELDS), dtype=torch.float64, device=float64_device(x.device))
+    results = torch.empty(len(x), len(fmts), WIDTH, dtype=torch.float64, device=float64_device(x.device))
     step = engine.chunk(x.device) // size
     width = max(fmt.block[1] for fmt in fmts)
     for start in range(0, len(x), step):
@@ -171,8 +172,10 @@ def measure_each(engine: Engine, x: Tensor, fmts: Sequence[BlockFormat]) -> Tens
         count = groups.numel() // size
         spread = [_spread(_scale_of_each(engine, groups, fmt, count), groups) for fmt in fmts]
         varying = [(t, 0) for t in (groups, *spread)]
-        sums, units, _ = engine.call(expression.tallies, tuple(fmts), varying, groups, spread, [None] * len(fmts))
-        results[start : start + count] = expression.totals(fmts, sums, units, count)
+        sums, units, _, each = engine.call(expression.tallies, tuple(fmts), varying, groups, spread, [None] * len(fmts))
+        results[start : start + count, :, : len(FIELDS)] = expression.totals(fmts, sums, units, count)
+        for i, chosen in enumerate(each):
+            results[start : start + count, i, len(FIELDS) :] = blocks.counted(chosen, _unit(fmts, units, i), count)
     results[..., _N] = size - results[..., _EXCLUDED]
     return results
 
@@ -196,21 +199,29 @@ def _measure_tiles(
     sheets = as_sheets(x, block)
     noise_sheets = [None if noise is None else as_sheets(noise, block) for noise in noises]
     ragged = sheets.shape[1] % block[0] != 0 or sheets.shape[2] % block[1] != 0
-    is_max = torch.tensor(IS_MAX, device=float64_device(x.device))
-    total = torch.zeros(len(fmts), len(FIELDS), dtype=torch.float64, device=float64_device(x.device))
+    total = torch.zeros(len(fmts), WIDTH, dtype=torch.float64, device=float64_device(x.device))
+    before = 0
     for where in strips(sheets, block, engine.chunk(x.device)):
         groups = to_groups(sheets[where], block)
         drawn = [None if noise is None else to_groups(noise[where], block) for noise in noise_sheets]
         spread = [_spread(scale, groups) for scale in scales]
         varying = [(t, 0) for t in (groups, *spread, *drawn) if t is not None]
-        rows, units, inverses = engine.call(expression.tallies, fmts, varying, groups, spread, drawn)
-        part = expression.totals(fmts, rows, units)[0]
+        rows, units, inverses, each = engine.call(expression.tallies, fmts, varying, groups, spread, drawn)
+        counts = [blocks.counted(chosen, _unit(fmts, units, i))[0] for i, chosen in enumerate(each)]
+        part = torch.cat([expression.totals(fmts, rows, units)[0], torch.stack(counts)], dim=1)
+        part[:, -1] += torch.tensor([before * block[1] // fmt.block[1] for fmt in fmts], device=part.device)
+        before += -(-sheets[where].shape[0] // block[0]) * -(-sheets.shape[2] // block[1])
         if ragged:  # the compiled sum cannot tell padding from data in a bad block
             real = to_groups(torch.ones_like(sheets[where], dtype=torch.float32), block).sum(2)
             part[:, _EXCLUDED] = torch.where(inverses[0] > 0, 0.0, real).to(total.device).sum(dtype=torch.float64)
-        total = torch.where(is_max, torch.maximum(total, part), total + part)
+        total = merged(total, part)
     total[:, _N] = x.numel() - total[:, _EXCLUDED]
     return total
+
+
+def _unit(fmts: Sequence[BlockFormat], units: Tensor, i: int) -> Tensor:
+    """The unit of each group for format i, from [widths, 3, G]."""
+    return units[next(w for w, chosen in enumerate(expression.by_width(fmts)) if i in chosen), 0]
 
 
 def _draw(x: Tensor, fmt: BlockFormat, generator: torch.Generator | None) -> Tensor | None:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from srdd.core.blocks import EXACT, EXPONENT_OF_0, LOWEST_DB, NO_SCALE, SCALE_BINS, SQNR_BINS, STEP_DB
 from srdd.core.formats import E4M3, BlockFormat, Element, Rule, Scale, parse
 from srdd.core.tally import FIELDS
 
@@ -60,7 +61,7 @@ def measure(
     generator: torch.Generator | None = None,
     global_amax: Tensor | float | None = None,
 ) -> Tensor:
-    """The tally of `x` under the format: one float64 vector in the order of `srdd.core.tally.FIELDS`, on x's device."""
+    """The tally of `x` under the format: one float64 vector, FIELDS and then the counts of blocks, on x's device."""
     blocks = _quantize(x, parse(fmt), generator, global_amax)
     keep = blocks.real & ~blocks.bad  # 2: no padding. 7: no bad block
     x64, q64, limit = (t.expand_as(blocks.q)[keep] for t in (blocks.x, blocks.q, blocks.limit))
@@ -92,7 +93,23 @@ def measure(
         "max_abs_e": e.abs().max() if x64.numel() else 0.0,
         "zero_scale": (no_scale & nonzero).sum(),
     }
-    return torch.stack([torch.as_tensor(sums[name], dtype=torch.float64, device=x.device) for name in FIELDS])
+    fields = torch.stack([torch.as_tensor(sums[name], dtype=torch.float64, device=x.device) for name in FIELDS])
+    return torch.cat([fields, _counts(blocks)])
+
+
+def _counts(blocks: _Blocks) -> Tensor:
+    """The columns of `srdd.core.blocks.Blocks.from_dense`: blocks by SQNR, by scale, and the noisiest one."""
+    signal = (blocks.x.where(~blocks.bad, 0) ** 2).sum(1)
+    noise = ((blocks.q - blocks.x).where(~blocks.bad, 0) ** 2).sum(1)
+    alive = signal > 0  # a value other than 0, and all finite
+    db = 10 * torch.log10(signal / noise)[alive]
+    sqnr = torch.floor((db - LOWEST_DB) / STEP_DB).clamp(0, EXACT).long()
+    exponent = torch.frexp(blocks.scale.flatten()[alive].double()).exponent - 1
+    scales = (exponent + EXPONENT_OF_0).where(blocks.scale.flatten()[alive] > 0, NO_SCALE).long()
+    worst = noise.argmax() if noise.numel() else torch.zeros((), dtype=torch.int64, device=noise.device)
+    most = noise.amax() if noise.numel() else torch.zeros((), dtype=torch.float64, device=noise.device)
+    counts = [torch.bincount(sqnr, minlength=SQNR_BINS), torch.bincount(scales, minlength=SCALE_BINS)]
+    return torch.cat([*(c.double() for c in counts), torch.stack([most, worst.double()])])
 
 
 @dataclass(frozen=True)
@@ -102,6 +119,7 @@ class _Blocks:
     x: Tensor  # [blocks, size], padding is zero
     q: Tensor  # [blocks, size]
     limit: Tensor  # [blocks, 1], the largest value the block can hold; 0 where its scale is zero
+    scale: Tensor  # [blocks, 1]
     real: Tensor  # [blocks, size] bool, False on padding
     bad: Tensor  # [blocks, 1] bool, the block holds a NaN or an infinity
 
@@ -134,7 +152,7 @@ def _quantize(
         limit = fmt.element.max * scale
     q = torch.copysign(q.double(), x.double())  # 6: signs are kept
     q = q.where(~bad, torch.nan)  # 7: a bad block becomes NaN
-    return _Blocks(x.double(), q, limit.double(), real, bad)
+    return _Blocks(x.double(), q, limit.double(), scale, real, bad)
 
 
 def _e8m0_exponent(amax: Tensor, fmt: BlockFormat) -> Tensor:

@@ -32,12 +32,13 @@ _MIN_BLOCK_SCALE = {
 
 
 def block_scales(fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """For groups [G, K, L]: float32 [1 + 2 * formats, G, K], scales of rows, and [3, G]: unit, amax, bad elements.
+    """For groups [G, K, L]: float32 [3 + 2 * formats, G, K], scales of rows, and [3, G]: unit, amax, bad elements.
 
     `tensor_scales` holds one [G, 1] for every format, since the groups may belong to several tensors.
 
-    Row 0 is 1/unit of the group, 0 in bad blocks. Then come two rows a format: 1/scale and scale of MX; divisor and d
-    of nvfp4, where the divisor is infinite if d is zero, so that x / divisor is zero.
+    Row 0 is 1/unit of the group, 0 in bad blocks; rows 1 and 2 are 1/unit and unit of the block, the power of two of
+    its amax. Then come two rows a format: 1/scale and scale of MX; divisor and d of nvfp4, where the divisor is
+    infinite if d is zero, so that x / divisor is zero.
     """
     groups, rows, width = x.shape
     height = fmts[0].block[0]  # of a block, in rows; all formats given have the same block
@@ -48,7 +49,8 @@ def block_scales(fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence
     bits = amax.view(torch.int32)
     largest = amax.amax(1)
     exponent = largest.view(torch.int32) & _EXPONENT
-    table = [torch.where(bad, 0.0, _inverse(exponent)[:, None])]
+    own = bits & _EXPONENT
+    table = [torch.where(bad, 0.0, _inverse(exponent)[:, None]), _inverse(own), _power(own)]
     for fmt, tensor_scale in zip(fmts, tensor_scales, strict=True):
         if fmt.scale is Scale.E8M0:  # 4
             e8m0 = _e8m0_bits(amax, bits, fmt)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_cases import CASES, EXACT, SPECS, check_tally, check_values
+from kernel_cases import CASES, EXACT, SPECS, check_blocks, check_tally, check_values
 
 from srdd import kernels
 from srdd.core.formats import FORMATS, BlockFormat, parse
@@ -163,4 +163,7 @@ def test_a_batch_equals_its_tensors_one_by_one(shape: tuple[int, ...], backend: 
     assert torch.equal(got[..., exact], one_by_one[..., exact])
     # the sums are those of the same groups, added in another order
     scale = one_by_one.abs() + one_by_one[..., [FIELDS.index("sum_abs_x")]]
-    assert ((got - one_by_one).abs() <= 1e-6 * scale).all()
+    assert ((got - one_by_one).abs() <= 1e-6 * scale)[..., : len(FIELDS)].all()
+    for tensor, alone in zip(got.flatten(0, 1), one_by_one.flatten(0, 1), strict=True):
+        check_blocks(alone[len(FIELDS) :], tensor[len(FIELDS) :], backend)
+        assert alone[-1] == tensor[-1]  # each is numbered for itself

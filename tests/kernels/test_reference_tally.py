@@ -7,6 +7,7 @@ import pytest
 import torch
 from kernel_oracle import F32, MX_OF_ELEMENT, assert_same_bits, below, qd, seeded, tally
 
+from srdd.core.blocks import Blocks
 from srdd.core.formats import parse
 from srdd.core.tally import Tally
 from srdd.kernels.reference import measure
@@ -44,6 +45,11 @@ def test_every_field_worked_by_hand_on_one_block():
         max_abs_x=3.9375,
         max_abs_e=0.9375,
         zero_scale=0,
+        blocks=Blocks(
+            sqnr=(68, 1),  # 10 log10(33.3359375 / 1.2109375) = 14.40 dB: 14 to 14.5
+            scales=(149, 1),  # 2^-1
+            worst=(1.2109375, 0),
+        ),
     )
     assert tally(x, "mxfp4:floor") == expected
 

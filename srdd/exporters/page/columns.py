@@ -33,10 +33,12 @@ def shared(columns: Mapping[str, Columns]) -> dict[str, dict[str, list[Number] |
 
 
 def error_columns(rows: Sequence[Measurement | None], names: Iterable[str]) -> Columns:
-    """Their standard errors, where there are sequences to tell them from."""
+    """Their standard errors, where there are sequences to tell them from; six digits of what is good to two."""
     return _filled(
         {
-            name: [None if row is None or not row.sequences else number(row.error(name)) for row in rows]
+            name: [
+                None if row is None or not row.sequences else number(float(f"{row.error(name):.6g}")) for row in rows
+            ]
             for name in names
         }
     )

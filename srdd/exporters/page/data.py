@@ -44,6 +44,9 @@ from srdd.exporters.page.costs import costs
 from srdd.exporters.page.noise import experiment_data, probe_data
 from srdd.exporters.page.sites import outliers, page_rows
 
+# Of the distribution of blocks the median: each column of all sites is 25 kB
+_ON_PAGE = {name: m for name, m in RANKED.items() if not m.of_blocks or name == "block_sqnr_db"}
+
 
 @dataclass(frozen=True)
 class _Start:
@@ -74,7 +77,10 @@ def build(bundle: Bundle, view: View, srdd_version: str) -> tuple[dict[str, Any]
         "formats": _formats(report),
         "metrics": _metrics(),
         "overview": _overviews(bundle, start, kinds),
-        "summary": [*(row.model_dump() for row in report.summary), *cost_summary(report, kinds)],
+        "summary": [
+            *(row.model_dump() for row in report.summary if row.metric in _ON_PAGE),
+            *cost_summary(report, kinds),
+        ],
         "layers": {kind: _layers(report, kind, report.settings.formats) for kind in kinds},
         "baseline": _baseline(bundle, kinds),
         "zones": _zones(start.zones),
@@ -109,7 +115,7 @@ def _metrics() -> list[dict[str, Any]]:
     return [
         {"name": m.name, "unit": m.unit, "better": m.better, "meaning": m.meaning, "main": m.name in MAIN}
         | ({"cost": True} if m in (*COSTS, NOISE_SENSITIVITY) else {})
-        for m in RANKED.values()
+        for m in _ON_PAGE.values()
     ]
 
 
@@ -163,7 +169,7 @@ def _layers(report: Report, kind: Kind, formats: Sequence[str]) -> dict[str, Any
     costs = {spec: cost_columns(report, spec, [layer.layer for layer in layers]) for spec in formats}
     return {
         "layers": [layer.layer for layer in layers],
-        "values": {spec: value_columns(rows[spec], RANKED) | costs[spec][0] for spec in formats},
+        "values": {spec: value_columns(rows[spec], _ON_PAGE) | costs[spec][0] for spec in formats},
         "errors": {spec: error_columns(rows[spec], BY_NAME) | costs[spec][1] for spec in formats},
         "noise": {spec: _noise_columns(rows[spec]) for spec in formats},
     }
@@ -235,7 +241,7 @@ def _sites(report: Report, kinds: Sequence[Kind]) -> tuple[dict[str, Any], dict[
         "cells": found.cells,
         "crowds": found.crowds,
         "outliers": {kind: {spec: outliers(found.cells, rows[spec], kind) for spec in formats} for kind in kinds},
-        "values": {spec: value_columns(rows[spec], RANKED) | costs[spec][0] for spec in formats},
+        "values": {spec: value_columns(rows[spec], _ON_PAGE) | costs[spec][0] for spec in formats},
         "errors": {spec: error_columns(rows[spec], MAIN) | costs[spec][1] for spec in formats},
     }
     return data, {"fields": list(FIELDS), "tallies": {spec: tallies(rows[spec]) for spec in formats}}

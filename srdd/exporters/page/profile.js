@@ -134,6 +134,6 @@ function zoneShapes() {
 
 function zoneText() {
   if (!page.zones) return "";
-  if (page.zones.zones.length < 2) return " One zone: layers differ no more than noise would.";
+  if (page.zones.zones.length < 2) return " One zone: no cut between layers stands out.";
   return ` Shaded: zones of high, medium and low error, ${page.zones.source}.`;
 }

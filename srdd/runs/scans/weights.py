@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from srdd import kernels
+from srdd.core.blocks import block_number
 from srdd.core.formats import BlockFormat
 from srdd.kernels.backend import Backend
 from srdd.kernels.seeds import generator_for
@@ -26,8 +27,9 @@ from srdd.models.sites import Site
 def measure_matrices(
     matrices: Iterable[Iterable[Tensor]], formats: Sequence[BlockFormat], *, name: str, seed: int, backend: Backend
 ) -> Tensor:
-    """The tally [formats, fields] of matrices given as re-readable runs of row chunks, merged."""
+    """The tally [formats, WIDTH] of matrices given as re-readable runs of row chunks, merged."""
     merged: Tensor | None = None
+    before = 0  # rows: blocks are numbered through all matrices
     generator: torch.Generator | None = None
     for chunks in matrices:
         amax = _finite_amax(chunks) if any(fmt.has_tensor_scale for fmt in formats) else None
@@ -35,6 +37,9 @@ def measure_matrices(
             if generator is None:
                 generator = generator_for(formats, chunk.device, seed, name)
             vectors = kernels.measure_many(chunk, formats, generator=generator, global_amax=amax, backend=backend)
+            for vector, fmt in zip(vectors, formats, strict=True):
+                vector[-1] += block_number(before, chunk.shape[-1], fmt.block)
+            before += len(chunk)
             merged = vectors if merged is None else kernels.merge(merged, vectors)
     if merged is None:
         return kernels.measure_many(torch.empty(0), formats, generator=torch.Generator(), backend=backend)
