@@ -2,6 +2,8 @@
 
 import gc
 import sys
+import traceback
+from contextlib import suppress
 
 # What reads reports is over before garbage is worth looking for, a tenth of the time of `srdd zones`. Commands that
 # run a model keep them; theirs may hold tensors.
@@ -10,11 +12,19 @@ SHORT = ("zones", "multipliers", "advise", "compare", "check", "show", "formats"
 
 def main() -> int:
     """Run the command line as a process of its own."""
-    if sys.argv[1:2] and sys.argv[1] in SHORT:
-        gc.disable()
-    from srdd.cli.app import main as run
+    try:
+        if sys.argv[1:2] and sys.argv[1] in SHORT:
+            gc.disable()
+        from srdd.cli.app import main as run
 
-    return run()
+        return run()
+    except KeyboardInterrupt:  # before a command runs, so that there is nothing to say
+        return 130
+    except BaseException:  # a broken installation, or a bug in what reports bugs; Python's own exit code would be 1
+        with suppress(Exception):
+            traceback.print_exc()
+            sys.stderr.flush()
+        return 70
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Not here: work. Each command is one file that imports what it needs when it runs
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Collection
 from importlib import import_module
@@ -16,9 +17,9 @@ from typing import Any
 
 import typer
 
-from srdd.cli import console, endings, help
+from srdd.cli import console, endings, help, streams
 from srdd.cli.flags import as_option
-from srdd.errors import SrddError
+from srdd.errors import SrddError, WriteError
 from srdd.exporters.terminal import HungUpError
 
 
@@ -109,31 +110,58 @@ def _show_usage_error(error: Any, given: list[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line, return the exit code. A user's mistake becomes one line, a bug shows its traceback."""
+    """Run the command line, return the exit code. A user's mistake becomes one line, a bug what to pass on."""
     given = sys.argv[1:] if arguments is None else arguments
+    with streams.guarded():
+        code = _run(given)
+        try:
+            sys.stdout.flush()
+        except HungUpError:
+            return code or endings.HUNG_UP
+        except WriteError as error:  # a verdict stays one
+            console.problem(f"error: {error}")
+            return code or endings.NOT_RUN
+        return code
+
+
+def _run(given: list[str]) -> int:
+    asked = endings.Asked()
     try:
-        with endings.terminable():
+        with endings.terminable(asked):
             code = _app_for(given)(given, prog_name="srdd", standalone_mode=False)
-    except SrddError as error:
-        console.problem(f"error: {error.told(as_option)}")
-        console.hang_up()  # what a full disk did not take must not fail again when Python ends
-        return endings.NOT_RUN
-    except HungUpError:
-        console.hang_up()
-        return endings.HUNG_UP
-    except (KeyboardInterrupt, typer.Abort):
-        return _stopped("interrupted", endings.INTERRUPTED)
-    except endings.TerminatedError:
-        return _stopped("terminated", endings.TERMINATED)
-    except Exception as error:
-        if hasattr(error, "exit_code") and hasattr(error, "format_message"):
-            _show_usage_error(error, given)  # typer's own: an unknown option, a missing value
-            return int(error.exit_code)
-        console.bug(error)
-        return endings.BUG
+    except BaseException as error:
+        return _ended_by(error, given, asked)
     if code == endings.INTERRUPTED:  # typer turns Ctrl-C inside a command into this code and says nothing
         return _stopped("interrupted", code)
     return code if isinstance(code, int) else 0
+
+
+def _ended_by(error: BaseException, given: list[str], asked: endings.Asked) -> int:
+    """What a user hears of it, and the exit code. A bug is what is none of the others, never a 1."""
+    if isinstance(error, KeyboardInterrupt) or asked.to_stop == signal.SIGINT:  # libraries make other errors of it
+        return _stopped("interrupted", endings.INTERRUPTED)
+    if isinstance(error, endings.TerminatedError) or asked.to_stop == signal.SIGTERM:
+        return _stopped("terminated", endings.TERMINATED)
+    if isinstance(error, SrddError):
+        console.problem(f"error: {error.told(as_option)}")
+        return endings.NOT_RUN
+    if isinstance(error, HungUpError):
+        return endings.HUNG_UP
+    if isinstance(error, SystemExit) and _completes(given):  # typer ends so when it has told a shell what it asked for
+        return endings.NOT_RUN if error.code else 0
+    if hasattr(error, "exit_code") and hasattr(error, "format_message"):
+        _show_usage_error(error, given)  # typer's own: an unknown option, a missing value
+        return int(error.exit_code)
+    if isinstance(error, typer.Abort) and not isinstance(error.__cause__, EOFError):
+        return _stopped("interrupted", endings.INTERRUPTED)
+    console.bug(error, given)
+    return endings.BUG
+
+
+def _completes(given: list[str]) -> bool:
+    return _COMPLETES in os.environ or any(
+        word.startswith(("--show-completion", "--install-completion")) for word in given
+    )
 
 
 def _stopped(how: str, code: int) -> int:

@@ -28,8 +28,14 @@ def check(
     by: Annotated[
         str | None, typer.Option("--by", help="Check each layer (default) or each module, which may hide in its layer.")
     ] = None,
+    undecided: Annotated[
+        str | None, typer.Option("--undecided", help="What is beyond its bound, but perhaps by chance: pass or fail.")
+    ] = None,
     allow_different_model: Annotated[
         bool, typer.Option("--allow-different-model", help="Another architecture, depth or size: for format studies.")
+    ] = False,
+    allow_other_text: Annotated[
+        bool, typer.Option("--allow-other-text", help="Another calibration text of the same sequence length.")
     ] = False,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.")] = None,
     summary: Annotated[Path | None, typer.Option("--summary", help="Write Markdown.")] = None,
@@ -44,11 +50,12 @@ def check(
     from dataclasses import replace
 
     from srdd.analysis.comparison.gate import check as hold
-    from srdd.analysis.comparison.policy import check_by
+    from srdd.analysis.comparison.policy import check_by, check_undecided
     from srdd.cli import console
     from srdd.core.files import check_new
     from srdd.documents.report import Report
     from srdd.errors import NoEffectError, ReportError, SettingError, setting
+    from srdd.exporters.check.text import headline
     from srdd.exporters.terminal.check import show, show_table
 
     if str(new) == "-" and str(baseline) == "-":
@@ -57,40 +64,54 @@ def check(
         raise NoEffectError("verbose", f"with {setting('json')}, which holds all of it")
     if force and junit is None and summary is None:
         raise NoEffectError("force", f"without {setting('junit')} or {setting('summary')}")
-    if junit is not None and summary is not None and junit.resolve() == summary.resolve():
-        raise SettingError("junit", junit, f"this and {setting('summary')} are the same file; give two")
     rules = _policy(policy, limit or [], floor or [], (site, quant, layers), baseline is not None)
     rules = rules if by is None else replace(rules, by=check_by(by))
+    rules = rules if undecided is None else replace(rules, undecided=check_undecided(undecided))
     for path in (junit, summary):
         if path is not None:
             check_new(path, force=force)
+    if junit is not None and summary is not None and junit.resolve() == summary.resolve():
+        raise SettingError("junit", junit, f"this and {setting('summary')} are the same file; give two")
     base = None if baseline is None else Report.load(baseline)
-    verdict = hold(Report.load(new), base, rules, allow_different_model=allow_different_model)
+    verdict = hold(
+        Report.load(new),
+        base,
+        rules,
+        allow_different_model=allow_different_model,
+        allow_other_text=allow_other_text,
+    )
+    with console.deciding(headline(verdict)):
+        if as_json:
+            console.machine(verdict.model_dump_json(indent=1))
+        else:
+            people = console.people()
+            show(people, verdict)
+            if verbose:
+                show_table(people, verdict)
     _write(verdict, junit, summary)
-    if as_json:
-        console.machine(verdict.model_dump_json(indent=1))
-    else:
-        people = console.people()
-        show(people, verdict)
-        if verbose:
-            show_table(people, verdict)
     if not verdict.passed:
         raise typer.Exit(1)
 
 
 def _write(verdict: CheckResult, junit: Path | None, summary: Path | None) -> None:
-    """The verdict in the files that were asked for, and at the end of GitHub's page of the job where there is one."""
+    """The verdict in the files that were asked for, and at the end of GitHub's page of the job where there is one.
+
+    A place that cannot be written is found before the work; a disk that fills meanwhile does not change a verdict.
+    """
     import os
 
     from srdd.cli import console
     from srdd.core.files import write_text
+    from srdd.errors import WriteError
     from srdd.exporters.check import junit as junit_xml
     from srdd.exporters.check import markdown
 
-    if junit is not None:
-        write_text(junit, junit_xml.render(verdict))
-    if summary is not None:
-        write_text(summary, markdown.render(verdict))
+    for path, render in ((junit, junit_xml.render), (summary, markdown.render)):
+        if path is not None:
+            try:
+                write_text(path, render(verdict))
+            except WriteError as error:
+                console.problem(f"error: {error}")
     page = os.environ.get("GITHUB_STEP_SUMMARY")
     if not page:
         return
@@ -123,6 +144,7 @@ def _policy(
         floors=(*written.floors, *(parse_floor(text, where) for text in floors)),
         implausible_gain=written.implausible_gain,
         by=written.by,
+        undecided=written.undecided,
     )
     if policy.limits or policy.floors:
         if based and not policy.limits:

@@ -48,10 +48,12 @@ def compare(
     """
     from srdd.analysis.comparison import changes as comparing
     from srdd.analysis.comparison import costs
+    from srdd.analysis.comparison.beginning import beginning
     from srdd.analysis.comparison.comparability import comparable
     from srdd.analysis.layer_costs import has_costs, weakness
     from srdd.analysis.series import choose_kinds
     from srdd.cli import console
+    from srdd.core.files import readable
     from srdd.core.layers import parse_zones
     from srdd.core.metrics import COSTS, any_metric
     from srdd.documents.comparison import ComparisonDocument
@@ -73,7 +75,7 @@ def compare(
     kinds = choose_kinds(base, site) if all(report.sites for report in documents) or not by_cost else []
     wanted = None if across else _canonical(documents, quant)
     specs = _formats(base, new, quant, wanted, across is not None, by_cost)
-    notes = comparing.error_notes([str(path) for path in reports], documents[: len(reports)])
+    notes = comparing.error_notes([readable(path) for path in reports], documents[: len(reports)])
     if named not in COSTS:
         notes += [note for report in documents for note in weakness(report)]
     for other in documents[1:]:
@@ -90,9 +92,10 @@ def compare(
     places: list[Place] = ["layer"] if by_cost else [*kinds]
     details = [(kind, *pair) for kind in places for pair in specs] if as_json else [(places[-1], *specs[0])]
     document = ComparisonDocument(
-        reports=[str(path) for path in reports],
+        reports=[readable(path) for path in reports],
         models=[report.model.id for report in documents[: len(reports)]],
         notes=list(dict.fromkeys(notes)),
+        beginning=None if series or across else beginning(base, new),
         whole=[] if series else costs.whole_changes(base, new, specs),
         comparisons=[
             comparing.compare(base, new, kind, a, named, new_spec=b, zones=chosen_zones) for kind, a, b in details

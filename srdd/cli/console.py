@@ -1,13 +1,13 @@
 """Where things are printed: results on stdout, tables and documents alike; progress and warnings on stderr.
 
-With --json stdout holds the document and nothing else. Not here: what is printed.
+With --json stdout holds the document and nothing else. Not here: what is printed, and streams that fail (streams.py).
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
@@ -22,8 +22,6 @@ _WIDTH_WITHOUT_TERMINAL = 120  # rich would fall back to 80 and cut tables in CI
 
 def people() -> Console:
     """The console of results, on stdout: tables that cut no number. NO_COLOR is honoured by rich."""
-    if isinstance(sys.stdout, TextIOWrapper):  # a bar that an old encoding lacks becomes a question mark, not a bug
-        sys.stdout.reconfigure(errors="replace")
     return _console(sys.stdout)
 
 
@@ -39,15 +37,34 @@ def _console(stream: TextIO) -> Console:
 
 
 def machine(text: str) -> None:
-    """One JSON document, or whatever a program reads, on stdout. Raises WriteError where that is full."""
-    try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    """One JSON document, or whatever a program reads, on stdout: in UTF-8, as files are, whatever the terminal's is.
+
+    A character of a file name that is no text is written as JSON does. Raises WriteError where stdout is full.
+    """
+    content = text if text.endswith("\n") else text + "\n"
+    if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise HungUpError from None
-    except OSError as problem:
-        hang_up()
-        raise WriteError(f"cannot write to standard output: {problem.strerror}; make room, or redirect it") from None
+        sys.stdout.buffer.write(content.encode("utf-8", "backslashreplace"))
+    else:
+        sys.stdout.write(content)
+    sys.stdout.flush()
+
+
+@contextmanager
+def deciding(verdict: str = "") -> Iterator[None]:
+    """For what is printed about a verdict, which the exit code tells: output that is lost does not change it.
+
+    Where standard output has no room, `verdict` goes to standard error.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except HungUpError:
+        return
+    except WriteError as error:
+        problem(f"error: {error}")
+        if verdict:
+            problem(verdict)
 
 
 def document(kind: str, fields: Mapping[str, object]) -> None:
@@ -58,32 +75,24 @@ def document(kind: str, fields: Mapping[str, object]) -> None:
     machine(json.dumps(headed, indent=1, sort_keys=True, allow_nan=False))
 
 
-def hang_up() -> None:
-    """Nobody listens any more: what is left in buffers goes nowhere, instead of failing again when Python ends."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def problem(text: str) -> None:
-    """One line on stderr."""
-    _say(f"srdd: {text}\n")
+    """One line on stderr, also where a file's name has several or would colour the terminal."""
+    _say(f"srdd: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)}\n")
 
 
-def bug(error: Exception) -> None:
-    """The traceback of what srdd did not expect, and a line that says so."""
+def bug(error: BaseException, arguments: Sequence[str]) -> None:
+    """What to pass on of what srdd did not expect: where it happened, in which version and doing what."""
+    import platform
+    import shlex
     import traceback
+    from importlib.metadata import version
 
     trace = "".join(traceback.format_exception(error))
-    _say(f"{trace}srdd: this is a bug in srdd; please report it with the lines above\n")
+    place = f"srdd {version('srdd')}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    doing = shlex.join(["srdd", *arguments])
+    _say(f"{trace}{place}: {doing}\nsrdd: this is a bug in srdd; please report it with the lines above\n")
 
 
 def _say(text: str) -> None:
-    """On stderr; where nobody reads it, the exit code still tells."""
-    try:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    except OSError:
-        hang_up()
+    sys.stderr.write(text)
+    sys.stderr.flush()

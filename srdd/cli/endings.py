@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 NOT_RUN = 2
@@ -24,12 +25,20 @@ class TerminatedError(BaseException):
     """SIGTERM came. No Exception, like KeyboardInterrupt: whoever cleans up does, and nobody goes on."""
 
 
+@dataclass
+class Asked:
+    """Which signal asked the process to end, if any. What is raised for it may not arrive: libraries catch it."""
+
+    to_stop: int | None = None
+
+
 @contextmanager
-def terminable() -> Iterator[None]:
+def terminable(asked: Asked | None = None) -> Iterator[None]:
     """Inside, SIGTERM raises TerminatedError, so that hooks and half files are taken back as after Ctrl-C.
 
-    Does nothing in a thread, and where somebody else listens to the signal already.
+    `asked` learns of it, and of Ctrl-C. Does nothing in a thread, and where somebody else listens to SIGTERM already.
     """
+    asked = asked or Asked()
     of_ours = threading.current_thread() is threading.main_thread()
     if not of_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
@@ -42,10 +51,20 @@ def terminable() -> Iterator[None]:
             os.kill(os.getpid(), signal.SIGTERM)
             return
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the cleaning up
+        asked.to_stop = number
         raise TerminatedError
 
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        asked.to_stop = number
+        raise KeyboardInterrupt
+
     signal.signal(signal.SIGTERM, terminate)
+    pythons_own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if pythons_own:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if pythons_own:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -44,6 +44,10 @@ def impact(
         bool, typer.Option("--noise", help="Also the KL of Gaussian noise of each layer's error norm.")
     ] = False,
     noise_on: options.NoiseOn = "norm",
+    draws: Annotated[
+        int | None,
+        typer.Option("--draws", help="Draws of formats that round stochastically (default: 4): mean and spread."),
+    ] = None,
     exclude: options.Unquantized = None,
     data: options.Data = None,
     text_column: options.TextColumn = None,
@@ -83,8 +87,10 @@ def impact(
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import costs
     from srdd.models.fake import EXCLUDE
+    from srdd.runs.impact.request import check_draws
     from srdd.runs.impact.run import measure_impact
 
+    check_draws(draws, [fmt for fmt in formats if fmt is not None])
     aside = console.aside()
     opened, sequences = open_with_text(
         aside,
@@ -106,6 +112,7 @@ def impact(
             batch_size=batch_size,
             exclude=(*EXCLUDE, *(exclude or ())),
             noise=noise,
+            draws=draws,
             backend=backend,
             seed=seed,
             identity=opened.identity,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from srdd.core.verdicts import CLASSIC
 from srdd.errors import SettingError
 
 if TYPE_CHECKING:
+    from srdd.documents.report import Report
     from srdd.models.sites import SiteMap
     from srdd.runs.scanning import CostKind
 
@@ -121,19 +123,27 @@ def scan(
         list_sites(site_map, as_json)
         return
     report.save(out)
-    if as_json:
-        console.document("summary", summary(report))
-    else:
-        from srdd.exporters.terminal import screen
+    failure = _failure(report) if strict else ""
+    with console.deciding() if failure else nullcontext():
+        if as_json:
+            console.document("summary", summary(report))
+        else:
+            from srdd.exporters.terminal import screen
 
-        screen.show(console.people(), report, str(out))
+            screen.show(console.people(), report, str(out))
     aside.print(f"Report: {out}")
-    if strict and report.has_errors:
-        console.problem("failed: a site holds NaN or infinite values (--strict)")
+    if failure:
+        console.problem(f"failed: {failure} (--strict)")
         raise typer.Exit(1)
-    if strict and any(note.level == "dead" for note in report.warnings):
-        console.problem("failed: a weight, or an output channel of one, is all zero (--strict)")
-        raise typer.Exit(1)
+
+
+def _failure(report: Report) -> str:
+    """Why a strict scan fails; "" where it does not."""
+    if report.has_errors:
+        return "a site holds NaN or infinite values"
+    if any(note.level == "dead" for note in report.warnings):
+        return "a weight, or an output channel of one, is all zero"
+    return ""
 
 
 def list_sites(site_map: SiteMap, as_json: bool) -> None:

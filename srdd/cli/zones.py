@@ -29,7 +29,7 @@ def zones(
     Example: srdd zones srdd-report.json --mode w4a16 --out zones.yaml
     """
     from srdd.analysis.series import layer_series
-    from srdd.analysis.zones import edges_together, find_zones
+    from srdd.analysis.zones import edges_together, survey
     from srdd.cli import console, outputs
     from srdd.documents import saving as structured
     from srdd.documents.opening import open_document
@@ -42,13 +42,15 @@ def zones(
     opened = open_document(report, Report)
     document, sha256 = opened.document, opened.sha256
     series = layer_series(document, site, quant, metric, mode)
-    zone_list, cuts = find_zones(series, scheme, max_zones)
+    found = survey(series, scheme, max_zones)
     chart = ZoneMap(
         provenance=series.made(ZoneProvenance, document.model, sha256, scheme=scheme, max_zones=max_zones),
-        zones=zone_list,
-        cuts=cuts,
-        together=edges_together(series, zone_list),
-        layers={layer: zone.name for zone in zone_list for layer in zone.layers},
+        zones=found.zones,
+        cuts=found.cuts,
+        outliers=found.outliers,
+        ramp=found.ramp,
+        together=edges_together(series, found.zones),
+        layers={layer: zone.name for zone in found.zones for layer in zone.layers},
     )
     if out is not None:
         outputs.write(out, structured.render(chart, form))

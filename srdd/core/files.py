@@ -56,6 +56,14 @@ def check_new(path: Path, *, force: bool) -> None:
         raise WriteError(f"{path} exists; choose another name or replace it with {setting('force')}")
 
 
+def readable(name: str | Path) -> str:
+    """The name of a file as text: bytes of it that are no UTF-8, as b"caf\\xe9" has one, are written as \\xe9.
+
+    Python keeps such bytes as surrogates, which neither JSON nor pydantic can hold.
+    """
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def is_special(path: Path) -> bool:
     """True for a device, a pipe or a socket, also behind a link: written to and never replaced."""
     mode = _mode(path)
@@ -64,7 +72,7 @@ def is_special(path: Path) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path` completely or not at all. Raises WriteError, e.g. on a full disk."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

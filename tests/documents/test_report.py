@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 from builders import make_costs
 
+from srdd.core.metrics import BY_NAME
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import mean_and_error, standard_errors, total
 from srdd.documents.costs import Cost, Ratio
@@ -24,7 +25,22 @@ SPEC = "mxfp4:even"
 
 
 def tally(power: float, noise: float, n: int = 64) -> Tally:
-    return Tally(n=n, nonzero=n, sum_x2=power, sum_e2=noise, sum_rel=n * 0.2, sum_q2=power, sum_xq=power, sum_x4=power)
+    """Magnitudes of which none is far from the others, and errors of a fifth."""
+    x, e = math.sqrt(power / n), math.sqrt(noise / n)
+    return Tally(
+        n=n,
+        nonzero=n,
+        sum_abs_x=n * x,
+        sum_x2=power,
+        sum_x4=power * power / n,
+        max_abs_x=x,
+        sum_abs_e=n * e,
+        sum_e2=noise,
+        max_abs_e=e,
+        sum_rel=n * 0.2 if noise else 0.0,
+        sum_q2=power,
+        sum_xq=power - noise / 2,
+    )
 
 
 def make(noises: list[list[float]] | None = None, weight_noise: float = 1.0, hashes: tuple[str, ...] = ("a", "b", "c")):
@@ -188,11 +204,14 @@ def test_mean_and_error_by_hand() -> None:
     assert math.isnan(error)
 
 
-def test_jackknife_of_a_maximum_leaves_the_largest_out_once() -> None:
+def test_a_maximum_has_no_error() -> None:
     sequences = [Tally(n=1, sum_x2=1, max_abs_x=value) for value in (1.0, 2.0, 4.0)]
-    crests = [4.0, 4.0, 2.0]
-    mean = sum(crests) / 3
-    assert standard_errors(sequences)["crest"] == pytest.approx(math.sqrt(2 / 3 * sum((c - mean) ** 2 for c in crests)))
+    assert math.isnan(standard_errors(sequences)["crest"])
+    whole = measurement(total(sequences), sequences)
+    assert whole.metrics["crest"] == 4.0 / 1.0
+    assert whole.standard_errors["crest"] is None
+    assert whole.without_each(BY_NAME["crest"]) == []
+    assert len(whole.without_each(BY_NAME["rms"])) == 3
 
 
 def test_merging_halves_of_the_calibration_gives_the_whole() -> None:
