@@ -1,136 +1,133 @@
-"""Cutting a series into runs of equal level: exact dynamic programming, and how sure each cut is.
+"""Cutting a series into runs of equal level where its layers, each like the one before, would not look so by chance.
 
-Not here: what the runs mean (zones.py). For every number of runs K the best cuts minimise the sum of squares around the
-runs' means, RSS_K. K is the one with the least n log(RSS_K / n) + penalty (K - 1), as in Zhang and Siegmund (2007),
-with a penalty found by simulation instead of theory, since n is small here: for white noise of 6 to 126 values and up
-to six runs the 0.97 quantile of the largest gain per cut lies between 10.5 and 12.2, so with 12 + 24 / n white noise
-stays whole in 97 of 100 series or more. Runs of fewer than three values on average are not tried: noise alone would
-bring RSS_K close to 0.
+Neighbouring layers are alike (their values correlate at 0.5 to 0.9 in real models), and such noise wanders: to methods
+for independent values it is full of steps. So every model here has noise of its own persistence rho, x_t = rho x_(t-1)
++ e_t, profiled over `RHOS`. Against K runs, by exact dynamic programming, stands a series without zones: level, ramp or
+bend (ramps.py). With L = n log(RSS / n) - log(1 - rho^2) per run, smallest over rho, K runs are taken when
+L_K + PENALTY (K - 1) is below the L of the series without zones and when they leave at most 0.8 / K of the variance
+between layers unexplained: a zone is layers that differ less inside than from the rest. K + m runs are taken instead
+of K on the same terms: a lower L, and at most 0.8 / (m + 1) of what the K left.
 
-Worked number: 1 1 1 1 5 5 5 5 with a floor of 0.1: RSS_1 = 32, RSS_2 = 0; 8 log((32 + 0.08) / 0.08) = 47.9 > 15, so
-one cut before the fifth value.
+The penalty is from simulation: benchmarks/zones.py counts false cuts and steps found, and prints the table. Runs of
+one layer are outliers (outlying.py) and are taken out before.
+
+Not here: what the runs mean (zones.py), and how sure a cut is (resampling.py).
+
+Worked number: 1 1 1 1 5 5 5 5 with a floor of 0.1: no level and no ramp has less than L = -0.3, two runs have RSS 0 and
+L = 8 log 0.01 = -36.8; -36.8 + 11 < -0.3, so one cut before the fifth value.
 """
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from operator import add
 
-VALUES_PER_RUN = 3
-_DRAWS = 100
-_SEED = 0
+from srdd.analysis.ramps import RHOS, without_zones
+
+VALUES_PER_RUN = 3  # on average: noise alone would bring the RSS of more runs close to 0
+SHORTEST = 2
+PENALTY = 11.0  # what one more cut must gain
+UNEXPLAINED = 0.8  # over the number of runs: the share of the variance that may lie inside them
 
 
-def cuts(values: Sequence[float], most: int, floor: float = 0.0) -> tuple[int, ...]:
-    """Where new runs begin, at most `most` - 1 places; empty for a series without structure.
+def cuts(values: Sequence[float], most: int, floor: float = 0.0, tried: int = 0) -> tuple[int, ...]:
+    """Where new runs begin, at most `most` - 1 places; empty for a series without zones.
 
-    `floor` is the standard deviation below which differences do not matter, in the unit of the values.
+    Whether there are zones is decided with up to `tried` runs where that is more: what takes three runs to tell from a
+    ramp may be told in two. `floor` is the standard deviation below which differences do not matter, in the unit of
+    the values.
     """
     count = len(values)
-    tried = _best(values, max(1, min(most, count // VALUES_PER_RUN)))
-    whole = tried[0][0]
-    if whole <= 0:
+    limit = min(max(most, tried), count // VALUES_PER_RUN)
+    if min(limit, most) < 2:
         return ()
-
-    def score(runs: int) -> float:
-        return count * math.log((tried[runs - 1][0] / count + floor**2) or 1e-300) + penalty(count) * (runs - 1)
-
-    return tried[min(range(1, len(tried) + 1), key=score) - 1][1]
-
-
-def penalty(count: int) -> float:
-    """What one more cut must gain in a series of `count` values."""
-    return 12 + 24 / count
+    shifted = centred(values)
+    whole = math.fsum(value * value for value in shifted)
+    best: list[tuple[float, tuple[int, ...]]] = [(math.inf, ())] * (limit + 1)
+    for rho in RHOS:
+        lost = math.log(1 - rho * rho)
+        for runs, (squares, places) in enumerate(best_runs(shifted, limit, rho, SHORTEST), 1):
+            score = count * math.log((squares / count + floor**2) or 1e-300) - runs * lost + PENALTY * (runs - 1)
+            best[runs] = min(best[runs], (score, places))
+    score, inside, runs = without_zones(shifted, floor), whole, 1
+    chosen: tuple[int, ...] = ()
+    for more in range(2, limit + 1):
+        left = _inside(shifted, best[more][1])
+        if best[more][0] < score and left <= UNEXPLAINED / (more - runs + 1) * inside:
+            (score, chosen), inside, runs = best[more], left, more
+    return chosen if runs <= most else min(best[2 : most + 1])[1]
 
 
 def cuts_of(values: Sequence[float], runs: int) -> tuple[int, ...]:
-    """The best cuts into exactly `runs` runs, or as many as there are values."""
-    return _best(values, min(runs, len(values)))[-1][1]
+    """The best cuts into exactly `runs` runs of any length, or as many as there are values, by least squares alone."""
+    return best_runs(centred(values), min(runs, len(values)), 0.0, 1)[-1][1]
 
 
-def _best(values: Sequence[float], most: int) -> list[tuple[float, tuple[int, ...]]]:
-    """For 1 to `most` runs: the least sum of squares and its cuts (the earliest of equals)."""
+def centred(values: Sequence[float]) -> list[float]:
+    """The values less their mean: sums of squares around it do not cancel."""
+    middle = math.fsum(values) / len(values)
+    return [value - middle for value in values]
+
+
+def _inside(values: Sequence[float], places: Sequence[int]) -> float:
+    """The sum of squares of values around the means of their runs."""
+    total = 0.0
+    for start, end in pairwise([0, *places, len(values)]):
+        middle = math.fsum(values[start:end]) / (end - start)
+        total += math.fsum((value - middle) ** 2 for value in values[start:end])
+    return total
+
+
+def best_runs(values: Sequence[float], most: int, rho: float, shortest: int) -> list[tuple[float, tuple[int, ...]]]:
+    """For 1 to `most` runs: the least sum of squares and its cuts (the earliest of equals).
+
+    A run counts (1 - rho^2) (x_0 - m)^2 + sum (x_t - m - rho (x_(t-1) - m))^2 at its best level m: noise begins anew
+    with every run, so that runs add up and the best cuts are exact.
+    """
     count = len(values)
-    middle = math.fsum(values) / count  # sums of squares around it do not cancel
-    shifted = [value - middle for value in values]
-    sums = list(accumulate(shifted, initial=0.0))
-    squares = list(accumulate((value * value for value in shifted), initial=0.0))
-    least = [0.0, *(squares[end] - sums[end] ** 2 / end for end in range(1, count + 1))]
-    starts: list[list[int]] = []
-    by_runs: list[tuple[float, tuple[int, ...]]] = [(max(least[count], 0.0), ())]
+    first, later = 1 - rho * rho, 1 - rho
+    steps = [0.0, *(b - rho * a for a, b in pairwise(values))]
+    sums = [later * total for total in accumulate(steps, initial=0.0)]
+    squares = list(accumulate((step * step for step in steps), initial=0.0))
+    # a run from `start` to before `end` costs own[start] + squares[end] - (drawn[start] + sums[end])^2 / weight
+    own = [first * value * value - square for value, square in zip(values, squares[1:], strict=True)]
+    drawn = [first * value - total for value, total in zip(values, sums[1:], strict=True)]
+    weights = [first + (length - 1) * later * later for length in range(count, 0, -1)]
+
+    def costs(end: int) -> list[float]:
+        """Of the runs that end before `end`, by their start."""
+        square, total = squares[end], sums[end]
+        starts = end - shortest + 1
+        return [
+            a + square - (b + total) ** 2 / weight
+            for a, b, weight in zip(own[:starts], drawn, weights[count - end :], strict=False)
+        ]
+
+    # all runs are needed only where there is a level between the first and the last
+    table = {end: costs(end) for end in (range(2 * shortest, count) if most > 2 else ())}
+    table[count] = costs(count)
+    least = [math.inf] * (count + 1)
+    for end in range(shortest, count + 1):
+        least[end] = own[0] + squares[end] - (drawn[0] + sums[end]) ** 2 / weights[count - end]
+    found: list[tuple[float, tuple[int, ...]]] = [(max(least[count], 0.0), ())]
+    traces: list[dict[int, int]] = []
     for runs in range(2, most + 1):
-        before, least = least, [math.inf] * (count + 1)
-        start = [0] * (count + 1)
-        for end in range(runs, count + 1):
-            sum_end, square_end = sums[end], squares[end]
-            best, where = math.inf, 0
-            for cut in range(runs - 1, end):
-                total = before[cut] + square_end - squares[cut] - (sum_end - sums[cut]) ** 2 / (end - cut)
-                if total < best:
-                    best, where = total, cut
-            least[end], start[end] = best, where
-        starts.append(start)
-        by_runs.append((max(least[count], 0.0), _trace(starts, count)))
-    return by_runs
+        before, least, trace = least, [math.inf] * (count + 1), {}
+        lowest = (runs - 1) * shortest
+        for end in range(runs * shortest, count + 1) if runs < most else (count,):
+            totals = list(map(add, before[lowest : end - shortest + 1], table[end][lowest:]))
+            least[end] = min(totals)
+            trace[end] = lowest + totals.index(least[end])
+        traces.append(trace)
+        found.append((max(least[count], 0.0), _traced(traces, count)))
+    return found
 
 
-def _trace(starts: Sequence[Sequence[int]], end: int) -> tuple[int, ...]:
+def _traced(traces: Sequence[dict[int, int]], end: int) -> tuple[int, ...]:
     places = []
-    for start in reversed(starts):
-        end = start[end]
+    for trace in reversed(traces):
+        end = trace[end]
         places.append(end)
     return tuple(reversed(places))
-
-
-def bootstrap(values: Sequence[float], left_out: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Series as other samples of the same sequences would give them; `left_out[i][s]` is value i without sequence s.
-
-    A bootstrap over sequences, the same draw for all values because they come from the same text, linearised by the
-    jackknife's influence values (Efron and Tibshirani 1993, ch. 20): a draw that holds sequence s w times moves value
-    i by (w - 1) (S - 1) / S (mean_t left_out[i][t] - left_out[i][s]).
-    """
-    sequences = len(left_out[0])
-    share = (sequences - 1) / sequences
-    influences = []
-    for row in left_out:
-        middle = math.fsum(row) / sequences
-        influences.append([share * (middle - value) for value in row])
-    generator = random.Random(_SEED)
-    series = []
-    for _ in range(_DRAWS):
-        drawn = generator.choices(range(sequences), k=sequences)
-        weights = [drawn.count(s) - 1 for s in range(sequences)]
-        moved = (math.fsum(w * i for w, i in zip(weights, row, strict=True)) for row in influences)
-        series.append([value + move for value, move in zip(values, moved, strict=True)])
-    return series
-
-
-def redrawn(values: Sequence[float], errors: Sequence[float]) -> list[list[float]]:
-    """Series as other samples might give them, where only each value's standard error is known.
-
-    Values are redrawn from a normal distribution, each by itself. Those of one text rise and fall together, which moves
-    no cut, so the shares of cuts kept come out too low rather than too high.
-    """
-    generator = random.Random(_SEED)
-    pairs = list(zip(values, errors, strict=True))
-    return [[generator.gauss(value, error) for value, error in pairs] for _ in range(_DRAWS)]
-
-
-def kept_in_samples(places: Sequence[int], samples: Sequence[Sequence[float]]) -> list[float]:
-    """For each cut the share of samples whose best cuts, as many of them, hold it too."""
-    by_sample = [cuts_of(sample, len(places) + 1) for sample in samples]
-    return [sum(place in best for best in by_sample) / len(by_sample) for place in places]
-
-
-def kept_without_one(places: Sequence[int], values: Sequence[float]) -> list[float]:
-    """For each cut the share of series with one value left out in which it still parts the same neighbours."""
-    kept = [0] * len(places)
-    for gone in range(len(values)):
-        rest = [value for index, value in enumerate(values) if index != gone]
-        cut_again = {place + (place >= gone) for place in cuts_of(rest, len(places) + 1)}
-        for i, place in enumerate(places):
-            # with its first value gone a run begins at the next one
-            kept[i] += place in cut_again or (place == gone and place + 1 in cut_again)
-    return [count / len(values) for count in kept]

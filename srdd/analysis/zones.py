@@ -1,8 +1,9 @@
 """Contiguous zones of layers: found from the data, or by a named scheme; one zone is a legal answer.
 
-Not here: the cutting itself (segmentation.py) and what to do about a zone (strategies.py, advice.py). A zone's label
-compares the mean error of its layers with that of the whole model: "high" from 5 % above, "low" from 5 % below, else
-"medium" (5 % in amplitude is 0.4 dB of SQNR). Means are taken over layers, each counting the same.
+Not here: the search itself (structure.py), sentences (zone_words.py) and what to do about a zone (strategies.py,
+advice.py). A zone's label compares the mean error of its layers with that of the whole model: "high" from 5 % above,
+"low" from 5 % below, else "medium" (5 % in amplitude is 0.4 dB of SQNR). Means are taken over layers, each counting the
+same; outlier layers, which only the search from data knows, are in a zone but in no mean.
 
 Worked number: four layers with relative errors 0.2, 0.2, 0.4, 0.4 and the scheme "0-1,2-3": the model's mean is 0.3,
 the zones' are 0.2 (ratio 0.67, low) and 0.4 (ratio 1.33, high).
@@ -11,16 +12,18 @@ the zones' are 0.2 (ratio 0.67, low) and 0.4 (ratio 1.33, high).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from statistics import fmean
-from typing import Literal
 
-from srdd.analysis.segmentation import bootstrap, cuts, kept_in_samples, kept_without_one, redrawn
+from srdd.analysis.outlying import around
+from srdd.analysis.resampling import draws, found_again, kept_without_one, redrawn
 from srdd.analysis.series import Series
+from srdd.analysis.structure import Structure, structure_of
 from srdd.core.layers import parse_spans, span
 from srdd.core.metrics import RANKED
-from srdd.documents.zones import Cut, Label, Spread, Zone
+from srdd.documents.zones import Cut, Label, OutlierLayer, Ramp, Spread, Zone
 from srdd.errors import NoEffectError, SettingError, setting
 
 MAX_ZONES = 6
@@ -42,7 +45,23 @@ _SHARES: dict[str, tuple[tuple[str, float], ...]] = {
 SCHEMES = ("auto", *_SHARES)
 
 
+@dataclass(frozen=True)
+class Survey:
+    """Zones that hold every layer once; cuts, outlier layers and a ramp when they were looked for in the data."""
+
+    zones: list[Zone]
+    cuts: list[Cut] = field(default_factory=list)
+    outliers: list[OutlierLayer] = field(default_factory=list)
+    ramp: Ramp | None = None  # only where there is no cut
+
+
 def find_zones(series: Series, scheme: str = "auto", max_zones: int | None = None) -> tuple[list[Zone], list[Cut]]:
+    """The zones and cuts of `survey`, which says more and raises the same."""
+    found = survey(series, scheme, max_zones)
+    return found.zones, found.cuts
+
+
+def survey(series: Series, scheme: str = "auto", max_zones: int | None = None) -> Survey:
     """The zones of a series, every layer in exactly one; cuts with their stability when they were found from data.
 
     `scheme` is one of SCHEMES or spans such as "0-3,4-9". Raises SettingError, and NoEffectError for `max_zones`
@@ -52,14 +71,20 @@ def find_zones(series: Series, scheme: str = "auto", max_zones: int | None = Non
         if max_zones is not None:
             raise NoEffectError("max_zones", f"with {setting('scheme', scheme)}")
         groups = named(series, scheme) if scheme in _SHARES else spans(series, scheme)
-        return _zones(series, groups), []
+        return Survey(_zones(series, groups))
     most = MAX_ZONES if max_zones is None else max_zones
     if most < 1 or (max_zones is not None and most > len(series.layers)):
         raise SettingError("max_zones", most, f"expected 1 to {len(series.layers)}, as many as there are layers")
-    places = cuts(series.values, most, _floor(series))
-    edges = [0, *places, len(series.layers)]
-    groups = {f"zone {i + 1}": series.layers[a:b] for i, (a, b) in enumerate(pairwise(edges))}
-    return _zones(series, groups), _stability(series, places)
+    values, layers = series.values, series.layers
+    found = structure_of(values, most, _floor(series), MAX_ZONES)
+    edges = [0, *found.cuts, len(layers)]
+    groups = {f"zone {i + 1}": layers[a:b] for i, (a, b) in enumerate(pairwise(edges))}
+    outliers = [
+        OutlierLayer(layer=layers[place], value=values[place], between=around(values, place))
+        for place in found.outliers
+    ]
+    out = {outlier.layer for outlier in outliers}
+    return Survey(_zones(series, groups, out), _stability(series, found.cuts, most), outliers, _ramp(series, found))
 
 
 def named(series: Series, scheme: str) -> dict[str, Sequence[int]]:
@@ -113,18 +138,14 @@ def label_of(ratio: float) -> Label:
     return "high" if ratio >= 1 + MATERIAL else "low" if ratio <= 1 - MATERIAL else "medium"
 
 
-def stability_grade(cut: Cut) -> Literal["firm", "fair", "weak"]:
-    """How far a cut can be trusted, in a word."""
-    return "firm" if cut.stability >= 0.9 else "fair" if cut.stability >= 0.5 else "weak"
-
-
-def _zones(series: Series, groups: Mapping[str, Sequence[int]]) -> list[Zone]:
+def _zones(series: Series, groups: Mapping[str, Sequence[int]], outliers: Collection[int] = ()) -> list[Zone]:
     errors = dict(zip(series.layers, series.errors, strict=True))
     measured = dict(zip(series.layers, series.measurements, strict=True))
-    overall = fmean(errors.values())
+    overall = fmean(error for layer, error in errors.items() if layer not in outliers)
     zones = []
     for name, layers in groups.items():
-        mean = fmean(errors[layer] for layer in layers)
+        kept = [layer for layer in layers if layer not in outliers]
+        mean = fmean(errors[layer] for layer in kept)
         ratio = mean / overall if overall > 0 else 1.0
         zones.append(
             Zone(
@@ -133,7 +154,7 @@ def _zones(series: Series, groups: Mapping[str, Sequence[int]]) -> list[Zone]:
                 label=label_of(ratio),
                 ratio=ratio,
                 worst_layer=max(layers, key=errors.__getitem__),
-                metrics=_spreads([measured[layer].value for layer in layers]),
+                metrics=_spreads([measured[layer].value for layer in kept]),
             )
         )
     return zones
@@ -152,21 +173,50 @@ def _floor(series: Series) -> float:
     return _FLOOR_DB if series.metric.unit == "dB" else _FLOOR_SHARE * abs(fmean(series.values))
 
 
-def _stability(series: Series, places: Sequence[int]) -> list[Cut]:
+def _ramp(series: Series, found: Structure) -> Ramp | None:
+    if found.ramp is None:
+        return None
+    turn = None if found.ramp.turn is None else series.layers[found.ramp.turn]
+    return Ramp(
+        shape=found.ramp.shape,
+        first=found.ramp.first,
+        last=found.ramp.last,
+        turn_layer=turn,
+        at_turn=found.ramp.at_turn,
+    )
+
+
+def _stability(series: Series, places: Sequence[int], most: int) -> list[Cut]:
+    """How often each cut is found again: in other draws of the documents, or by what else is known."""
     if not places:
         return []
-    left_out = [m.without_each(series.metric) for m in series.measurements]
-    count = len(left_out[0])
-    if count > 1 and all(len(row) == count and all(map(math.isfinite, row)) for row in left_out):
-        shares = kept_in_samples(places, bootstrap(series.values, left_out))
-        method = f"bootstrap over {count} sequences"
+    floor, units, runs = _floor(series), None, len(places) + 1
+    tried = MAX_ZONES if runs == most else runs  # where the limit did not matter, more would only take longer
+
+    def search(values: Sequence[float]) -> tuple[int, ...]:
+        return structure_of(values, runs, floor, tried).cuts
+
+    count = min(m.sequence_count(series.metric) for m in series.measurements)
+    documents = series.documents if len(series.documents) == count else tuple(range(count))
+    samples = _samples(series, documents) if len(set(documents)) > 1 else []
+    if samples:
+        units = len(set(documents))
+        of = "documents" if documents == series.documents else "sequences"
+        shares, method = found_again(places, samples, search), f"{units} {of} resampled"
     elif all(map(math.isfinite, series.standard_errors)):  # costs of version 1, without values by sequence
-        shares = kept_in_samples(places, redrawn(series.values, series.standard_errors))
+        shares = found_again(places, redrawn(series.values, series.standard_errors), search)
         method = "each layer redrawn within its standard error"
     else:
         shares = kept_without_one(places, series.values)
         method = "one layer left out"
     return [
-        Cut(before_layer=series.layers[place], stability=share, method=method)
+        Cut(before_layer=series.layers[place], stability=share, method=method, units=units)
         for place, share in zip(places, shares, strict=True)
     ]
+
+
+def _samples(series: Series, documents: Sequence[int]) -> list[list[float]]:
+    """The series of every draw of the documents; empty where one of them has no number for a layer."""
+    drawn = draws(documents)
+    samples = [[m.resampled(series.metric, draw) for m in series.measurements] for draw in drawn]
+    return samples if all(map(math.isfinite, chain.from_iterable(samples))) else []

@@ -1,4 +1,4 @@
-"""A zone map: contiguous zones of layers, the cuts between them and how stable each cut is.
+"""A zone map: contiguous zones of layers, the cuts between them and how stable each cut is, layers that stick out.
 
 Not here: how zones are found (srdd.analysis.zones).
 """
@@ -39,11 +39,30 @@ class Zone(Part):
 
 
 class Cut(Part):
-    """A boundary that was found, and the share of perturbed series in which it is found at the same place."""
+    """A boundary that was found, and the share of perturbed series in which it is found again."""
 
     before_layer: int
     stability: float
     method: str
+    units: int | None = None  # documents (or sequences) that were resampled; None: there were none to resample
+
+
+class OutlierLayer(Part):
+    """A layer that sticks out by itself. It belongs to a zone, but counts in none of its means."""
+
+    layer: int
+    value: float
+    between: tuple[float, float]  # lowest and highest of what its neighbours let expect
+
+
+class Ramp(Part):
+    """A trend along the layers in place of zones: a line, or a parabola that turns; its values, not the layers' own."""
+
+    shape: Literal["rises", "falls", "rises, then falls", "falls, then rises"]
+    first: float
+    last: float
+    turn_layer: int | None = None
+    at_turn: float | None = None
 
 
 class ZoneProvenance(MadeFrom):
@@ -64,5 +83,7 @@ class ZoneMap(Document):
     provenance: ZoneProvenance
     zones: list[Zone]
     cuts: list[Cut] = Field(default_factory=list)
+    outliers: list[OutlierLayer] = Field(default_factory=list)
+    ramp: Ramp | None = None
     together: list[Zone] = Field(default_factory=list)  # zones taken as one, such as both edges
     layers: dict[int, str] = Field(default_factory=dict)  # layer -> name of its zone

@@ -1,42 +1,31 @@
-"""Zones: the known case by hand, structure found where it is and nowhere else, every layer in exactly one zone."""
+"""Zones: the known case by hand, every layer in exactly one zone, how firm a cut is, and what the command says."""
 
 import json
-import random
 from collections.abc import Callable
-from itertools import combinations, pairwise
-from math import fsum, log
+from dataclasses import replace
+from math import log10
 from pathlib import Path
 
 import pytest
 import yaml
 from builders import make_report, tally
-from hypothesis import given
-from hypothesis import strategies as st
 from known_layers import KNOWN, MEAN, weights
 
-from srdd.analysis.segmentation import (
-    bootstrap,
-    cuts,
-    cuts_of,
-    kept_in_samples,
-    kept_without_one,
-    penalty,
-)
+from srdd.analysis.layer_costs import Priced
+from srdd.analysis.resampling import DRAWS, draws, found_again, kept_without_one
 from srdd.analysis.series import layer_series
-from srdd.analysis.zones import SCHEMES, edges_together, find_zones, label_of
+from srdd.analysis.zone_words import cut_words, grade_of, one_zone_words, outlier_words
+from srdd.analysis.zones import SCHEMES, edges_together, find_zones, label_of, survey
 from srdd.core.layers import span
-from srdd.documents.zones import ZoneMap
+from srdd.core.metrics import BY_NAME, COSTS, METRICS
+from srdd.core.uncertainty import total
+from srdd.documents.costs import Cost
+from srdd.documents.report import Report
+from srdd.documents.schema import measurement
+from srdd.documents.zones import Cut, ZoneMap
 from srdd.errors import NoEffectError, SettingError
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-def rss(values: list[float], places: tuple[int, ...]) -> float:
-    total = 0.0
-    for a, b in pairwise([0, *places, len(values)]):
-        mean = fsum(values[a:b]) / (b - a)
-        total += fsum((v - mean) ** 2 for v in values[a:b])
-    return total
 
 
 def test_the_known_case() -> None:
@@ -50,41 +39,6 @@ def test_the_known_case() -> None:
     assert (zones[2].metrics["relative_error"].min, zones[2].metrics["relative_error"].max) == pytest.approx(
         (1.06 * MEAN, 1.17 * MEAN)
     )
-
-
-@given(st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=9), st.integers(1, 5))
-def test_the_best_cuts_are_the_best_of_all(values: list[float], runs: int) -> None:
-    runs = min(runs, len(values))
-    least = min(rss(values, places) for places in combinations(range(1, len(values)), runs - 1))
-    found = cuts_of(values, runs)
-    assert len(found) == runs - 1
-    assert rss(values, found) == pytest.approx(least, abs=1e-9)
-
-
-@pytest.mark.parametrize("draw", ["gauss", "uniform"])
-@pytest.mark.parametrize("layers", [6, 12, 28, 80])
-def test_white_noise_is_one_zone(layers: int, draw: str) -> None:
-    generator = random.Random(layers)
-    series = ([getattr(generator, draw)(0, 1) for _ in range(layers)] for _ in range(300))
-    assert sum(cuts(values, 6) == () for values in series) >= 285  # 95 in 100
-
-
-@pytest.mark.parametrize("at", [1, 2, 9, 14, 27])
-def test_a_clear_step_is_found_exactly(at: int) -> None:
-    generator = random.Random(at)
-    for _ in range(50):
-        values = [(10.0 if i >= at else 0.0) + generator.gauss(0, 0.3) for i in range(28)]
-        assert cuts(values, 2) == (at,)
-    assert cuts([0.2] * at + [0.4] * (28 - at), 6, 0.001) == (at,)
-
-
-def test_two_steps_in_a_short_model_and_none_in_a_flat_one() -> None:
-    assert cuts([1.0] * 3 + [5.0] * 3 + [2.0] * 3, 6, 0.1) == (3, 6)
-    assert cuts([0.3] * 28, 6, 0.001) == ()
-    assert cuts([0.3], 6) == cuts([0.1, 0.9], 6) == ()
-    # the docstring's number: 8 log((32 + 0.08) / 0.08) = 47.9
-    assert 8 * log(32.08 / 0.08) == pytest.approx(47.9, abs=0.1)
-    assert penalty(8) == 15
 
 
 @pytest.mark.parametrize(("scheme", "wanted"), [("five", 5), ("edge-middle", 3), ("thirds", 3)])
@@ -135,24 +89,137 @@ def test_sqnr_is_an_error_upside_down() -> None:
     assert [(c.before_layer, c.stability, c.method) for c in found] == [(6, 1.0, "one layer left out")]
 
 
-def test_bootstrap_moves_values_as_their_sequences_do() -> None:
-    # two sequences with 0 and 2: means 0, 1 or 2 in the samples; the second series does not depend on them
-    samples = bootstrap([1.0, 5.0], [[2.0, 0.0], [5.0, 5.0]])
-    assert {round(s[0], 9) for s in samples} == {0.0, 1.0, 2.0}
-    assert {s[1] for s in samples} == {5.0}
-    steps = [[0.0, 0.0, 9.0, 9.0], [0.0, 9.0, 9.0, 9.0]]
-    assert kept_in_samples((2,), steps) == [0.5]
+def stepped(sequences: int, spread: float = 0.0) -> Report:
+    """Six layers at 0.2 and six at 0.6; sequences differ by `spread`."""
+    off = [spread * (s - (sequences - 1) / 2) for s in range(sequences)]
+    return make_report({"output": [[tally(level + o) for o in off] for level in [0.2] * 6 + [0.6] * 6]})
 
 
-def test_stability_says_which_cut_to_trust() -> None:
-    firm = [0.0] * 6 + [9.0] * 6
-    assert kept_without_one((6,), firm) == [1.0]
+def test_documents_are_drawn_whole() -> None:
+    drawn = draws([0, 0, 1])  # two documents, of two sequences and of one
+    assert {tuple(sorted(draw)) for draw in drawn} == {(0, 0, 1, 1), (0, 1, 2), (2, 2)}
+    assert drawn == draws([0, 0, 1])
+    assert len(drawn) == DRAWS
+
+
+def test_a_number_of_a_draw_is_made_of_its_sums() -> None:
+    one, other = tally(0.1, noise=1.0, power=100.0), tally(0.4, noise=9.0, power=300.0)
+    measured = measurement(total([one, other]), [one, other])
+    sqnr, relative = METRICS[0], BY_NAME["relative_error"]
+    assert sqnr.name == "sqnr_db"
+    assert measured.resampled(sqnr, [0, 1]) == measured.value("sqnr_db")
+    assert measured.resampled(sqnr, [1, 1, 0]) == pytest.approx(10 * log10(700 / 19))
+    assert measured.resampled(relative, [0, 0, 1]) == pytest.approx(0.2)
+    assert (measured.sequence_count(sqnr), measurement(one).sequence_count(sqnr)) == (2, 0)
+    priced = Priced({"predicted_kl": Cost.of([0.1, 0.4])})
+    assert priced.resampled(COSTS[0], [0, 0, 1]) == pytest.approx(0.2)
+    assert (priced.sequence_count(COSTS[0]), priced.sequence_count(COSTS[1])) == (2, 0)
+    assert Priced({"predicted_kl": Cost(value=1.0)}).sequence_count(COSTS[0]) == 0
+
+
+def test_found_again_is_at_most_one_layer_away() -> None:
+    answers = iter([(5,), (6,), (7,), (8,), ()])
+    assert found_again((6,), [[0.0]] * 5, lambda _: next(answers)) == [0.6]
+
+
+def test_a_cut_of_one_document_is_not_firm() -> None:
+    # five documents of two sequences each; the step stands in the last one alone and is drawn in 1 - 0.8^5 = 67 %
+    rows = [[tally(0.2 + 0.001 * (layer % 3))] * 8 + [tally(0.2 + level)] * 2 for layer, level in enumerate(STEP)]
+    series = replace(layer_series(make_report({"output": rows})), documents=(0, 0, 1, 1, 2, 2, 3, 3, 4, 4))
+    (cut,) = find_zones(series)[1]
+    assert (cut.before_layer, cut.method, cut.units, grade_of(cut)) == (6, "5 documents resampled", 5, "fair")
+    assert cut.stability == pytest.approx(1 - 0.8**5, abs=0.12)
+    everywhere = [[tally(0.2 + 0.001 * (layer % 3) + level)] * 10 for layer, level in enumerate(STEP)]
+    firm = replace(layer_series(make_report({"output": everywhere})), documents=(0, 0, 1, 1, 2, 2, 3, 3, 4, 4))
+    assert [grade_of(c) for c in find_zones(firm)[1]] == ["firm"]
+
+
+STEP = [0.0] * 6 + [0.3] * 6
+
+
+def test_sequences_are_documents_where_nothing_else_is_known() -> None:
+    for count, grade in ((2, "fair"), (4, "fair"), (5, "firm")):
+        (cut,) = find_zones(layer_series(stepped(count, 0.01)))[1]
+        assert (cut.before_layer, cut.stability, cut.units) == (6, 1.0, count)
+        assert (cut.method, grade_of(cut)) == (f"{count} sequences resampled", grade)
+
+
+def test_without_sequences_firm_is_not_claimed() -> None:
+    (cut,) = find_zones(weights([0.2] * 6 + [0.6] * 6))[1]
+    assert (cut.method, cut.stability, cut.units, grade_of(cut)) == ("one layer left out", 1.0, None, "not known")
+    assert cut_words(cut) == (
+        "cut before layer 6: found again in 100% (one layer left out), "
+        "firm or not is not known: there are no documents to resample"
+    )
+    (one,) = find_zones(layer_series(stepped(1)))[1]  # of one sequence no other draw can be made
+    assert (one.units, grade_of(one)) == (None, "not known")
+
+
+def test_grades() -> None:
+    def grade(stability: float, units: int | None) -> str:
+        return grade_of(Cut(before_layer=1, stability=stability, method="", units=units))
+
+    assert [grade(share, 16) for share in (0.9, 0.89, 0.5, 0.49)] == ["firm", "fair", "fair", "weak"]
+    assert [grade(1.0, units) for units in (4, 5, None)] == ["fair", "firm", "not known"]
+    assert grade(0.49, None) == "weak"
+    few = Cut(before_layer=3, stability=1.0, method="2 documents resampled", units=2)
+    assert cut_words(few).endswith("(2 documents resampled), fair: firm takes 5 at least")
+
+
+def test_stability_without_sequences() -> None:
+    assert kept_without_one((6,), [0.0] * 6 + [9.0] * 6) == [1.0]
     hangs_on_one = [0.0] * 6 + [9.0]
     assert kept_without_one((6,), hangs_on_one) == [pytest.approx(6 / 7)]
-    noisy = [[tally(0.2 + 0.02 * s), tally(0.2 - 0.02 * s)] for s in range(6)] + [[tally(0.6), tally(0.6)]] * 6
-    _, found = find_zones(layer_series(make_report({"output": noisy})))
-    assert [(c.before_layer, c.method) for c in found] == [(6, "bootstrap over 2 sequences")]
-    assert found[0].stability == 1.0
+
+
+def test_an_outlier_layer_is_named_and_in_no_mean() -> None:
+    errors = [0.3, 0.31] * 6
+    errors[7] = 0.9
+    found = survey(weights(errors))
+    assert [zone.span for zone in found.zones] == ["0-11"]
+    assert [(o.layer, round(o.value, 9), o.between) for o in found.outliers] == [
+        (7, 0.9, (pytest.approx(0.3), pytest.approx(0.31)))
+    ]
+    assert (found.zones[0].worst_layer, found.zones[0].ratio) == (7, 1.0)
+    assert found.zones[0].metrics["relative_error"].max == pytest.approx(0.31)
+    assert found.zones[0].metrics["relative_error"].mean == pytest.approx(3.35 / 11)
+    assert outlier_words(found.outliers, BY_NAME["relative_error"]) == [
+        "outlier layer 7: 90.00 % where its neighbours let expect 30.00 to 31.00 %; it is no zone and counts in no mean"
+    ]
+    assert survey(weights(errors), "thirds").outliers == []
+
+
+def test_a_ramp_is_told_in_words() -> None:
+    ramp = survey(weights([0.30 + 0.01 * layer for layer in range(12)]))
+    assert (len(ramp.zones), ramp.cuts, ramp.outliers) == (1, [], [])
+    assert one_zone_words(ramp.ramp, BY_NAME["relative_error"]) == (
+        "One zone, a ramp: relative_error rises along the depth, from about 30.00 to 41.00 %, without a step."
+    )
+    bend = survey(weights([0.4 - 0.001 * (layer - 7) ** 2 for layer in range(14)]))
+    assert one_zone_words(bend.ramp, BY_NAME["relative_error"]) == (
+        "One zone, a bend: relative_error rises, then falls along the depth, "
+        "from about 35.10 to 40.00 near layer 7 to 36.40 %, without a step."
+    )
+    flat = one_zone_words(survey(weights([0.3] * 12)).ramp, BY_NAME["relative_error"])
+    assert flat == "One zone: no cut stands out from how much each layer differs from the next."
+
+
+def test_outliers_and_ramps_are_printed_and_written(tmp_path: Path, srdd: Run) -> None:
+    path = tmp_path / "report.json"
+    errors = [0.30 + 0.01 * layer for layer in range(12)]
+    errors[5] = 0.9
+    make_report({"output": [[tally(e)] * 2 for e in errors]}, ["mxfp4:floor"]).save(path)
+    shown = srdd("zones", path)[1]
+    assert "ramp: relative_error rises along the depth, from about 30.00 to 41.00 %" in " ".join(shown.split())
+    assert "outlier layer 5: 90.00 %" in shown
+    assert next(line for line in shown.splitlines() if line.startswith("   5 ")).endswith("outlier")
+    document = ZoneMap.model_validate_json(srdd("zones", path, "--json")[1])
+    assert [outlier.layer for outlier in document.outliers] == [5]
+    assert document.ramp is not None
+    assert (document.ramp.shape, document.layers[5]) == ("rises", "zone 1")
+    assert "One zone" not in srdd("zones", path, "--max-zones", "1")[1]  # zones were not looked for
+    old = json.loads(document.model_dump_json(exclude={"outliers", "ramp"}))  # as they were written before
+    assert ZoneMap.model_validate(old).outliers == []
 
 
 def test_label_and_span() -> None:
@@ -205,7 +272,11 @@ def test_command(path: Path, tmp_path: Path, srdd: Run) -> None:
     assert ZoneMap.model_validate(json.loads(printed)) == document
     code, shown, _ = srdd("zones", path)
     assert code == 0
-    assert "cut before layer 10: found in 100%" in shown
+    assert "One zone: no cut stands out" in shown
+    stepped(8, 0.01).save(tmp_path / "stepped.json")
+    code, shown, _ = srdd("zones", tmp_path / "stepped.json")
+    assert code == 0
+    assert "cut before layer 6: found again in 100% (8 sequences resampled), firm" in shown
 
 
 def test_version_0_has_zones_and_says_what_it_lacks(tmp_path: Path, srdd: Run) -> None:

@@ -1,6 +1,6 @@
-"""A zone map: the table of zones, what the cuts are worth, and a bar for every layer.
+"""A zone map: the table of zones, what the cuts are worth, layers that stick out, and a bar for every layer.
 
-Not here: how they are found (srdd.analysis.zones).
+Not here: how they are found (srdd.analysis.zones) and the sentences (srdd.analysis.zone_words).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from srdd.analysis.zones import stability_grade
+from srdd.analysis.zone_words import cut_words, one_zone_words, outlier_words
 from srdd.core.metrics import MAIN, RANKED
 
 if TYPE_CHECKING:
@@ -45,12 +45,10 @@ def show(out: Console, chart: ZoneMap, series: Series) -> None:
             *(RANKED[name].text(zone.metrics[name].mean) if name in zone.metrics else "-" for name in others),
         )
     out.print(table)
-    if chart.provenance.scheme == "auto" and len(chart.zones) == 1:
-        out.print("One zone: the layers differ no more than noise would.")
-    for cut in chart.cuts:
-        grade = stability_grade(cut)
-        advised = ": do not build on it" if grade == "weak" else ""
-        out.print(f"cut before layer {cut.before_layer}: found in {cut.stability:.0%} ({cut.method}), {grade}{advised}")
+    if chart.provenance.scheme == "auto" and len(chart.zones) == 1 and chart.provenance.max_zones != 1:
+        out.print(one_zone_words(chart.ramp, series.metric))
+    for line in (*map(cut_words, chart.cuts), *outlier_words(chart.outliers, series.metric)):
+        out.print(line)
     _bars(out, chart, series)
 
 
@@ -67,10 +65,12 @@ def _bars(out: Console, chart: ZoneMap, series: Series) -> None:
     metric = series.metric
     largest = max(map(abs, series.values)) or 1.0
     order = {zone.name: index for index, zone in enumerate(chart.zones)}
+    outliers = {outlier.layer for outlier in chart.outliers}
     out.print(f"{metric.name}{f' {metric.unit}' if metric.unit else ''} by layer")
     for layer, value in zip(series.layers, series.values, strict=True):
         index = order[chart.layers[layer]]
         colour = _COLOURS[index % len(_COLOURS)]
         bar = "█" * round(_BAR_WIDTH * abs(value) / largest)
         # the name too: colours are lost in logs and to some eyes
-        out.print(f"{layer:4d} [{colour}]{bar:<{_BAR_WIDTH}}[/{colour}] {metric.text(value):>7}  {chart.layers[layer]}")
+        name = "outlier" if layer in outliers else chart.layers[layer]
+        out.print(f"{layer:4d} [{colour}]{bar:<{_BAR_WIDTH}}[/{colour}] {metric.text(value):>7}  {name}")
