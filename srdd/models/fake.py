@@ -12,6 +12,10 @@ rounding taken for the identity. Parameters stay where they are and get the grad
 the block. With gradient checkpointing, call backward inside the block, since it runs the forward pass again. Only one
 thread at a time may run the model. Worked number: y = w * x with w = 0.9 -> 1.0 and x = 2 -> 2 gives y = 2, dy/dw = 2,
 dy/dx = 1.
+
+Formats that round stochastically draw weights and inputs anew at every call, by (seed, name, call), each sequence of a
+batch for itself; what a checkpoint runs again draws what it drew (calls.py). Nothing of a draw is kept, so every call
+quantizes its weights again. `fresh=False` freezes: every call draws what the first one does.
 """
 
 from __future__ import annotations
@@ -24,63 +28,19 @@ from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from srdd import kernels
 from srdd.core.formats import BlockFormat, parse
 from srdd.core.modes import MODES, Mode
-from srdd.errors import SettingError, SiteError, setting
+from srdd.errors import NoEffectError, SettingError, SiteError, setting
 from srdd.kernels.backend import Backend
-from srdd.kernels.seeds import generator_for
+from srdd.models.calls import Calls
 from srdd.models.modules import experts_transposed, fused_experts, is_linear, require_module
+from srdd.models.quantizer import Quantizer
 from srdd.models.replaced_forward import Forward, ReplacedForward
 from srdd.models.straight_through import content_of, straight_through, version_of
 
 EXCLUDE = ("*lm_head*", "*embed*")  # deployment stacks keep them in high precision
-
-
-@dataclass(frozen=True)
-class Quantizer:
-    """A format applied to tensors of a running model; `fmt` None leaves every tensor as it is (the control)."""
-
-    fmt: BlockFormat | None
-    backend: str | Backend = "auto"
-    seed: int = 0
-    # Quantized weights by name, with the version they were made from; None: none are kept between blocks.
-    kept: dict[str, tuple[int, Tensor]] | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def name(self) -> str:
-        return "identity" if self.fmt is None else self.fmt.spec
-
-    def activation(self, x: Tensor, name: str) -> Tensor:
-        """An activation [sequences, ..., features], quantized; each sequence has its own tensor scale, as in a scan."""
-        if self.fmt is not None and self.fmt.has_tensor_scale and x.dim() > 2:
-            return torch.stack([self._apply(part, name) for part in x])
-        return self._apply(x, name)
-
-    def weight(self, w: Tensor, name: str, *, transposed: bool = False) -> Tensor:
-        """A weight [out, in], [in, out] if transposed, or [experts, out, in], each expert with its own tensor scale."""
-        version = version_of(w)
-        known = None if self.kept is None or version is None else self.kept.get(name)
-        if known is not None and known[0] == version:
-            return known[1]
-        turned = w.transpose(-1, -2) if transposed else w
-        if turned.dim() == 3:
-            q = torch.stack([self._apply(part, name) for part in turned])
-        else:
-            q = self._apply(turned, name)
-        q = q.transpose(-1, -2) if transposed else q
-        if self.kept is not None and version is not None:
-            self.kept[name] = (version, q)
-        return q
-
-    def _apply(self, x: Tensor, name: str) -> Tensor:
-        if self.fmt is None:
-            return x
-        generator = generator_for((self.fmt,), x.device, self.seed, name)
-        return kernels.quant_dequant(x.detach(), self.fmt, generator=generator, backend=self.backend)
 
 
 @dataclass
@@ -106,6 +66,7 @@ class FakeQuantized:
         self._replaced = ReplacedForward(modules, self._quantized, "fake quantized")
         # The last input quantized: q, k and v read the same tensor. Weak, so that nothing outlives its use.
         self._seen: dict[int, tuple[weakref.ref[Tensor], int | None, Tensor]] = {}
+        self._calls = Calls()
         self.modules = tuple(target.name for target in targets)
         self.weights = sum(len(target.parameters) for target in targets)
         self.inputs = sum(target.inputs for target in targets)
@@ -135,24 +96,27 @@ class FakeQuantized:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             target.calls += 1
+            call = self._calls.number(name, _first(args, kwargs)) if self._quantizer.fresh else 0
             if target.inputs:
-                args, kwargs = self._quantize_first(target, args, kwargs)
-            with _swapped(target.module, {p: self._weight(target, p) for p in target.parameters}):
+                args, kwargs = self._quantize_first(target, args, kwargs, call)
+            with _swapped(target.module, {p: self._weight(target, p, call) for p in target.parameters}):
                 return original(*args, **kwargs)
 
         return forward
 
     def _quantize_first(
-        self, target: _Target, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, target: _Target, args: tuple[Any, ...], kwargs: dict[str, Any], call: int
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args and isinstance(args[0], Tensor):
-            return (self._input(target, args[0]), *args[1:]), kwargs
+            return (self._input(target, args[0], call), *args[1:]), kwargs
         for key, value in kwargs.items():
             if isinstance(value, Tensor):
-                return args, {**kwargs, key: self._input(target, value)}
+                return args, {**kwargs, key: self._input(target, value, call)}
         raise SiteError(f"{target.name}: its forward pass was given no tensor to quantize")
 
-    def _input(self, target: _Target, x: Tensor) -> Tensor:
+    def _input(self, target: _Target, x: Tensor, call: int) -> Tensor:
+        if self._quantizer.stochastic:  # by the module's own name, whoever read the tensor before
+            return straight_through(x, self._quantizer.activation(x, target.name, call))
         seen = self._seen.get(id(x))
         if seen is not None and seen[0]() is x and seen[1] is not None and seen[1] == version_of(x):
             return straight_through(x, seen[2])
@@ -160,14 +124,22 @@ class FakeQuantized:
         self._seen = {id(x): (weakref.ref(x), version_of(x), q)}
         return straight_through(x, q)
 
-    def _weight(self, target: _Target, parameter: str) -> Tensor:
+    def _weight(self, target: _Target, parameter: str, call: int) -> Tensor:
         w = target.module._parameters[parameter]
         assert w is not None
+        name = f"{target.name}.{parameter}"
+        if self._quantizer.fresh:
+            return straight_through(w, self._quantizer.weight(w, name, call, transposed=target.transposed))
         known, content = target.cache.get(parameter), content_of(w)
         if known is None or known[0] != content:  # an optimizer has stepped
-            q = self._quantizer.weight(w, f"{target.name}.{parameter}", transposed=target.transposed)
+            q = self._quantizer.weight(w, name, transposed=target.transposed)
             known = target.cache[parameter] = (content, q)
         return straight_through(w, known[1])
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The input of a call."""
+    return next((value for value in (*args[:1], *kwargs.values()) if isinstance(value, Tensor)), None)
 
 
 @contextmanager
@@ -190,16 +162,21 @@ def fake_quantize(
     exclude: str | Sequence[str] = EXCLUDE,
     backend: str | Backend = "auto",
     seed: int = 0,
+    fresh: bool | None = None,
 ) -> FakeQuantized:
     """A context manager in which the Linears, Conv1Ds and fused experts of `model` compute quantized.
 
-    `spec` names the format; a Quantizer brings format, backend and seed. `modules` and `exclude` are globs over module
-    names (`*` crosses dots); lm_head and embeddings are left out unless `exclude` says otherwise. Raises FormatError,
-    SettingError for an unknown mode, and SiteError for a pattern that matches nothing or when nothing is left.
+    `spec` names the format; a Quantizer brings format, backend, seed and freshness. `modules` and `exclude` are globs
+    over module names (`*` crosses dots); lm_head and embeddings are left out unless `exclude` says otherwise. `fresh`
+    is for formats that round stochastically: they draw anew at every call, or with False what the first call draws.
+    Raises FormatError, SettingError for an unknown mode, NoEffectError for `fresh` with any other format, and SiteError
+    for a pattern that matches nothing or when nothing is left.
     """
     if mode not in MODES:
         raise SettingError("mode", mode, f"expected one of {', '.join(MODES)} (W4A16, W16A4, W4A4 in 4 bits)")
-    quantizer = spec if isinstance(spec, Quantizer) else Quantizer(parse(spec), backend, seed)
+    quantizer = spec if isinstance(spec, Quantizer) else _quantizer(parse(spec), backend, seed, fresh)
+    if quantizer is spec and fresh is not None:
+        raise NoEffectError("fresh", "with a Quantizer, which says it itself")
     require_module(model)
     patterns = [modules] if isinstance(modules, str) else list(modules) if modules is not None else ["*"]
     exclude = [exclude] if isinstance(exclude, str) else list(exclude)
@@ -217,6 +194,12 @@ def fake_quantize(
         found = f"every module that matches is left out by {setting('exclude')}: {some}"
         raise SiteError(found if chosen else f"{setting('modules')} is empty")
     return FakeQuantized(targets, left_out, quantizer)
+
+
+def _quantizer(fmt: BlockFormat, backend: str | Backend, seed: int, fresh: bool | None) -> Quantizer:
+    if fresh is not None and not fmt.stochastic:
+        raise NoEffectError("fresh", f"with {fmt.spec}, which rounds to nearest")
+    return Quantizer(fmt, backend, seed, fresh=fmt.stochastic and fresh is not False)
 
 
 def _target(name: str, module: nn.Module, mode: Mode) -> _Target:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from srdd.core.files import readable
 from srdd.core.packaged_models import near_model, packaged
 from srdd.documents.parts import Model
 from srdd.errors import ConflictError, NoEffectError, SettingError, SourceError, setting
@@ -122,7 +123,7 @@ def _label(name: str, path: Path) -> str:
     """What a report calls the model: a local path gives its last part only."""
     if packaged(name) is not None:
         return name
-    return path.resolve().name if path.exists() else name
+    return readable(path.resolve().name if path.exists() else name)
 
 
 def _device(device: str) -> torch.device:

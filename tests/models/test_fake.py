@@ -10,7 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, MixtralC
 
 import srdd
 from srdd.errors import BusyError, FormatError, SettingError, SiteError
-from srdd.models.fake import Quantizer, fake_quantize
+from srdd.models.fake import fake_quantize
+from srdd.models.quantizer import Quantizer
 
 IDS = torch.randint(0, 50, (2, 16), generator=torch.Generator().manual_seed(0))
 

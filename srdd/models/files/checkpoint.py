@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from srdd.core.files import readable
 from srdd.core.packaged_models import near_model, packaged
 from srdd.documents.parts import Model
 from srdd.errors import SourceError, setting
@@ -101,7 +102,7 @@ def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
 def _files(name: str, revision: str | None) -> tuple[Path, list[Path], str, str | None]:
     """Folder, weight files, what a report calls them, and the revision."""
     path = packaged(name) or Path(name).expanduser()
-    label = name if packaged(name) else path.resolve().name if path.exists() else name
+    label = name if packaged(name) else readable(path.resolve().name if path.exists() else name)
     if path.suffix == ".gguf":
         raise SourceError(f"{label} is a GGUF file, whose weights are read through the model: use open_model")
     if path.is_file():

@@ -30,7 +30,8 @@ from srdd.documents.experiment import (
 from srdd.documents.parts import Model
 from srdd.documents.rin import Schedule, Target
 from srdd.errors import CalibrationError, NoEffectError, ReportError, SettingError, setting
-from srdd.models.fake import EXCLUDE, Quantizer
+from srdd.models.fake import EXCLUDE
+from srdd.models.quantizer import Quantizer
 from srdd.models.running import evaluating
 from srdd.runs.calibration import Sequences, check_batch_size
 from srdd.runs.experiments import arm_trial, profiles

@@ -16,7 +16,7 @@ from statistics import fmean
 
 from torch import Tensor, nn
 
-from srdd.core.uncertainty import mean_and_error
+from srdd.core.uncertainty import by_unit, mean_and_error
 from srdd.documents.probe import Criterion
 from srdd.errors import SiteError
 from srdd.kernels.precision import to_float64
@@ -69,12 +69,13 @@ def finite_mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values and all(math.isfinite(v) for v in values) else None
 
 
-def paired_error(changed: Sequence[float], base: Sequence[float]) -> float | None:
-    """Standard error over sequences of the mean difference; None below two sequences or without finite values."""
+def paired_error(changed: Sequence[float], base: Sequence[float], unit_of: Sequence[int] | None = None) -> float | None:
+    """Standard error over units of text of the mean difference; None below two units or without finite values."""
     differences = [a - b for a, b in zip(changed, base, strict=True)]
-    if len(differences) < 2 or not all(math.isfinite(d) for d in differences):
+    if not all(math.isfinite(d) for d in differences):
         return None
-    return mean_and_error(differences)[1]
+    units = by_unit(differences, unit_of)
+    return mean_and_error(units)[1] if len(units) > 1 else None
 
 
 def _means(per_token: Tensor) -> list[float]:

@@ -16,7 +16,8 @@ from torch import nn
 from srdd.core.formats import BlockFormat
 from srdd.core.modes import MODES, Mode, mode_name
 from srdd.errors import SettingError
-from srdd.models.fake import Quantizer, fake_quantize
+from srdd.models.fake import fake_quantize
+from srdd.models.quantizer import Quantizer
 
 
 def name_of(mode: Mode | None, fmt: BlockFormat) -> str:

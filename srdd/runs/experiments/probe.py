@@ -23,7 +23,8 @@ from srdd.documents.parts import Model
 from srdd.documents.probe import Break, Criterion, Probe, ProbeSettings, Profile, Trial
 from srdd.documents.rin import CLASSES, RinConfig, Target, load_rin
 from srdd.errors import SettingError
-from srdd.models.fake import EXCLUDE, Quantizer
+from srdd.models.fake import EXCLUDE
+from srdd.models.quantizer import Quantizer
 from srdd.models.running import evaluating
 from srdd.runs.calibration import Sequences
 from srdd.runs.experiments import profiles
@@ -78,7 +79,11 @@ def measure_probe(
     notes = [*notes, *(check_multipliers(multipliers, run.identity) if multipliers is not None else [])]
     exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     batches = batches_of(run.token_ids, batch_size, run.device)
-    probing = Probing(model, fmt, batches, Quantizer(fmt, run.backend, kept={}), exclude, relative, multipliers)
+    assert run.calibration is not None, "a run of losses has tokens"
+    names = iter(run.calibration.sequence_hashes)
+    by_batch = [[next(names) for _ in batch] for batch in batches]
+    quantizer, units = Quantizer(fmt, run.backend, kept={}), run.calibration.unit_of
+    probing = Probing(model, fmt, batches, by_batch, quantizer, exclude, relative, multipliers, seeds, units)
     grids = {target: grid_of(probing, target, sigmas) for target in targets}
     shapes: list[Profile] = ["global", "guided"] if multipliers is not None else ["global"]
     cells = [Cell(mode, target, profile) for mode in wanted_modes for target in targets for profile in shapes]
@@ -140,23 +145,24 @@ def _break(
     """Where the criterion crosses its limit, with every seed and on the whole."""
     place: dict[str, Any] = {"mode": name_of(cell.mode, probing.fmt), "target": cell.target, "profile": cell.profile}
     mine = [t for t in trials if (t.mode, t.target, t.profile) == tuple(place.values())]
-    base = 1.0 if criterion == "agreement" else finite_mean(probing.noiseless[cell.mode].of(criterion))
-    if base is None:
+    bases = {seed: _base(probing, cell, seed, criterion) for seed in seeds}
+    if None in bases.values():
         return _no_break(place, "the mode without noise is not finite", seeds)
 
-    def beyond(value: float | None) -> float:
+    def beyond(value: float | None, seed: int) -> float:
         """Above 0 beyond the limit, nan where not finite."""
-        if value is None:
+        base = bases[seed]
+        if value is None or base is None:
             return math.nan
         return limit - value if criterion == "agreement" else value / base - limit
 
     by_seed: list[float | str] = []
     for seed in seeds:
         rows = sorted((t for t in mine if t.seed == seed), key=lambda t: t.sigma)
-        points = [(t.sigma, beyond(t.of(criterion))) for t in rows]
+        points = [(t.sigma, beyond(t.of(criterion), seed)) for t in rows]
 
         def value(sigma: float, seed: int = seed) -> float:
-            return beyond(finite_mean(probing.outcome(cell, sigma, seed).of(criterion)))
+            return beyond(finite_mean(probing.outcome(cell, sigma, seed).of(criterion)), seed)
 
         by_seed.append(crossing(points, value, STEPS))
     numbers = [value for value in by_seed if isinstance(value, float)]
@@ -173,6 +179,12 @@ def _break(
         relative=near.relative * sigma / near.sigma,
         by_seed=list(numbers),
     )
+
+
+def _base(probing: Probing, cell: Cell, seed: int, criterion: Criterion) -> float | None:
+    """What the criterion is without noise, with the seed's draw of stochastic rounding."""
+    without = probing.noiseless[cell.mode, probing.draw_of(cell.mode, seed)]
+    return 1.0 if criterion == "agreement" else finite_mean(without.of(criterion))
 
 
 def _no_break(place: dict[str, Any], note: str, by_seed: Sequence[object]) -> Break:

@@ -1,7 +1,9 @@
 """The trials of a probe: every mode, target, profile, sigma and seed over all batches.
 
 Not here: the document and where a mode breaks (probe.py). Batches run outermost, so that the reference logits of one
-batch are held and no more. Noise on Linear weights is added before they are quantized, as in training.
+batch are held and no more. Noise on Linear weights is added before they are quantized, as in training. Stochastic
+rounding is drawn by the seed too: noise is compared with the same draw without noise, and each draw keeps a copy of the
+quantized weights.
 
 Worked number: 4 modes, 6 sigmas, 3 seeds and 4 batches are 288 forwards, and 20 without noise.
 """
@@ -9,9 +11,10 @@ Worked number: 4 modes, 6 sigmas, 3 seeds and 4 batches are 288 forwards, and 20
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,7 +23,7 @@ from srdd.core.modes import Mode
 from srdd.documents.probe import Baseline, Profile, Trial
 from srdd.documents.rin import RinConfig, Target
 from srdd.kernels.precision import to_float64
-from srdd.models.fake import Quantizer
+from srdd.models.quantizer import Quantizer
 from srdd.noise import Injection, Injector
 from srdd.runs.divergence import ReferenceLogits
 from srdd.runs.experiments import evaluation, profiles
@@ -47,15 +50,34 @@ class Probing:
     model: nn.Module
     fmt: BlockFormat
     batches: list[Tensor]
+    sequences: list[list[str]]  # names, by batch
     quantizer: Quantizer
     exclude: Sequence[str]
     relative: bool
     multipliers: RinConfig | None
-    noiseless: dict[Mode | None, Outcome] = field(default_factory=dict)
-    top_tokens: dict[Mode | None, list[Tensor]] = field(default_factory=dict)  # most likely ones, of every batch
+    seeds: Sequence[int] = (0,)
+    unit_of: tuple[int, ...] | None = None  # the unit of uncertainty of every sequence; None: each is its own
+    # By mode and draw of stochastic rounding.
+    noiseless: dict[tuple[Mode | None, int], Outcome] = field(default_factory=dict)
+    top_tokens: dict[tuple[Mode | None, int], list[Tensor]] = field(default_factory=dict)  # most likely, by batch
+    quantizers: dict[int, Quantizer] = field(default_factory=dict)  # by draw
     # By target, of all its weights, with noise or without: their sum of squares, and how many values they are.
     sums_of_squares: dict[str, float] = field(default_factory=dict)
     value_counts: dict[str, int] = field(default_factory=dict)
+
+    def draw_of(self, mode: Mode | None, seed: int) -> int:
+        """The draw of stochastic rounding that goes with a noise seed; 0 where nothing is drawn."""
+        return seed if mode is not None and self.fmt.stochastic else 0
+
+    def draws_of(self, mode: Mode | None) -> list[int]:
+        """The draws of all seeds, each once."""
+        return list(dict.fromkeys(self.draw_of(mode, seed) for seed in self.seeds))
+
+    def in_mode(self, mode: Mode | None, draw: int) -> AbstractContextManager[Any]:
+        """The model quantized with one draw inside the block."""
+        if draw not in self.quantizers:
+            self.quantizers[draw] = replace(self.quantizer, draw=draw, kept={})
+        return in_mode(self.model, mode, self.quantizers[draw], self.exclude)
 
     @contextmanager
     def noisy(self, cell: Cell, sigma: float, seed: int) -> Iterator[Injection]:
@@ -67,14 +89,16 @@ class Probing:
         else:
             config = profiles.everywhere(count, cell.target, sigma, relative=self.relative)
         injector = Injector(self.model, config, seed=seed, evaluation="allow", rounding="allow")
-        with injector.applied(0, 1) as injection, in_mode(self.model, cell.mode, self.quantizer, self.exclude):
+        with injector.applied(0, 1) as injection, self.in_mode(cell.mode, self.draw_of(cell.mode, seed)):
             yield injection
 
     def outcome(self, cell: Cell, sigma: float, seed: int) -> Outcome:
         """Loss, entropy and agreement over all batches; agreement with the mode without noise."""
         outcome = Outcome()
+        top = self.top_tokens[cell.mode, self.draw_of(cell.mode, seed)]
         with self.noisy(cell, sigma, seed):
-            for batch, top_tokens in zip(self.batches, self.top_tokens[cell.mode], strict=True):
+            for batch, names, top_tokens in zip(self.batches, self.sequences, top, strict=True):
+                self.quantizer.sequences[:] = names
                 seen = evaluation.references(self.model, batch)
                 evaluation.add(outcome, seen)
                 outcome.top1 += to_float64(seen.logits.argmax(-1) == top_tokens).mean(1).tolist()
@@ -107,20 +131,22 @@ def run_grid(
     places = [(cell, sigma, seed) for cell in cells for sigma in grids[cell.target] for seed in seeds]
     outcomes = [Outcome() for _ in places]
     injections: list[Injection | None] = [None] * len(places)
-    clean = {mode: Outcome() for mode in modes}
-    probing.noiseless = {mode: Outcome() for mode in modes}
-    probing.top_tokens = {mode: [] for mode in modes}
+    draws = [(mode, draw) for mode in modes for draw in probing.draws_of(mode)]
+    clean = {key: Outcome() for key in draws}
+    probing.noiseless = {key: Outcome() for key in draws}
+    probing.top_tokens = {key: [] for key in draws}
     total, done = len(probing.batches) * len(places), 0
-    for batch in probing.batches:
+    for batch, names in zip(probing.batches, probing.sequences, strict=True):
+        probing.quantizer.sequences[:] = names
         unquantized = evaluation.references(probing.model, batch)
-        for mode in modes:
-            with in_mode(probing.model, mode, probing.quantizer, probing.exclude):
+        for mode, draw in draws:
+            with probing.in_mode(mode, draw):
                 own = evaluation.references(probing.model, batch)
-            evaluation.add(probing.noiseless[mode], own)
-            evaluation.add(clean[mode], own, own=unquantized)
-            probing.top_tokens[mode].append(own.logits.argmax(-1))
+            evaluation.add(probing.noiseless[mode, draw], own)
+            evaluation.add(clean[mode, draw], own, own=unquantized)
+            probing.top_tokens[mode, draw].append(own.logits.argmax(-1))
             for index, (cell, sigma, seed) in enumerate(places):
-                if cell.mode == mode:
+                if (cell.mode, probing.draw_of(cell.mode, seed)) == (mode, draw):
                     injections[index] = _one(probing, batch, cell, sigma, seed, own, unquantized, outcomes[index])
                     done += 1
                     progress("grid", done, total)
@@ -128,17 +154,23 @@ def run_grid(
         _trial(probing, *place, outcome, injection)
         for place, outcome, injection in zip(places, outcomes, injections, strict=True)
     ]
-    baselines = [
-        Baseline(
-            mode=name_of(mode, probing.fmt),
-            loss=finite_mean(probing.noiseless[mode].loss),
-            entropy=finite_mean(probing.noiseless[mode].entropy),
-            kl_clean=finite_mean(clean[mode].kl),
-            top1_clean=finite_mean(clean[mode].top1),
-        )
-        for mode in modes
-    ]
-    return trials, baselines
+    return trials, [_baseline(probing, mode, clean) for mode in modes]
+
+
+def _baseline(probing: Probing, mode: Mode | None, clean: Mapping[tuple[Mode | None, int], Outcome]) -> Baseline:
+    """A mode without noise, over its draws."""
+    draws = probing.draws_of(mode)
+    own, against = [probing.noiseless[mode, d] for d in draws], [clean[mode, d] for d in draws]
+    losses = [finite_mean(outcome.loss) for outcome in own]
+    drawn = mode is not None and probing.fmt.stochastic and None not in losses
+    return Baseline(
+        mode=name_of(mode, probing.fmt),
+        loss=finite_mean([value for outcome in own for value in outcome.loss]),
+        entropy=finite_mean([value for outcome in own for value in outcome.entropy]),
+        kl_clean=finite_mean([value for outcome in against for value in outcome.kl]),
+        top1_clean=finite_mean([value for outcome in against for value in outcome.top1]),
+        draws=[loss for loss in losses if loss is not None] if drawn else None,
+    )
 
 
 def _one(
@@ -160,7 +192,7 @@ def _trial(
     probing: Probing, cell: Cell, sigma: float, seed: int, outcome: Outcome, injection: Injection | None
 ) -> Trial:
     assert injection is not None, "every trial ran"
-    base = probing.noiseless[cell.mode]
+    base = probing.noiseless[cell.mode, probing.draw_of(cell.mode, seed)]
     loss, loss_without = finite_mean(outcome.loss), finite_mean(base.loss)
     change = loss - loss_without if loss is not None and loss_without is not None else None
     power = math.fsum(row.std**2 * row.values for row in injection.touched)
@@ -179,5 +211,5 @@ def _trial(
         kl_clean=finite_mean(outcome.kl_clean),
         top1=finite_mean(outcome.top1),
         loss_change=change,
-        sequence_error=paired_error(outcome.loss, base.loss),
+        sequence_error=paired_error(outcome.loss, base.loss, probing.unit_of),
     )
