@@ -34,7 +34,9 @@ class Metric:
     threshold: float | None = None  # the classic limit, a problem when the value is on its wrong side
     material: float | None = None  # the smallest difference from the median that may be called unusual ...
     material_share: float = 0.0  # ... or this share of the median, if larger. 0.06 in amplitude is 0.5 dB
+    of_blocks: bool = False  # from counts of blocks, which older reports lack
     in_points: bool = False  # percent of a limit are points, not shares of what it was
+    of_maximum: bool = False  # it follows a largest value, which has no standard error
 
     def of(self, tally: Tally) -> float:
         """The value for these sums; nan for a cost."""
@@ -142,6 +144,40 @@ METRICS: tuple[Metric, ...] = (
         material=0.01,
         in_points=True,
     ),
+    Metric(
+        "block_sqnr_db",
+        "dB",
+        "up",
+        lambda t: t.blocks.sqnr_db(0.5),
+        "median of the SQNR of single blocks: one massive value cannot move it",
+        material=0.5,
+        of_blocks=True,
+    ),
+    Metric(
+        "block_sqnr_p5_db",
+        "dB",
+        "up",
+        lambda t: t.blocks.sqnr_db(0.05),
+        "the SQNR that 5 % of the blocks stay below",
+        of_blocks=True,
+    ),
+    Metric(
+        "block_sqnr_p1_db",
+        "dB",
+        "up",
+        lambda t: t.blocks.sqnr_db(0.01),
+        "the SQNR that 1 % of the blocks stay below",
+        of_blocks=True,
+    ),
+    Metric(
+        "zeroed_blocks",
+        "%",
+        "down",
+        lambda t: _ratio(t.blocks.zeroed, t.blocks.count),
+        "share of blocks that became zero, because their scale did",
+        of_blocks=True,
+        in_points=True,
+    ),
     Metric("rms", "", None, _rms, "root mean square of x"),
     Metric("at_max_ratio", "%", None, lambda t: _ratio(t.at_max, t.n), "share of x that land on that largest value"),
     Metric("cosine", "", "up", lambda t: _ratio(t.sum_xq, math.sqrt(t.sum_x2 * t.sum_q2)), "cosine of x and q"),
@@ -149,7 +185,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("bias", "", None, lambda t: _ratio(t.sum_e, t.n), "mean of e, in the units of x"),
     Metric("kurtosis", "", None, lambda t: _ratio(t.n * t.sum_x4, t.sum_x2**2), "n sum x^4 / (sum x^2)^2; Gaussian: 3"),
     Metric(
-        "crest", "", None, lambda t: _ratio(t.max_abs_x, _rms(t)), "max |x| over the rms of x: how far outliers stand"
+        "crest",
+        "",
+        None,
+        lambda t: _ratio(t.max_abs_x, _rms(t)),
+        "max |x| over the rms of x: how far outliers stand",
+        of_maximum=True,
     ),
     Metric(
         "noise_clipped",

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from srdd.core.modes import Mode, mode_title
-from srdd.documents.comparison import Fact
+from srdd.documents.comparison import Beginning, Fact
 from srdd.documents.parts import Place
 
 
@@ -21,8 +21,10 @@ class Finding(Fact):
     base: float | None  # None: a floor, which has no baseline
     new: float
     bound: float
-    passed: bool
-    within_noise: bool = False  # failed, but by less than twice its standard error; the verdict does not ask
+    passed: bool  # within its bound, or undecided where that passes
+    undecided: bool = False  # beyond its bound, but by less than chance may bring
+    standard_error: float | None = None  # of the change, where it lies beyond the bound and has one
+    needed: int | None = None  # documents that would decide, about; None: no number of them, or nothing to decide
     implausible: bool = False
 
 
@@ -38,6 +40,7 @@ class Case(Fact):
     checked: int
     worst: Finding  # the one closest to its bound, or furthest beyond
     failures: list[Finding]  # furthest beyond first
+    undecided: list[Finding] = Field(default_factory=list)
     implausible: list[Finding] = Field(default_factory=list)
 
     @property
@@ -61,4 +64,6 @@ class CheckResult(Fact):
     defaults: bool  # no limit was given, so the built-in ones held
     cases: list[Case]
     problems: list[str]  # failures that no limit names: NaN or infinite values
+    first: tuple[int, int] | None = None  # which case, and which of its failures, to name first
+    beginning: Beginning | None = None  # where the reports begin to differ; None: nowhere, or no baseline
     notes: list[str]

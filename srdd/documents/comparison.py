@@ -37,6 +37,25 @@ class Difference(Fact):
     worse: bool | None  # None: no change, not measured, or a metric without a better side
 
 
+class Beginning(Fact):
+    """Where two reports begin to differ, and the tensor to blame: a weight that changed, or the first site."""
+
+    layer: int | None  # None: outside the layers
+    equal_up_to: int | None  # the last measured layer before it; None: it is the first
+    kind: Place
+    name: str
+    changed_weights: int
+    weights: int
+
+    @property
+    def text(self) -> str:
+        """ "equal up to layer 9, begins at layer 10: weight model.layers.10.mlp.up_proj, 1 of 211 weights changed"."""
+        at = "outside the layers" if self.layer is None else f"at layer {self.layer}"
+        equal = "" if self.equal_up_to is None else f"equal up to layer {self.equal_up_to}, "
+        changed = f"{self.changed_weights} of {self.weights} weights changed" if self.weights else "no weights measured"
+        return f"{equal}begins {at}: {self.kind} {self.name}, {changed}"
+
+
 class WholeChange(Difference):
     """What quantizing the whole model costs in both reports: its KL, or its loss; of no format the clean loss."""
 
@@ -131,6 +150,7 @@ class ComparisonDocument(Fact):
     reports: list[str]  # as the user named them, the base first
     models: list[str]
     notes: list[str]
+    beginning: Beginning | None = None  # None: nothing differs, or more than two reports
     whole: list[WholeChange] = Field(default_factory=list)
     comparisons: list[Comparison] = Field(default_factory=list)
     drift: list[DriftTable] = Field(default_factory=list)

@@ -1,8 +1,9 @@
-"""What formats cost a model: the part of a report that ranks. KL in nats a token, errors over calibration sequences.
+"""What formats cost a model: the part of a report that ranks. KL in nats a token, errors over units of text.
 
 Every number keeps one value a sequence, so that parts of a run merge into the whole and two checkpoints are paired
 sequence by sequence; value and error are computed from these anew on loading. A mode is what is quantized (the field
-`mode`): "weight", "input" or "both", W4A16, W16A4 or W4A4 for a 4-bit format.
+`mode`): "weight", "input" or "both", W4A16, W16A4 or W4A4 for a 4-bit format. Under stochastic rounding numbers are
+means over draws, with the value of each draw and their spread beside (drawn.py).
 
 Not here: measuring (srdd.runs.impact) and rankings (srdd.analysis.costs).
 
@@ -20,64 +21,13 @@ from pydantic import Field, model_validator
 
 from srdd.core.modes import Mode
 from srdd.core.roles import Norm
-from srdd.core.uncertainty import jackknife, mean_and_error
+from srdd.core.uncertainty import jackknife
+from srdd.documents.cost import Cost as Cost
+from srdd.documents.cost import Ratio as Ratio
 from srdd.documents.parts import Calibration, Part
 
 How = Literal["predicted", "layers", "groups"]  # predicted KL; measured KL of layers, of fusion groups, each alone
 _LARGEST_EXPONENT = 700.0  # exp of more overflows a float64
-
-
-class Cost(Part):
-    """A mean over sequences and its standard error (None with fewer than two)."""
-
-    value: float
-    error: float | None = None
-    sequences: list[float] | None = None  # None: version 1 kept none, so there is nothing to merge or pair
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_its_sequences(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("sequences"):
-            value, error = mean_and_error(data["sequences"])
-            return {**data, "value": value, "error": None if math.isnan(error) else error}
-        return data
-
-    @classmethod
-    def of(cls, sequences: list[float]) -> Cost:
-        """From one value a sequence, at least one."""
-        return cls.model_validate({"sequences": sequences})
-
-
-class Ratio(Part):
-    """sqrt(sum of `above` / sum of `below`), a relative error, with its jackknife error over sequences."""
-
-    value: float
-    error: float | None = None
-    above: list[float] | None = None  # squared norms by sequence: of the error
-    below: list[float] | None = None  # and of what it is an error of
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_its_sequences(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or not data.get("above") or not data.get("below"):
-            return data
-        above, below = data["above"], data["below"]
-        without = [
-            _root(math.fsum(above[:i]) + math.fsum(above[i + 1 :]), math.fsum(below[:i]) + math.fsum(below[i + 1 :]))
-            for i in range(len(above))
-        ]
-        error = jackknife(without)
-        value = _root(math.fsum(above), math.fsum(below))
-        return {**data, "value": value, "error": None if math.isnan(error) else error}
-
-    @classmethod
-    def of(cls, above: list[float], below: list[float]) -> Ratio:
-        """From squared norms, one a sequence."""
-        return cls.model_validate({"above": above, "below": below})
-
-
-def _root(above: float, below: float) -> float:
-    return math.sqrt(above / below) if below > 0 else 0.0
 
 
 class CostSettings(Part):
@@ -229,16 +179,30 @@ class Costs(Part):
                 raise ValueError(f"a cost has {len(mean.sequences)} sequences, the calibration {count}")
         return self
 
+    @model_validator(mode="after")
+    def _grouped(self) -> Costs:
+        """Tell every number which of its sequences are of one document."""
+        unit_of = self.settings.calibration.unit_of
+        rows = (self.whole, self.layers, self.groups, self.linears, self.experts, self.sensitivities)
+        for row in ([self.clean] if self.clean else [], *rows):
+            for one in row:
+                for value in vars(one).values():
+                    for number in value.values() if isinstance(value, dict) else (value,):
+                        if isinstance(number, Cost | Ratio):
+                            number.group(unit_of)
+        return self
+
     def loss_change(self, row: WholeCost) -> Cost | None:
         """Loss over that of the clean model, less 1, paired by sequence."""
         if self.clean is None:
             return None
-        changed, base = row.loss.sequences, self.clean.loss.sequences
+        changed, base = row.loss.by_unit, self.clean.loss.by_unit
         value = row.loss.value / self.clean.loss.value - 1
-        if not changed or not base or len(base) < 2:
-            return Cost(value=value)
+        draws = row.loss.draws and [loss / self.clean.loss.value - 1 for loss in row.loss.draws]
+        if len(changed) != len(base) or len(base) < 2:
+            return Cost(value=value, draws=draws)
         without = [_share(changed, base, i) for i in range(len(base))]
-        return Cost(value=value, error=jackknife(without))
+        return Cost(value=value, error=jackknife(without), draws=draws)
 
     def additivity(self, row: WholeCost, *, measured: bool = False) -> float | None:
         """The KLs of single layers, added, over the KL of all together; None where they are not known."""

@@ -2,7 +2,7 @@
 
 Parts may hold other sites, other formats, other calibration sequences or costs of the same model; what both hold must
 agree: weights equal, sequences disjoint. Two halves of the calibration give exactly the whole, standard errors
-included, because activations and costs are stored per sequence.
+included, because activations and costs are stored per sequence, and every sequence knows its document.
 
 Not here: merging costs (merging_costs.py) and comparing reports (srdd.analysis.comparison).
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from srdd.core.uncertainty import total
 from srdd.documents.costs import Costs
 from srdd.documents.merging_costs import merge_costs
-from srdd.documents.parts import Calibration, Model
+from srdd.documents.parts import Calibration, Model, Note, joined, notes_on_units
 from srdd.documents.report import Report, in_order
 from srdd.documents.schema import Coverage, Measurement, Settings, Site, measurement
 from srdd.errors import ReportError
@@ -77,10 +77,17 @@ def _complete(
                 "coverage": coverage,
                 "sites": sites,
                 "costs": costs,
-                "warnings": list(dict.fromkeys([*first.warnings, *second.warnings])),
+                "warnings": _warnings(first, second, settings),
             }
         )
     )
+
+
+def _warnings(first: Report, second: Report, settings: Settings) -> list[Note]:
+    """Of either; what was said of the text of a part is said anew of the text of the whole."""
+    of_parts = {note for part in (first, second) for note in notes_on_units(part.settings.calibration)}
+    kept = [note for note in (*first.warnings, *second.warnings) if note not in of_parts]
+    return list(dict.fromkeys([*kept, *notes_on_units(settings.calibration)]))
 
 
 def _calibrations_disjoint(a: Calibration | None, b: Calibration | None) -> bool:
@@ -120,8 +127,9 @@ def _merge_one(site: Site, spec: str, a: Measurement, b: Measurement, disjoint: 
 def _merge_settings(a: Settings, b: Settings) -> Settings:
     calibration = a.calibration or b.calibration
     if a.calibration and b.calibration and a.calibration.sequence_hashes != b.calibration.sequence_hashes:
-        hashes = [*a.calibration.sequence_hashes, *b.calibration.sequence_hashes]
-        calibration = a.calibration.model_copy(update={"sequence_hashes": hashes})
+        calibration = joined(a.calibration, b.calibration)
+    elif b.calibration and not (a.calibration and a.calibration.documents):
+        calibration = b.calibration  # of the same sequences, and may know the documents
     return a.model_copy(
         update={
             "formats": list(dict.fromkeys([*a.formats, *b.formats])),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from srdd.documents.costs import Cost, Costs, CostSettings, ExpertCost, LinearCost, Ratio, Unpriced, WholeCost
-from srdd.documents.parts import Calibration, Part
+from srdd.documents.parts import Calibration, Part, joined
 from srdd.errors import ReportError
 
 _CLOSE = 0.01  # relative: in another batch kernels add in another order
@@ -96,7 +96,7 @@ class _Merging:
         }
         row = a.model_copy(update=merged)
         if isinstance(row, LinearCost) and self.halves:
-            row.interaction = _interaction(row)
+            row.interaction = interaction_of(row)
         return row
 
     def _value(self, name: str, field: str, a: Any, b: Any) -> Any:
@@ -129,20 +129,39 @@ class _Merging:
         if self.halves:
             if any(x is None or y is None for x, y in parts):
                 raise ReportError(f"{name} has no values by sequence (version 1 kept none), so parts do not merge")
-            return type(a).model_validate({key: [*x, *y] for key, (x, y) in zip(lists, parts, strict=True)})
+            joined = {key: [*x, *y] for key, (x, y) in zip(lists, parts, strict=True)}
+            return type(a).model_validate({**joined, "draws": _draws(name, a, b)})
         if not math.isclose(a.value, b.value, rel_tol=_CLOSE, abs_tol=1e-9):
             raise ReportError(f"costs contradict each other: {name} is {a.value:g} and {b.value:g}")
         return b if parts[0][0] is None else a
+
+
+def _draws(name: str, a: Any, b: Any) -> list[float] | None:
+    """The value of each draw of stochastic rounding on both halves. Raises ReportError for other draws."""
+    mine, theirs = a.draws, b.draws
+    if mine is None and theirs is None:
+        return None
+    if len(mine or ()) != len(theirs or ()):
+        raise ReportError(f"costs are no parts of one run: {name} has {len(mine or ())} and {len(theirs or ())} draws")
+    by_sequence, power = ("sequences", 1) if isinstance(a, Cost) else ("below", 2)
+    weights = [len(v) if power == 1 else math.fsum(v) for v in (getattr(a, by_sequence), getattr(b, by_sequence))]
+    x, y = (weight / (sum(weights) or 1) for weight in weights)
+    return [(x * m**power + y * t**power) ** (1 / power) for m, t in zip(mine, theirs, strict=True)]
 
 
 def _idle(row: P, other: P, count: int) -> P:
     """An expert without tokens has no cost of its own; beside a half in which it got some, it is 0 on each sequence."""
     if not isinstance(row, ExpertCost) or not isinstance(other, ExpertCost) or row.tokens or row.predicted_kl:
         return row
-    return row.model_copy(update={"predicted_kl": {mode: Cost.of([0.0] * count) for mode in other.predicted_kl}})
+    nothing = {
+        mode: Cost(value=0, sequences=[0.0] * count, draws=kl.draws and [0.0] * len(kl.draws))
+        for mode, kl in other.predicted_kl.items()
+    }
+    return row.model_copy(update={"predicted_kl": nothing})
 
 
-def _interaction(row: LinearCost) -> float | None:
+def interaction_of(row: LinearCost) -> float | None:
+    """(|e_both|^2 - |e_weight|^2 - |e_input|^2) / |e_both|^2; None where an error is not known by sequence."""
     sums = {mode: math.fsum(error.above) for mode, error in row.output_error.items() if error.above}
     if len(sums) < 3:
         return None
@@ -154,9 +173,7 @@ def _halves_settings(a: Costs, b: Costs) -> CostSettings:
         x, y = getattr(a.settings, field), getattr(b.settings, field)
         if field not in ("calibration", "exclude", "backend") and _sorted(x) != _sorted(y):
             raise ReportError(f"costs are no parts of one run: {field} differs ({_told(x)} and {_told(y)})")
-    mine, theirs = a.settings.calibration, b.settings.calibration
-    hashes = [*mine.sequence_hashes, *theirs.sequence_hashes]
-    return a.settings.model_copy(update={"calibration": mine.model_copy(update={"sequence_hashes": hashes})})
+    return a.settings.model_copy(update={"calibration": joined(a.settings.calibration, b.settings.calibration)})
 
 
 def _joined_settings(a: Costs, b: Costs) -> CostSettings:
@@ -178,6 +195,7 @@ def _joined_settings(a: Costs, b: Costs) -> CostSettings:
             raise ReportError(f"costs contradict each other: {field} is {_told(x)} and {_told(y)}")
         update[field] = y if is_used(b) and not is_used(a) else x
     update["noise_control"] = mine.noise_control or theirs.noise_control
+    update["calibration"] = mine.calibration if mine.calibration.documents else theirs.calibration
     return mine.model_copy(update=update)
 
 
@@ -205,7 +223,7 @@ def _in_the_order_of(calibration: Calibration, costs: Costs) -> Costs:
     order = [places[name] for name in calibration.sequence_hashes]
 
     def ordered(value: Any, key: str = "") -> Any:
-        if key in ("sequences", "above", "below", "sequence_hashes"):
+        if key in ("sequences", "above", "below", "sequence_hashes", "documents", "offsets"):
             return value and [value[place] for place in order]
         if isinstance(value, dict):
             return {name: ordered(part, name) for name, part in value.items()}

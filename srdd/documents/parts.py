@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import core_schema
 
 from srdd.core.modes import Mode
+from srdd.core.units import ENOUGH, units_of
 from srdd.errors import ReportError
 
 _MODEL_FIELDS = ("architecture", "layer_count", "parameter_count")
@@ -124,14 +125,29 @@ class MadeFrom(Part):
 
 
 class Calibration(Part):
-    """The tokens behind the activations. `sequence_hashes` identify them; a sequence is never counted twice."""
+    """The tokens behind the activations. `sequence_hashes` identify them; a sequence is never counted twice.
+
+    `documents` are hashes of the documents that the sequences are of, by their own tokens, so that parts scanned apart
+    know what they share; `offsets` tell where in it each sequence begins. Both empty: not known, and then every
+    sequence is a unit of its own.
+    """
 
     source: str
     data_sha256: str | None = None
     seq_len: int
     sequence_hashes: list[str]
+    documents: list[str] = Field(default_factory=list)
+    offsets: list[int] = Field(default_factory=list)
     dropped: str = ""
     seed: int | None = None
+
+    @model_validator(mode="after")
+    def _a_document_each(self) -> Calibration:
+        counts = {len(self.documents), len(self.offsets)}
+        if len(counts) > 1 or not counts <= {0, len(self.sequence_hashes)}:
+            told = f"{len(self.documents)} documents and {len(self.offsets)} offsets"
+            raise ValueError(f"{told} of {len(self.sequence_hashes)} sequences; expected one each, or none")
+        return self
 
     @property
     def tokens(self) -> int:
@@ -140,6 +156,25 @@ class Calibration(Part):
     @property
     def tokens_sha256(self) -> str:
         return hashlib.sha256("".join(self.sequence_hashes).encode()).hexdigest()
+
+    @property
+    def unit_of(self) -> tuple[int, ...] | None:
+        """The unit of uncertainty of every sequence (srdd.core.units); None: each is its own."""
+        units = units_of(self.documents, self.offsets)
+        return units if len(set(units)) < len(units) else None
+
+    @property
+    def units(self) -> int:
+        """How many units the standard errors rest on; they have one degree of freedom less."""
+        return len(self.sequence_hashes) if self.unit_of is None else len(set(self.unit_of))
+
+    @property
+    def unit_names(self) -> list[str]:
+        """What identifies the units in any order of the sequences: the hashes of all that belong to each."""
+        members: dict[int, list[str]] = {}
+        for unit, name in zip(self.unit_of or range(self.units), self.sequence_hashes, strict=True):
+            members.setdefault(unit, []).append(name)
+        return [" ".join(sorted(names)) for names in members.values()]
 
 
 class Estimate(Part):
@@ -153,6 +188,30 @@ def other_model(base: Model, new: Model) -> list[tuple[str, object, object]]:
     """The fields by which two models are not the same, with both values; what one does not know cannot differ."""
     fields = [(name, getattr(base, name), getattr(new, name)) for name in _MODEL_FIELDS]
     return [(name, a, b) for name, a, b in fields if a and b and a != b]  # version 0 does not know
+
+
+def notes_on_units(calibration: Calibration | None) -> list[Note]:
+    """What a reader of standard errors must know of the text: that it is one document, or holds few."""
+    if calibration is None or calibration.units < 2:
+        return []
+    documents = len(set(calibration.documents))
+    if documents == 1:
+        few = "standard errors over parts of it are too small; give several documents"
+        return [Note(f"the text is one document: {few}")]
+    count = len(calibration.sequence_hashes)
+    if calibration.units < min(ENOUGH, count):
+        rough = f"standard errors over fewer than {ENOUGH} are rough; give more or shorter documents"
+        return [Note(f"the {count} calibration sequences are of {documents} documents: {rough}")]
+    return []
+
+
+def joined(a: Calibration, b: Calibration) -> Calibration:
+    """The calibration of two halves. A half that does not know its documents has one for each of its sequences."""
+    hashes, documents, offsets = [*a.sequence_hashes, *b.sequence_hashes], [], []
+    if a.documents or b.documents:
+        documents = [*(a.documents or a.sequence_hashes), *(b.documents or b.sequence_hashes)]
+        offsets = [*(a.offsets or [0] * len(a.sequence_hashes)), *(b.offsets or [0] * len(b.sequence_hashes))]
+    return a.model_validate({**dict(a), "sequence_hashes": hashes, "documents": documents, "offsets": offsets})
 
 
 def same_sequences(a: Calibration, b: Calibration) -> bool:

@@ -1,8 +1,9 @@
 """The document of a probe: how a model bears noise in each quantization mode, and where it breaks.
 
 A mode is W16A16, W4A16, W16A4 or W4A4, with the format's own bits. Every trial is one noise draw at one sigma; the same
-seed draws the same numbers at every sigma and in every mode, so that differences are paired. KL and entropy are in nats
-per token; None where a value is not finite (a collapse).
+seed draws the same numbers at every sigma and in every mode, so that differences are paired. That holds for stochastic
+rounding too, which each seed draws once, with and without noise. KL and entropy are in nats per token; None where a
+value is not finite (a collapse).
 
 Not here: measuring it (srdd.runs.experiments.probe).
 
@@ -17,14 +18,15 @@ from typing import Literal
 from pydantic import Field
 
 from srdd.core.uncertainty import mean_and_error
+from srdd.documents.drawn import Drawn
 from srdd.documents.parts import Calibration, Document, Model, Part
 
 Criterion = Literal["loss", "entropy", "agreement"]
 Profile = Literal["global", "guided"]
 
 
-class Baseline(Part):
-    """A mode without noise."""
+class Baseline(Drawn):
+    """A mode without noise: under stochastic rounding the mean over a draw a seed, with the loss of each in `draws`."""
 
     mode: str
     loss: float | None
@@ -50,7 +52,7 @@ class Trial(Part):
     kl_clean: float | None  # against the model without quantization and noise
     top1: float | None  # agreement with the same mode without noise
     loss_change: float | None  # against the same mode without noise
-    sequence_error: float | None  # standard error of loss_change over sequences
+    sequence_error: float | None  # standard error of loss_change over units of text
 
     def of(self, criterion: Criterion) -> float | None:
         """What the criterion looks at."""

@@ -18,7 +18,7 @@ from pydantic import Field, computed_field, model_validator
 
 from srdd.core.files import write_text
 from srdd.core.tally import FIELDS
-from srdd.documents import impact_v1, report_v0
+from srdd.documents import contradictions, impact_v1, report_v0
 from srdd.documents.costs import Costs
 from srdd.documents.opening import open_document
 from srdd.documents.parts import Document, Model, Note
@@ -56,6 +56,13 @@ class Report(Document):
     @classmethod
     def _forget_derived(cls, data: Any) -> Any:
         return {k: v for k, v in data.items() if k not in ("layers", "summary")} if isinstance(data, dict) else data
+
+    def model_post_init(self, context: Any) -> None:
+        """Tell every measurement which of its sequences are of one document."""
+        unit_of = self.settings.calibration.unit_of if self.settings.calibration else None
+        for site in self.sites:
+            for measured in site.formats.values():
+                measured.group(unit_of)
 
     @computed_field  # type: ignore[prop-decorator]
     @cached_property
@@ -110,7 +117,16 @@ class Report(Document):
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any], name: str) -> Self:
-        """A report of any known version from what a file holds. Raises ReportError, ValidationError."""
+        """A report of any known version from what a file holds. Raises ReportError, ValidationError.
+
+        Numbers that contradict each other are refused too.
+        """
+        report = cls._of_any_version(tree, name)
+        contradictions.refuse(report.sites, report.costs, name)
+        return report
+
+    @classmethod
+    def _of_any_version(cls, tree: dict[str, Any], name: str) -> Self:
         made_by = tree.get("document")
         if made_by == "srdd-impact":
             return cls.model_validate(impact_v1.upgrade(tree, name))

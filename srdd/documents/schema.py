@@ -11,17 +11,20 @@ Worked number: a site with sum_x2 = 100 and sum_e2 = 1 is stored with metrics.sq
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, computed_field, model_validator
 
+from srdd.core.blocks import Blocks
 from srdd.core.metrics import BY_NAME, METRICS, Metric, any_metric
 from srdd.core.tally import FIELDS, Tally
-from srdd.core.uncertainty import leave_one_out, standard_error, total_vector
+from srdd.core.uncertainty import leave_one_out, standard_error, tallies_by_unit, total_blocks, total_vector
 from srdd.documents.parts import KINDS, Calibration, Estimate, Kind, Note, Part
 from srdd.errors import ReportError
 
+BlockCounts = Annotated[list[list[float]], Field(min_length=3, max_length=3)]  # SQNR, scales, worst
 _NOW = {"swap_kl": "measured_kl"}  # metrics that older documents call otherwise
 
 
@@ -70,6 +73,11 @@ class Measurement(Part):
 
     whole: list[float] | None = Field(default=None, alias="tally", exclude=True)  # of weights
     sequences: list[list[float]] | None = None  # activations only: one tally per calibration sequence
+    # Counts of blocks: SQNR, scales, the worst one; each as srdd.core.blocks.Blocks holds it. Older reports have none.
+    whole_blocks: BlockCounts | None = Field(default=None, alias="blocks", exclude=True)
+    sequence_blocks: list[BlockCounts] | None = None
+    # The unit of uncertainty of every sequence, which the report knows; None: each is its own
+    unit_of: tuple[int, ...] | None = Field(default=None, exclude=True)
     # What came without sums: the metrics of version 0
     given: dict[str, Estimate] = Field(default_factory=dict, exclude=True)
 
@@ -80,7 +88,7 @@ class Measurement(Part):
             return data
         kept = {key: value for key, value in data.items() if key not in ("metrics", "standard_errors", "flags")}
         if data.get("sequences"):
-            kept["tally"] = None  # follows from them
+            kept["tally"] = kept["blocks"] = None  # follow from them
         elif data.get("tally") is None and isinstance(data.get("metrics"), dict):
             errors = data.get("standard_errors") or {}
             kept["given"] = {
@@ -95,6 +103,8 @@ class Measurement(Part):
         for vector in [self.whole] if self.whole is not None else self.sequences or ():
             if len(vector) != len(FIELDS):
                 raise ValueError(f"expected {len(FIELDS)} sums, found {len(vector)}")
+        if self.sequence_blocks is not None and len(self.sequence_blocks) != len(self.sequences or ()):
+            raise ValueError(f"blocks of {len(self.sequence_blocks)} sequences, sums of {len(self.sequences or ())}")
         return self
 
     @computed_field  # type: ignore[prop-decorator]
@@ -103,13 +113,34 @@ class Measurement(Part):
         """The sums over all sequences; None in version 0."""
         return total_vector(self.sequences) if self.sequences else self.whole
 
+    @computed_field  # type: ignore[prop-decorator]
+    @cached_property
+    def blocks(self) -> BlockCounts | None:
+        """The counts over all sequences; None where nobody counted."""
+        if self.sequence_blocks is None:
+            return self.whole_blocks
+        whole = total_blocks(self._counted)
+        return [*map(list, (whole.sqnr, whole.scales, whole.worst))]
+
     @cached_property
     def _sums(self) -> Tally:
         return self.merged()
 
     @cached_property
     def _without_each(self) -> list[Tally]:
-        return leave_one_out(self.per_sequence())
+        return leave_one_out(tallies_by_unit(self.per_sequence(), self.unit_of))
+
+    def group(self, unit_of: tuple[int, ...] | None) -> None:
+        """Let sequences that belong to one unit stand or fall together. Some experts get tokens in some sequences only,
+        and then it is not known in which: each is its own unit.
+        """
+        self.unit_of = unit_of if unit_of is not None and len(unit_of) == len(self.sequences or ()) else None
+        self.__dict__.pop("_without_each", None)
+
+    @property
+    def units(self) -> int:
+        """How many units of text the standard errors rest on, with one degree of freedom less; 0 of weights."""
+        return len(self.sequences or ()) if self.unit_of is None else len(set(self.unit_of))
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -121,7 +152,7 @@ class Measurement(Part):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def standard_errors(self) -> dict[str, float | None]:
-        """Jackknife errors over sequences; empty where there are none."""
+        """Jackknife errors over units of text; empty where there are none."""
         if self.sequences:  # else there are those of what was given
             return {metric.name: _finite(self.error(metric.name)) for metric in METRICS}
         return {name: given.error for name, given in self.given.items() if given.error is not None}
@@ -141,10 +172,12 @@ class Measurement(Part):
         """The tally as an object. Raises ReportError for a version-0 measurement, which has none."""
         if self.tally is None:
             raise ReportError("this report holds metrics without sums; scan again to merge or recompute")
-        return Tally.from_vector(self.tally)
+        return Tally.from_vector(self.tally, Blocks(*map(tuple, self.blocks or ())))
 
     def per_sequence(self) -> list[Tally]:
-        return [Tally.from_vector(vector) for vector in self.sequences or ()]
+        vectors = self.sequences or ()
+        counts = self._counted or [Blocks()] * len(vectors)
+        return [Tally.from_vector(v, counted) for v, counted in zip(vectors, counts, strict=True)]
 
     def value(self, metric: str) -> float:
         """A metric or cost as a number: nan where undefined or not known; +inf where exact."""
@@ -154,7 +187,7 @@ class Measurement(Part):
         return math.nan if self.tally is None else known.of(self._sums)
 
     def error(self, metric: str) -> float:
-        """Its standard error over sequences, of a metric by the jackknife; nan where there is none."""
+        """Its standard error over units of text, of a metric by the jackknife; nan where there is none."""
         known = any_metric(metric)
         if metric in self.given:
             error = self.given[metric].error
@@ -162,8 +195,25 @@ class Measurement(Part):
         return standard_error(known, self._without_each)
 
     def without_each(self, metric: Metric) -> list[float]:
-        """A metric with the first, the second, ... sequence left out; empty with fewer than two, and for `given`."""
-        return [] if metric.name in self.given else [metric.of(tally) for tally in self._without_each]
+        """A metric with the first, the second, ... unit left out; empty with fewer than two, of maxima and `given`."""
+        if metric.of_maximum or metric.name in self.given:
+            return []
+        return [metric.of(tally) for tally in self._without_each]
+
+    def sequence_count(self, metric: Metric) -> int:
+        """The sequences behind a metric; 0 for `given` and for weights."""
+        return 0 if metric.name in self.given else len(self.sequences or ())
+
+    def resampled(self, metric: Metric, draw: Sequence[int]) -> float:
+        """A metric over the sequences drawn, each as often as it was: indices below `sequence_count`."""
+        sequences = self.sequences or []
+        counted = self._counted if metric.of_blocks else []
+        blocks = total_blocks([counted[index] for index in draw if counted])
+        return metric.of(Tally.from_vector(total_vector([sequences[index] for index in draw]), blocks))
+
+    @cached_property
+    def _counted(self) -> list[Blocks]:
+        return [Blocks(*map(tuple, counts)) for counts in self.sequence_blocks or ()]
 
 
 class Site(Part):
@@ -212,7 +262,15 @@ class SummaryRow(Part):
 
 def measurement(tally: Tally, sequences: list[Tally] | None = None) -> Measurement:
     """A measurement from its sums."""
-    return Measurement(tally=tally.vector(), sequences=[s.vector() for s in sequences] if sequences else None)
+    if sequences:
+        counted = [as_lists(s.blocks) for s in sequences] if any(s.blocks != Blocks() for s in sequences) else None
+        return Measurement(sequences=[s.vector() for s in sequences], sequence_blocks=counted)
+    return Measurement(tally=tally.vector(), blocks=None if tally.blocks == Blocks() else as_lists(tally.blocks))
+
+
+def as_lists(blocks: Blocks) -> BlockCounts:
+    """Counts as a report holds them."""
+    return [list(blocks.sqnr), list(blocks.scales), list(blocks.worst)]
 
 
 def _finite(number: float) -> float | None:

@@ -10,14 +10,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
+from srdd.core.blocks import Blocks
 from srdd.core.formats import parse
 from srdd.core.gaussian import gaussian_metrics
 from srdd.core.metrics import METRICS, Metric
 from srdd.core.tally import Tally
-from srdd.core.uncertainty import total_vector
+from srdd.core.uncertainty import total_blocks, total_vector
 from srdd.core.verdicts import is_unusual, robust_z, violates
 from srdd.documents.parts import KINDS, Kind
-from srdd.documents.schema import Layer, Measurement, Site, SummaryRow, measurement
+from srdd.documents.schema import Layer, Measurement, Site, SummaryRow, as_lists, measurement
 from srdd.errors import FormatError
 
 
@@ -43,8 +44,18 @@ def merge_measurements(parts: Sequence[Measurement]) -> Measurement:
     counts = {len(part.sequences or ()) for part in parts}
     if len(counts) == 1 and counts != {0}:
         columns = zip(*(part.sequences or () for part in parts), strict=True)
-        return Measurement(sequences=[total_vector(column) for column in columns])
+        columns_ = [total_vector(column) for column in columns]
+        return Measurement(sequences=columns_, sequence_blocks=_blocks_of(parts), unit_of=parts[0].unit_of)
     return measurement(sum((part.merged() for part in parts), Tally()))
+
+
+def _blocks_of(parts: Sequence[Measurement]) -> list[list[list[float]]] | None:
+    """Counts of blocks, sequence by sequence; None unless all parts have them."""
+    counted = [part.sequence_blocks for part in parts if part.sequence_blocks is not None]
+    if len(counted) < len(parts):
+        return None
+    columns = zip(*counted, strict=True)
+    return [as_lists(total_blocks([Blocks(*map(tuple, counts)) for counts in column])) for column in columns]
 
 
 def summary_rows(layers: Sequence[Layer], thresholds: Mapping[str, float]) -> list[SummaryRow]:

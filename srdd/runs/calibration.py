@@ -1,11 +1,12 @@
 """Calibration data: text or token ids, packed into sequences of equal length without padding.
 
-Not here: checking token ids against a model (token_ids.py). Documents are shuffled by the seed and tokenized, a
-separator (the end-of-text token, if there is one) follows each, and the stream is cut. What does not fill a sequence,
-or is more than was asked for, is dropped, and `dropped` says so.
+Not here: checking token ids against a model (token_ids.py), and which sequences are one unit of uncertainty
+(srdd.core.units). Documents are shuffled by the seed and tokenized, a separator (the end-of-text token, if there is
+one) follows each, and the stream is cut. What does not fill a sequence, or is more than was asked for, is dropped, and
+`dropped` says so. Every sequence keeps which documents its tokens are of (pieces.py).
 
 Worked number: three documents of 5, 3 and 4 tokens with separators are 15 tokens; at 4 a sequence that is three
-sequences and 3 tokens dropped.
+sequences and 3 tokens dropped, of the first, the second and the third document.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srdd.core.files import readable
 from srdd.errors import CalibrationError, NoEffectError, SettingError, setting
+from srdd.runs.pieces import Piece, Row
 from srdd.runs.text_files import SUFFIXES, Document, from_file, from_text
 
 DEFAULT_SOURCE = "srdd's own text"
@@ -31,13 +34,18 @@ DEFAULT_SOURCE = "srdd's own text"
 
 @dataclass(frozen=True)
 class Sequences:
-    """Token ids int64 [count, length] and where they come from. `dropped` is "" when nothing was left out."""
+    """Token ids int64 [count, length] and where they come from. `dropped` is "" when nothing was left out.
+
+    `pieces` are the documents that the tokens of each sequence are of; empty: not known, and then every sequence is a
+    unit of uncertainty of its own.
+    """
 
     token_ids: Tensor
     source: str
     data_sha256: str
     dropped: str
     seed: int
+    pieces: tuple[tuple[Piece, ...], ...] = ()
 
 
 def load_sequences(
@@ -73,7 +81,7 @@ def load_sequences(
         skipped = len(documents) - len(filled)
         random.Random(seed).shuffle(filled)
         rows = [_stream(filled, tokenizer, source)]
-    ids, dropped = _cut(rows, samples, seq_len, source)
+    ids, pieces, dropped = _cut(rows, samples, seq_len, source)
     if skipped:
         dropped = "; ".join(filter(None, (dropped, _counted(skipped, "empty document"))))
     largest = (vocab_size or 2**31) - 1
@@ -81,7 +89,7 @@ def load_sequences(
         raise CalibrationError(
             f"{source} holds token ids {int(ids.min())} to {int(ids.max())}; this model has 0 to {largest}"
         )
-    return Sequences(ids, source, digest, dropped, seed)
+    return Sequences(ids, source, digest, dropped, seed, pieces)
 
 
 def check(
@@ -120,7 +128,7 @@ def _read(data: Path | None) -> tuple[bytes, str]:
         raw = data.read_bytes()
     if not raw.strip():
         raise CalibrationError(f"{setting('data', data.name)} is empty")
-    return raw, data.name
+    return raw, readable(data.name)
 
 
 @contextmanager
@@ -133,10 +141,10 @@ def _readable(data: Path) -> Iterator[None]:
         raise CalibrationError(f"{setting('data', data)}: {problem.strerror}") from problem
 
 
-def _stream(documents: list[Document], tokenizer: Any, source: str) -> list[int]:
+def _stream(documents: list[Document], tokenizer: Any, source: str) -> Row:
     """All documents as one run of token ids, each followed by the end-of-text token unless it ends with it."""
     end = tokenizer.eos_token_id
-    stream: list[int] = []
+    stream = Row()
     for document in documents:
         chat = not isinstance(document, str)  # a template writes the special tokens itself
         text = _chat(document, tokenizer, source) if not isinstance(document, str) else document
@@ -145,7 +153,7 @@ def _stream(documents: list[Document], tokenizer: Any, source: str) -> list[int]
         ids = list(encoded["input_ids"])
         if end is not None and (not ids or ids[-1] != end):
             ids.append(end)
-        stream += ids
+        stream.add(ids)
     return stream
 
 
@@ -158,8 +166,11 @@ def _chat(messages: list[dict[str, Any]], tokenizer: Any, source: str) -> str:
         raise CalibrationError(f"{source}: the model's chat template refused a conversation: {problem}") from problem
 
 
-def _from_npz(path: Path, seq_len: int) -> list[list[int]]:
-    """One integer array: 1-D is a stream to cut, each row of a 2-D one is cut by itself; rows stay in order."""
+def _from_npz(path: Path, seq_len: int) -> list[Row]:
+    """One integer array: 1-D is a stream to cut, each row of a 2-D one is cut by itself; rows stay in order.
+
+    Each row is a document, a stream is one.
+    """
     try:
         stored = np.load(path, allow_pickle=False)
         if not isinstance(stored, np.lib.npyio.NpzFile):
@@ -180,28 +191,31 @@ def _from_npz(path: Path, seq_len: int) -> list[list[int]]:
     if array.ndim == 2 and array.shape[1] < seq_len:
         lower = f"lower {setting('seq_len', seq_len)} to that"
         raise CalibrationError(f"{path.name}: rows hold {array.shape[1]} tokens; {lower}")
-    return [row.tolist() for row in np.atleast_2d(array)]
+    return [Row.of(row.tolist()) for row in np.atleast_2d(array)]
 
 
-def _cut(rows: list[list[int]], samples: int, seq_len: int, source: str) -> tuple[Tensor, str]:
-    every = [tuple(row[i : i + seq_len]) for row in rows for i in range(0, len(row) - seq_len + 1, seq_len)]
-    pieces = list(dict.fromkeys(every))  # a sequence counts once: a repeat would understate the standard errors
-    have = sum(len(row) for row in rows)
-    if not pieces:
+def _cut(rows: list[Row], samples: int, seq_len: int, source: str) -> tuple[Tensor, tuple[tuple[Piece, ...], ...], str]:
+    starts = [(row, i) for row in rows for i in range(0, len(row.ids) - seq_len + 1, seq_len)]
+    first: dict[tuple[int, ...], tuple[Row, int]] = {}
+    for row, i in starts:  # a sequence counts once: a repeat would understate the standard errors
+        first.setdefault(tuple(row.ids[i : i + seq_len]), (row, i))
+    have = sum(len(row.ids) for row in rows)
+    if not first:
         raise CalibrationError(
             f"{source} gives {have} tokens, less than one sequence of {seq_len}; lower {setting('seq_len')} or give "
             "more text"
         )
-    kept = pieces[:samples]
+    kept = list(first)[:samples]
     notes = []
     if len(kept) < samples:
         notes.append(f"only {len(kept)} of {samples} sequences: {source} has {have} tokens")
-    if len(pieces) < len(every):
-        notes.append(_counted(len(every) - len(pieces), "repeated sequence"))
+    if len(first) < len(starts):
+        notes.append(_counted(len(starts) - len(first), "repeated sequence"))
     unused = have - len(kept) * seq_len
     if unused:
         notes.append(f"{unused} of {have} tokens not used")
-    return torch.tensor(kept, dtype=torch.int64), "; ".join(notes)
+    pieces = tuple(row.pieces(i, i + seq_len) for row, i in (first[ids] for ids in kept))
+    return torch.tensor(kept, dtype=torch.int64), pieces, "; ".join(notes)
 
 
 def _counted(count: int, what: str) -> str:

@@ -1,6 +1,6 @@
 """The tokens of a scan that its costs are measured on: the first of several sequences.
 
-Not here: measuring. Sequences are the unit of errors, so that several short ones serve better than one long one.
+Not here: measuring. Several short sequences, of several documents, give better errors than one long one.
 
 Worked number: of 16 sequences of 512 tokens, 1,280 tokens are the first 160 of 8; 8,192 are all.
 """
@@ -33,7 +33,8 @@ def cost_sequences(sequences: Tensor | Sequences, tokens: int | None = None) -> 
     wanted = min(DEFAULT, ids.numel()) if tokens is None else tokens
     taken = min(count, max(wanted // min(length, _LENGTH), min(2, count)))
     short = min(length, wanted // taken)
-    some = _different(ids, short, taken)
+    places = _different(ids, short, taken)
+    some = ids[places, :short]
     if short == length and len(some) == count:
         dropped = "" if isinstance(sequences, Tensor) else sequences.dropped
     else:
@@ -41,12 +42,13 @@ def cost_sequences(sequences: Tensor | Sequences, tokens: int | None = None) -> 
     if isinstance(sequences, Tensor):
         digest = hashlib.sha256(ids.cpu().numpy().tobytes()).hexdigest()
         return Sequences(some, "token ids given", digest, dropped, 0)
-    return Sequences(some, sequences.source, sequences.data_sha256, dropped, sequences.seed)
+    pieces = tuple(sequences.pieces[place] for place in places) if sequences.pieces else ()
+    return Sequences(some, sequences.source, sequences.data_sha256, dropped, sequences.seed, pieces)
 
 
-def _different(ids: Tensor, length: int, count: int) -> Tensor:
-    """The first sequences whose beginnings differ: a sequence counts once."""
+def _different(ids: Tensor, length: int, count: int) -> list[int]:
+    """Places of the first sequences whose beginnings differ: a sequence counts once."""
     first: dict[tuple[int, ...], int] = {}
     for at, row in enumerate(ids[:, :length].tolist()):
         first.setdefault(tuple(row), at)
-    return ids[list(first.values())[:count], :length]
+    return list(first.values())[:count]

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from srdd import kernels
+from srdd.core.files import readable
 from srdd.core.formats import BlockFormat
 from srdd.documents.parts import Calibration, Model
 from srdd.errors import CalibrationError
@@ -141,7 +142,7 @@ def identify(model: nn.Module, sites: SiteMap) -> Model:
     name = str(getattr(config, "_name_or_path", "") or type(model).__name__)
     first = next(model.parameters(), None)
     return Model(
-        id=name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(("/", ".")) else name,
+        id=readable(name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(("/", ".")) else name),
         architecture=type(model).__name__,
         layer_count=sites.layer_count,
         parameter_count=sites.parameters,
@@ -158,6 +159,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def part_of(progress: Progress, part: int, parts: int) -> Progress:
+    """The progress of one of several equal parts, as that of the whole."""
+    return lambda stage, done, total: progress(stage, part * total + done, parts * total)
 
 
 def silent(stage: str, done: int, total: int) -> None:

@@ -17,6 +17,7 @@ from srdd.documents.parts import Calibration
 from srdd.errors import CalibrationError
 from srdd.models.modules import require_module
 from srdd.runs.calibration import Sequences, check_batch_size
+from srdd.runs.pieces import owner
 
 
 def token_ids_of(sequences: Tensor | Sequences | None, model: nn.Module) -> tuple[Tensor, Calibration]:
@@ -45,13 +46,20 @@ def token_ids_of(sequences: Tensor | Sequences | None, model: nn.Module) -> tupl
     hashes = [hashlib.sha256(row.to(torch.int64).numpy().tobytes()).hexdigest()[:16] for row in ids.cpu()]
     if len(set(hashes)) != len(hashes):
         raise CalibrationError("a calibration sequence occurs twice; its weight and the standard errors would be wrong")
-    if isinstance(sequences, Tensor):
+    if isinstance(sequences, Tensor):  # each row is a document
         return ids, Calibration(source="token ids given", seq_len=ids.shape[1], sequence_hashes=hashes)
+    if sequences.pieces and len(sequences.pieces) != len(ids):
+        raise CalibrationError(
+            f"{len(ids)} sequences with the documents of {len(sequences.pieces)}; take parts of both"
+        )
+    owners = [owner(pieces, ids.shape[1]) for pieces in sequences.pieces]
     return ids, Calibration(
         source=sequences.source,
         data_sha256=sequences.data_sha256,
         seq_len=ids.shape[1],
         sequence_hashes=hashes,
+        documents=[piece.document for piece in owners],
+        offsets=[piece.offset for piece in owners],
         dropped=sequences.dropped,
         seed=sequences.seed,
     )

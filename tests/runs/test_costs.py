@@ -29,7 +29,7 @@ from transformers import (
 import srdd
 from srdd.core.formats import parse
 from srdd.errors import CalibrationError, NoEffectError, SettingError
-from srdd.models.fake import Quantizer
+from srdd.models.quantizer import Quantizer
 from srdd.models.source import open_model
 from srdd.models.stack import LayerStack
 from srdd.runs.cost_tokens import cost_sequences

@@ -18,7 +18,8 @@ from srdd.core.formats import parse
 from srdd.documents.costs import Costs
 from srdd.documents.report import Report
 from srdd.errors import CalibrationError, NoEffectError, SettingError, SiteError
-from srdd.models.fake import Quantizer, fake_quantize
+from srdd.models.fake import fake_quantize
+from srdd.models.quantizer import Quantizer
 from srdd.models.stack import LayerStack
 from srdd.runs.divergence import ReferenceLogits, quantile
 from srdd.runs.impact.fisher import Fisher

@@ -34,8 +34,8 @@ from torch import Tensor, nn
 
 from srdd.errors import SiteError
 from srdd.kernels.precision import to_float64
-from srdd.models.fake import Quantizer
 from srdd.models.modules import experts_transposed, fused_experts
+from srdd.models.quantizer import Quantizer
 from srdd.models.replaced_forward import Forward, ReplacedForward
 from srdd.models.stack import LayerCall, LayerStack, first, logits_of
 from srdd.runs.impact.expert_places import ExpertPlaces

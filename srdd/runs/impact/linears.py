@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from srdd.core.modes import MODES
 from srdd.kernels.precision import to_float64
-from srdd.models.fake import Quantizer
+from srdd.models.quantizer import Quantizer
 
 
 @dataclass

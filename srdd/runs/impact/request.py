@@ -6,7 +6,7 @@ Not here: running it (run.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from srdd.core.formats import BlockFormat, parse
@@ -15,6 +15,7 @@ from srdd.documents.costs import How
 from srdd.errors import NoEffectError, SettingError, setting
 from srdd.runs.calibration import check_batch_size
 
+DRAWS = 4  # of stochastic rounding, where nothing else is said: they tell the spread to some 40 %
 Sensitive = Literal["norm", "linear"]
 T = TypeVar("T")
 
@@ -34,10 +35,21 @@ class Request:
     noise: bool
     backend: str
     seed: int
+    draws: int | None = None  # of formats that round stochastically; None: DRAWS
 
     @property
     def real_formats(self) -> list[BlockFormat]:
         return [fmt for fmt in self.formats if fmt is not None]
+
+    @property
+    def drawn(self) -> list[BlockFormat]:
+        """The formats that round stochastically."""
+        return [fmt for fmt in self.real_formats if fmt.stochastic]
+
+    def rounds(self) -> list[Request]:
+        """What is measured with each draw: everything with the first, what is drawn with the others."""
+        others = (DRAWS if self.draws is None else self.draws) - 1 if self.drawn else 0
+        return [self, *[replace(self, formats=[*self.drawn], sensitive=[])] * others]
 
     def check(self) -> None:
         """Refuses what no model is needed to refuse. Raises SettingError, NoEffectError."""
@@ -48,6 +60,17 @@ class Request:
             raise SettingError("tokens_per_sequence", self.tokens_per_sequence, "expected 0 (all) or more")
         if self.label_samples > 1 and "predicted" not in self.how:
             raise NoEffectError("label_samples", f"without {setting('how', 'predicted')}")
+        check_draws(self.draws, self.real_formats)
+
+
+def check_draws(draws: int | None, formats: Sequence[BlockFormat]) -> None:
+    """Raises SettingError, NoEffectError."""
+    if draws is None:
+        return
+    if draws < 1:
+        raise SettingError("draws", draws, "expected 1 or more")
+    if not any(fmt.stochastic for fmt in formats):
+        raise NoEffectError("draws", "when no format rounds stochastically")
 
 
 def formats_of(formats: str | BlockFormat | Sequence[str | BlockFormat | None]) -> list[BlockFormat | None]:

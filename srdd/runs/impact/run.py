@@ -2,7 +2,7 @@
 
 Not here: opening models and the terminal. Batches of sequences run one after the other; of each only sums and one
 number per token remain, so logits of the whole set are never held. Quantized weights are kept for the run: one more
-copy of the weights per format.
+copy of the weights per format. Formats that round stochastically are measured again with every draw, one after another.
 
     report = measure_impact(model, sequences, ["mxfp4", "nvfp4"], how=("predicted", "layers"))
     report.costs.layers
@@ -24,11 +24,13 @@ from srdd.core.metrics import BY_NAME, MAIN, as_error
 from srdd.core.modes import MODES, Mode
 from srdd.core.roles import is_tower
 from srdd.documents.costs import Costs, CostSettings, How
-from srdd.documents.parts import KINDS, Model, Note
+from srdd.documents.mean_of_draws import mean_of_draws
+from srdd.documents.parts import KINDS, Model, Note, notes_on_units
 from srdd.documents.report import Report
 from srdd.documents.schema import Coverage, Settings
 from srdd.errors import SettingError
-from srdd.models.fake import EXCLUDE, Quantizer
+from srdd.models.fake import EXCLUDE
+from srdd.models.quantizer import Quantizer
 from srdd.models.running import evaluating
 from srdd.models.selection import Selection
 from srdd.models.sites import find_sites
@@ -41,7 +43,7 @@ from srdd.runs.impact.rows import clean_row, measured_groups, swept_layers, whol
 from srdd.runs.impact.subject import Subject, headless, subject_of
 from srdd.runs.impact.sweep import Changes, Sweep, SweepResult, Variant, units_of
 from srdd.runs.scans.model import scan_tensors
-from srdd.runs.setup import Progress, Run, backend_used, open_loss_run, silent
+from srdd.runs.setup import Progress, Run, backend_used, open_loss_run, part_of, silent
 from srdd.runs.token_ids import batches_of
 
 Classic = dict[tuple[str, int], dict[str, float]]  # scores of a scan, by (format, layer): larger is worse
@@ -57,6 +59,7 @@ class Measuring:
     sweep: Sweep
     errors: LinearErrors
     fisher: Fisher | None  # None: no prediction is asked for, or none is possible
+    sequences: list[str]  # names of those at hand, by which stochastic rounding draws
     results: list[SweepResult]  # of the batches, in order
 
 
@@ -73,6 +76,7 @@ def measure_impact(
     batch_size: int = 1,
     exclude: str | Sequence[str] = EXCLUDE,
     noise: bool = False,
+    draws: int | None = None,
     backend: str = "auto",
     seed: int = 0,
     identity: Model | None = None,
@@ -84,7 +88,8 @@ def measure_impact(
     `formats` is a list, or a text such as "mxfp4,nvfp4"; `sequences` is int64 [count, length] of at least 2 tokens.
     `how` asks for predicted KL, and for the measured KL of layers or fusion groups, each quantized alone; `sensitive`
     for what noise on norms (or Linears) costs. The errors of Linears are measured at `tokens_per_sequence` tokens, 0
-    for all. Predictions take the experts that a token goes to as they are: a changed routing costs more. Raises
+    for all. Formats that round stochastically get the mean and the spread over `draws`, 4 where it is not given.
+    Predictions take the experts that a token goes to as they are: a changed routing costs more. Raises
     SrddError subclasses: SiteError for a model whose layers cannot be found, SettingError, CalibrationError,
     NonfiniteError.
     """
@@ -100,20 +105,28 @@ def measure_impact(
         noise=noise,
         backend=backend,
         seed=seed,
+        draws=draws,
     )
     request.check()
     run = open_loss_run(model, sequences, request.real_formats, backend=backend, identity=identity)
+    rounds = request.rounds()
+    parts: list[Costs] = []
     with evaluating(model):
-        measuring = _prepare(model, run, request)
+        measuring = _prepare(model, run, request, 0)
         classic = _scan_scores(model, run.token_ids, request)
-        _run_batches(measuring, request, progress)
-    return _report(measuring, request, _costs(measuring, request, classic), notes)
+        for draw, asked in enumerate(rounds):
+            measuring = _prepare(model, run, asked, draw) if draw else measuring
+            _run_batches(measuring, asked, part_of(progress, draw, len(rounds)))
+            parts.append(_costs(measuring, asked, classic))
+    costs = mean_of_draws(parts, [fmt.spec for fmt in request.drawn])
+    return _report(measuring, request, costs, notes)
 
 
-def _prepare(model: nn.Module, run: Run, request: Request) -> Measuring:
+def _prepare(model: nn.Module, run: Run, request: Request, draw: int) -> Measuring:
     """All that is made once for all batches. Raises SiteError, SettingError."""
+    names: list[str] = []
     subject = subject_of(model, run.sites, run.token_ids[:1].to(run.device), request.exclude)
-    quantizers = [Quantizer(fmt, run.backend, request.seed, kept={}) for fmt in request.formats]
+    quantizers = [Quantizer(fmt, run.backend, request.seed, draw, kept={}, sequences=names) for fmt in request.formats]
     variants = [Variant(quantizer, mode) for quantizer in quantizers for mode in request.modes]
     if not subject.has_head and request.noise:
         raise SettingError("noise", None, f"{headless(model)}, and the noise control compares KLs; leave it out")
@@ -130,12 +143,12 @@ def _prepare(model: nn.Module, run: Run, request: Request) -> Measuring:
         keep_changes=predicted,
         seed=request.seed,
     )
-    names = [site.module for site in subject.linears]
-    errors = LinearErrors(model, names, quantizers, request.tokens_per_sequence)
+    linears = [site.module for site in subject.linears]
+    errors = LinearErrors(model, linears, quantizers, request.tokens_per_sequence)
     fisher = None
     if predicted:
         fisher = subject.fisher(quantizers, request.sensitive, label_samples=request.label_samples, seed=request.seed)
-    return Measuring(run, subject, variants, sweep, errors, fisher, [])
+    return Measuring(run, subject, variants, sweep, errors, fisher, names, [])
 
 
 def _scan_scores(model: nn.Module, token_ids: Tensor, request: Request) -> Classic:
@@ -170,11 +183,15 @@ def _scan_scores(model: nn.Module, token_ids: Tensor, request: Request) -> Class
 def _run_batches(measuring: Measuring, request: Request, progress: Progress) -> None:
     """One sweep a batch, and one more clean pass a sequence for the Linears' own errors, which gradients share."""
     batches = batches_of(measuring.run.token_ids, request.batch_size, measuring.run.device)
+    assert measuring.run.calibration is not None, "a run of losses has tokens"
+    names = iter(measuring.run.calibration.sequence_hashes)
     for done, batch in enumerate(batches):
+        measuring.sequences[:] = mine = [next(names) for _ in batch]
         with torch.no_grad():
             result = measuring.sweep.run(batch)
         measuring.results.append(result)
         for at in range(len(batch)):
+            measuring.sequences[:] = [mine[at]]
             changes = {key: change[at : at + 1] for key, change in result.changes.items()}
             _run_sequence(measuring, batch[at : at + 1], changes)
         result.changes.clear()
@@ -245,6 +262,10 @@ def _report(measuring: Measuring, request: Request, costs: Costs, notes: Sequenc
         coverage=Coverage(parameters=run.sites.parameters, measured=0),
         sites=[],
         costs=costs,
-        warnings=[*map(Note, notes), *([] if measuring.subject.has_head else [Note(no_head)])],
+        warnings=[
+            *map(Note, notes),
+            *([] if measuring.subject.has_head else [Note(no_head)]),
+            *notes_on_units(run.calibration),
+        ],
         provenance=run.provenance(),
     )

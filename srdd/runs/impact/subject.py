@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from srdd.core.formats import BlockFormat
-from srdd.models.fake import Quantizer, fake_quantize
+from srdd.models.fake import fake_quantize
+from srdd.models.quantizer import Quantizer
 from srdd.models.running import explained
 from srdd.models.sites import Site, SiteMap
 from srdd.models.stack import LayerStack, logits_of

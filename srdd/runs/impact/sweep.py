@@ -22,7 +22,8 @@ from torch import Tensor
 from srdd.core.modes import Mode
 from srdd.errors import SiteError, setting
 from srdd.kernels.precision import to_float64
-from srdd.models.fake import EXCLUDE, FakeQuantized, Quantizer, fake_quantize
+from srdd.models.fake import EXCLUDE, FakeQuantized, fake_quantize
+from srdd.models.quantizer import Quantizer
 from srdd.models.sites import Site
 from srdd.models.stack import LayerCall, LayerStack, first, logits_of
 from srdd.runs.divergence import ReferenceLogits

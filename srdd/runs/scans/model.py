@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from srdd import kernels
 from srdd.core.formats import BlockFormat, parse_list
 from srdd.core.verdicts import check_thresholds
-from srdd.documents.parts import KINDS, Model
+from srdd.documents.parts import KINDS, Model, notes_on_units
 from srdd.documents.report import Report
 from srdd.documents.schema import Site as SiteRow
 from srdd.errors import SettingError, SiteError
@@ -71,7 +71,8 @@ def scan_tensors(
         tap = _scan_activations(model, opened, parsed, opened.calibration.sequence_hashes, batch_size, seed, progress)
         uncovered = tap.idle()
         rows += [activation_row(result, parsed) for result in tap.results()]
-    return report_of(opened, rows, parsed, seed=seed, thresholds=thresholds, uncovered=uncovered, notes=notes)
+    report = report_of(opened, rows, parsed, seed=seed, thresholds=thresholds, uncovered=uncovered, notes=notes)
+    return report.model_copy(update={"warnings": [*report.warnings, *notes_on_units(opened.calibration)]})
 
 
 def _sites_of(model: nn.Module, sites: str | Sequence[str] | Selection | SiteMap) -> SiteMap:
