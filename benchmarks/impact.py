@@ -10,7 +10,8 @@ import torch
 from timing import median_ratio, verdict
 
 from srdd.core.formats import parse
-from srdd.models.fake import Quantizer, fake_quantize
+from srdd.models.fake import fake_quantize
+from srdd.models.quantizer import Quantizer
 from srdd.models.sites import find_sites
 from srdd.models.source import open_model
 from srdd.models.stack import LayerStack

@@ -1,5 +1,6 @@
 """Reports made by hand for tests: every number follows from a noise power a reader can see."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,19 +32,30 @@ N = 1024
 def tally(
     relative_error: float, noise: float = 1.0, power: float = 100.0, deadzone: int = 0, clipped: int = 0
 ) -> Tally:
-    """N elements of power `power` and noise `noise` in all: SQNR 10 log10(power / noise) dB."""
+    """N elements of power `power` and noise `noise` in all: SQNR 10 log10(power / noise) dB.
+
+    The other sums are what normal data of that power may have: no tally that is opened may contradict itself.
+    """
+    rms = math.sqrt(power / N)
+    largest = 3.2 * rms
+    errors = min(0.8 * math.sqrt(N * noise), 0.9 * N * relative_error * largest, 0.9 * N * rms)
     return Tally(
         n=N,
         nonzero=N,
         deadzone=deadzone,
         clipped=clipped,
+        at_max=clipped,
         sum_x2=power,
         sum_x4=3 * power * power / N,
         sum_e2=noise,
-        sum_rel=N * relative_error,
+        sum_e2_deadzone=noise * deadzone / N,
+        sum_abs_x=0.8 * N * rms,
+        sum_abs_e=errors,
+        sum_rel=N * relative_error if noise else 0.0,
         sum_q2=power,
         sum_xq=power - noise / 2,
-        max_abs_x=1.0,
+        max_abs_x=largest,
+        max_abs_e=min(math.sqrt(noise), largest),
     )
 
 

@@ -71,7 +71,7 @@ def predicted_break(report: Report, at_one: Cost) -> Breaking | None:
     if clean is None or clean.loss.value <= 0 or at_one.value <= 0:
         return None
     sigma = math.sqrt(RISE * clean.loss.value / at_one.value)
-    losses, noise = clean.loss.sequences or [], at_one.sequences or []
+    losses, noise = clean.loss.by_unit, at_one.by_unit
     error = math.nan
     if len(losses) == len(noise):
         error = jackknife([math.sqrt(RISE * a / b) for a, b in zip(_without(losses), _without(noise), strict=True)])

@@ -158,7 +158,7 @@ def _rms_ratio(report: Report, config: RinConfig) -> float:
 
 def _half(cost: Cost) -> Cost:
     if cost.sequences:
-        return Cost.of([value / 2 for value in cost.sequences])
+        return Cost.of([value / 2 for value in cost.sequences], cost.unit_of)
     return Cost(value=cost.value / 2)
 
 

@@ -15,13 +15,14 @@ from srdd.analysis.bundle import Bundle
 from srdd.analysis.layer_costs import Numbers, has_costs, priced_layers
 from srdd.analysis.sensitivities import has_sensitivities
 from srdd.analysis.series import Series, cost_series, noise_series, series_of
-from srdd.analysis.zones import find_zones, stability_grade
+from srdd.analysis.zone_words import grade_of, one_zone_words, outlier_words
+from srdd.analysis.zones import survey
 from srdd.core.metrics import BY_NAME, COSTS, NOISE_SENSITIVITY, RANKED, Metric, choose_metric
 from srdd.core.modes import mode_title
 from srdd.documents.parts import Kind, MadeFrom
 from srdd.documents.report import Report
 from srdd.documents.schema import Layer
-from srdd.documents.zones import Cut, Zone
+from srdd.documents.zones import Cut, OutlierLayer, Ramp, Zone
 from srdd.errors import OptionError, ReportError, SettingError
 
 
@@ -32,6 +33,9 @@ class FoundZones:
     zones: list[Zone]
     cuts: list[Cut] = field(default_factory=list)
     source: str = ""
+    metric: str = ""
+    outliers: list[OutlierLayer] = field(default_factory=list)
+    ramp: Ramp | None = None
 
 
 def made_of(made: MadeFrom) -> str:
@@ -45,13 +49,15 @@ def zones_of(bundle: Bundle, kind: Kind, spec: str, metric: str) -> FoundZones |
     if bundle.zones is not None:
         made = bundle.zones.provenance
         source = f"given: {made_of(made)}, scheme {made.scheme}"
-        return FoundZones(bundle.zones.zones, bundle.zones.cuts, source)
+        given = bundle.zones
+        return FoundZones(given.zones, given.cuts, source, made.metric, given.outliers, given.ramp)
     try:
         series = series_by(bundle.report, kind, spec, metric)
-        zones, cuts = find_zones(series)
+        found = survey(series)
     except (OptionError, ReportError):
         return None
-    return FoundZones(zones, cuts, f"found from {series.title}")
+    source = f"found from {series.title}"
+    return FoundZones(found.zones, found.cuts, source, metric, found.outliers, found.ramp)
 
 
 def series_by(report: Report, kind: Kind, spec: str, metric: str) -> Series:
@@ -103,16 +109,21 @@ def sentences(shown: FoundZones | None) -> list[str]:
     """The zones and how far their cuts can be trusted."""
     if shown is None:
         return []
+    outliers = [_sentence(text) for text in outlier_words(shown.outliers, RANKED[shown.metric])]
     if len(shown.zones) == 1:
-        return ["One zone: neighbouring layers differ no more than noise would."]
+        return [one_zone_words(shown.ramp, RANKED[shown.metric]), *outliers]
     texts = [f"{zone.name} ({zone.span}) {zone.label}" for zone in shown.zones]
     lines = [f"Zones: {', '.join(texts)}; {shown.source}."]
     grades: dict[str, list[str]] = {}
     for cut in shown.cuts:
-        grade = stability_grade(cut)
-        advised = ", do not build on it" if grade == "weak" else ""
-        grades.setdefault(f"{grade}{advised}", []).append(f"{cut.before_layer} (found in {cut.stability:.0%})")
+        grade = grade_of(cut)
+        told = {"weak": "weak, do not build on it", "not known": "firm or not is not known"}.get(grade, grade)
+        grades.setdefault(told, []).append(f"{cut.before_layer} (found again in {cut.stability:.0%})")
     if grades:
         said = "; ".join(f"{grade}: before layer {', '.join(places)}" for grade, places in grades.items())
         lines.append(f"Cuts, {shown.cuts[0].method}: {said}.")
-    return lines
+    return lines + outliers
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

@@ -18,8 +18,9 @@ from srdd.analysis.rankings import agreement
 from srdd.analysis.screen import screen
 from srdd.analysis.trust import trust_in
 from srdd.core.metrics import significant
+from srdd.core.units import ENOUGH
 from srdd.documents.advice import Flagged
-from srdd.documents.parts import Kind
+from srdd.documents.parts import Calibration, Kind
 from srdd.documents.report import Report
 from srdd.documents.schema import Layer
 from srdd.errors import OptionError, ReportError
@@ -42,7 +43,7 @@ def firm_order(report: Report) -> list[str]:
     """How far the layers' order by cost holds against their errors."""
     facts = screen(report)
     firm = facts.firmness if facts is not None else None
-    if firm is None or firm.sequences < 2:
+    if firm is None or firm.units < 2:
         return []
     if not firm.layers:
         return ["The first two layers are within two standard errors of each other: the order is rough."]
@@ -51,7 +52,7 @@ def firm_order(report: Report) -> list[str]:
 
 
 def error_of(layer: Layer, spec: str, name: str) -> float:
-    """The standard error of a metric over sequences; nan where there are none."""
+    """The standard error of a metric over units of text; nan where there are none."""
     measured = layer.formats[spec]
     return measured.error(name) if measured.sequences else math.nan
 
@@ -62,6 +63,15 @@ def is_firm(layer: Layer, spec: str, flagged: Flagged, limits: dict[str, float])
     if not any(math.isfinite(error) for error in errors.values()):
         return None
     return any(abs(value - limits[name]) > FIRM * errors[name] for name, value in flagged.beyond.items())
+
+
+def units_in_words(calibration: Calibration) -> str:
+    """What the errors are taken over: "16 calibration sequences", "5 documents (16 calibration sequences)"."""
+    sequences = f"{len(calibration.sequence_hashes)} calibration sequences"
+    if calibration.unit_of is None:
+        return sequences
+    what = "documents" if len(set(calibration.documents)) > 1 else "parts of one document"
+    return f"{calibration.units} {what} ({sequences})"
 
 
 def errors(
@@ -75,11 +85,11 @@ def errors(
     """What the numbers' own errors are, and how many flagged layers are firm."""
     if kind == "weight":
         return ["Weights are measured whole: their numbers have no sampling error."]
-    count = len(report.settings.calibration.sequence_hashes) if report.settings.calibration else 0
-    if count < 2 or not any(layer.formats[spec].sequences for layer in layers):
-        return ["No standard errors: they need two sequences or more, and a report with sums."]
-    text = f"± is one standard error over {count} calibration sequences"
-    few = "; with so few it is rough itself, scan more of them" if count < 8 else ""
+    calibration = report.settings.calibration
+    if calibration is None or calibration.units < 2 or not any(layer.formats[spec].sequences for layer in layers):
+        return ["No standard errors: they need two texts or more, and a report with sums."]
+    text = f"± is one standard error over {units_in_words(calibration)}"
+    few = "; with so few it is rough itself, scan more of them" if calibration.units < ENOUGH else ""
     firm = [is_firm(layer, spec, flagged[layer.layer], limits) for layer in layers if layer.layer in flagged]
     if not firm:
         return [f"{text}{few}."]

@@ -3,7 +3,7 @@
 One base format and one higher format at a time. Group after group goes to the higher format, each time the one that
 saves most predicted KL for each further bit of storage. What a mix costs is the sum of its groups' predictions, those
 of each format scaled so that all its groups together give the KL that was measured for the whole model: both ends of
-the list are measured, between them it is a prediction. Its error is the jackknife's over sequences; that quantizing
+the list are measured, between them it is a prediction. Its error is the jackknife's over units of text; that quantizing
 one group changes what another costs is not in it.
 
 Not here: the best mix of many formats at once, and words (screen.py).
@@ -32,7 +32,7 @@ class Mix:
     last: GroupCost | None
     bits: float  # mean over the values of all groups that have a cost
     kl: float
-    error: float | None  # None with fewer than two sequences
+    error: float | None  # None with fewer than two units of text
 
 
 @dataclass(frozen=True)
@@ -146,49 +146,51 @@ def _side(costs: Costs, spec: str, mode: Mode) -> _Side:
 
 
 class _Pool:
-    """The sums of a mix while groups move from one side to the other, over all sequences and by sequence."""
+    """The sums of a mix while groups move from one side to the other, over all sequences and by unit of text."""
 
     def __init__(self, low: _Side, high: _Side) -> None:
         self._low, self._high = low, high
         self._sums = (math.fsum(c.value for c in low.costs.values()), 0.0)
-        lengths = {len(c.sequences or ()) for side in (low, high) for c in (*side.costs.values(), side.whole) if c}
-        self._sequences = next(iter(lengths)) if len(lengths) == 1 else 0
-        totals = [self._by_sequence(side) for side in (low, high)]
+        lengths = {len(c.by_unit) for side in (low, high) for c in (*side.costs.values(), side.whole) if c}
+        self._units = next(iter(lengths)) if len(lengths) == 1 else 0
+        totals = [self._by_unit(side) for side in (low, high)]
         self._scales = [self._scales_without(side, t) for side, t in zip((low, high), totals, strict=True)]
-        self._parts = [totals[0], [0.0] * self._sequences]
+        self._parts = [totals[0], [0.0] * self._units]
 
     def raise_to_higher(self, name: str) -> None:
         low, high = self._low.costs[name], self._high.costs[name]
         self._sums = (self._sums[0] - low.value, self._sums[1] + high.value)
-        for i in range(self._sequences):
-            self._parts[0][i] -= (low.sequences or [])[i]
-            self._parts[1][i] += (high.sequences or [])[i]
+        if self._units:
+            for i, (saved, paid) in enumerate(zip(low.by_unit, high.by_unit, strict=True)):
+                self._parts[0][i] -= saved
+                self._parts[1][i] += paid
 
     def now(self) -> tuple[float, float | None]:
         """KL and its error."""
         low, high = self._sums
         value = max(self._low.scale * low, 0.0) + self._high.scale * high
-        if self._sequences < 2:
+        if self._units < 2:
             return value, None
         sums = [math.fsum(part) for part in self._parts]
-        return value, jackknife([self._without(i, sums) for i in range(self._sequences)])
+        return value, jackknife([self._without(i, sums) for i in range(self._units)])
 
-    def _by_sequence(self, side: _Side) -> list[float]:
-        return [math.fsum((c.sequences or [])[i] for c in side.costs.values()) for i in range(self._sequences)]
+    def _by_unit(self, side: _Side) -> list[float]:
+        if not self._units or not side.costs:
+            return [0.0] * self._units
+        return [math.fsum(column) for column in zip(*(c.by_unit for c in side.costs.values()), strict=True)]
 
     def _scales_without(self, side: _Side, totals: Sequence[float]) -> list[float]:
-        """What scales a format's predictions, with each sequence left out."""
-        if side.whole is None:
-            return [1.0] * self._sequences
-        wholes = side.whole.sequences or []
-        pairs = zip(_without_each(wholes), _without_each(totals), strict=True)
+        """What scales a format's predictions, with each unit left out."""
+        if side.whole is None or not self._units:
+            return [1.0] * self._units
+        pairs = zip(_without_each(side.whole.by_unit), _without_each(totals), strict=True)
         return [whole / total if total > 0 else 1.0 for whole, total in pairs]
 
     def _without(self, left_out: int, sums: Sequence[float]) -> float:
-        """The KL of the mix from all sequences but one."""
+        """The KL of the mix from all units but one."""
         sides = zip(self._scales, sums, self._parts, strict=True)
         found = (scales[left_out] * (total - part[left_out]) for scales, total, part in sides)
-        return math.fsum(found) / (self._sequences - 1)
+        return math.fsum(found) / (self._units - 1)
 
 
 def _without_each(values: Sequence[float]) -> list[float]:

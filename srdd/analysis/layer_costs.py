@@ -1,21 +1,21 @@
 """What layers cost under one format in one mode, in the form in which every other number of a layer is read.
 
 Not here: which number ranks (series.py) and the costs themselves (srdd.documents.costs). A cost is a mean over
-sequences, so its jackknife is that of a mean: without sequence i it is (sum - x_i) / (S - 1).
+sequences, so its jackknife is that of a mean: without unit u it is the mean over all sequences that are not of u.
 
-Worked number: predicted at 0.1 and 0.3 nats a token on two sequences: 0.2 ± 0.1, without the first 0.3.
+Worked number: predicted at 0.1 and 0.3 nats a token on two sequences of two texts: 0.2 ± 0.1, without the first 0.3.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Protocol
 
 from srdd.core.metrics import COSTS, Metric
 from srdd.core.modes import Mode, choose_mode
+from srdd.core.uncertainty import means_without_each
 from srdd.documents.costs import Cost, Costs, LayerCost
 from srdd.documents.report import Report
 from srdd.errors import SettingError, setting
@@ -27,7 +27,7 @@ WITHOUT_COSTS = (
 
 
 class Numbers(Protocol):
-    """What is known of a layer or site: values with errors over sequences. A `Measurement` is one, a `Priced` too."""
+    """What is known of a layer or site: values with errors over units of text, as of a `Measurement` or a `Priced`."""
 
     def value(self, metric: str) -> float:
         """nan where it is not known."""
@@ -36,7 +36,13 @@ class Numbers(Protocol):
         """Its standard error; nan where there is none."""
 
     def without_each(self, metric: Metric) -> list[float]:
-        """The value with the first, the second, ... sequence left out; empty with fewer than two."""
+        """The value with the first, the second, ... unit left out; empty with fewer than two."""
+
+    def sequence_count(self, metric: Metric) -> int:
+        """The sequences that the value is made from; 0 where they are not known one by one."""
+
+    def resampled(self, metric: Metric, draw: Sequence[int]) -> float:
+        """The value over the sequences drawn, each as often as it was: indices below `sequence_count`."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,15 @@ class Priced:
         return math.nan if error is None else error
 
     def without_each(self, metric: Metric) -> list[float]:
-        values = (self.costs[metric.name].sequences if metric.name in self.costs else None) or []
-        return [fmean(values[:i] + values[i + 1 :]) for i in range(len(values))] if len(values) > 1 else []
+        cost = self.costs.get(metric.name)
+        return means_without_each(cost.sequences, cost.unit_of) if cost is not None and cost.sequences else []
+
+    def sequence_count(self, metric: Metric) -> int:
+        return len((self.costs[metric.name].sequences if metric.name in self.costs else None) or [])
+
+    def resampled(self, metric: Metric, draw: Sequence[int]) -> float:
+        values = self.costs[metric.name].sequences or []
+        return math.fsum(values[sequence] for sequence in draw) / len(draw)
 
 
 def has_costs(report: Report, spec: str | None = None) -> bool:

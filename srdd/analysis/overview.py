@@ -17,7 +17,7 @@ from srdd.analysis.bundle import Bundle
 from srdd.analysis.causes import cause
 from srdd.analysis.cost_advice import dearest_parts
 from srdd.analysis.first_look import FoundZones, layer_numbers, main_metric, sentences
-from srdd.analysis.how_sure import TOP, error_of, errors, firm_order, is_firm, rankings, trust
+from srdd.analysis.how_sure import TOP, error_of, errors, firm_order, is_firm, rankings, trust, units_in_words
 from srdd.analysis.layer_costs import Numbers, cost_specs, has_costs
 from srdd.analysis.series import cost_series
 from srdd.core.gaussian import gaussian_metrics
@@ -148,8 +148,8 @@ def _by_cost(
             )
         )
     sentence = advice.rule + (f"; {advice.next_format} costs less" if advice.next_format else "")
-    count = len(report.costs.settings.calibration.sequence_hashes) if report.costs else 0
-    sure = [f"± is one standard error over {count} calibration sequences."] if count > 1 else []
+    paid = report.costs.settings.calibration if report.costs else None
+    sure = [f"± is one standard error over {units_in_words(paid)}."] if paid and paid.units > 1 else []
     return Overview(
         kind=kind,
         spec=spec,

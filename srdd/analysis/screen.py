@@ -58,7 +58,7 @@ class Firmness:
 
     layers: int
     above: float  # the cost of the last of them
-    sequences: int
+    units: int  # of text, that the errors rest on
     measured: float | None  # rank correlation with the KL measured here
 
 
@@ -148,20 +148,20 @@ def _firmness(ranked: Sequence[tuple[LayerCost, str, Cost | Ratio]]) -> Firmness
         return None
     pairs = [(row.measured_kl.value, cost.value) for row, _, cost in ranked if row.measured_kl and row.predicted_kl]
     correlation = spearman(*zip(*pairs, strict=True)) if len(pairs) >= 5 else math.nan
-    series = [list(cost.sequences or []) if isinstance(cost, Cost) else [] for _, _, cost in ranked]
+    series = [cost.by_unit if isinstance(cost, Cost) else [] for _, _, cost in ranked]
     firm = 0
     while firm + 1 < len(series) and _above(series[firm], series[firm + 1]):
         firm += 1
     return Firmness(
         layers=len(ranked) if firm + 1 == len(series) and firm else firm,
         above=ranked[firm][2].value,
-        sequences=min(map(len, series)),
+        units=min(map(len, series)),
         measured=None if math.isnan(correlation) else correlation,
     )
 
 
 def _above(upper: Sequence[float], lower: Sequence[float]) -> bool:
-    """Paired by sequence: is the difference more than two of its standard errors?"""
+    """Paired by unit of text: is the difference more than two of its standard errors?"""
     if len(upper) != len(lower) or len(upper) < 2:
         return False
     mean, error = mean_and_error([a - b for a, b in zip(upper, lower, strict=True)])

@@ -74,5 +74,6 @@ def summed(factors: Mapping[str, float], rows: Sequence[Sensitivity]) -> Cost:
     if len(counts) == 1 and counts != {0}:
         known = [row.trace.sequences or [] for row in rows]
         texts = range(counts.pop())
-        return Cost.of([math.fsum(f * values[at] for f, values in zip(squares, known, strict=True)) for at in texts])
+        sums = [math.fsum(f * values[at] for f, values in zip(squares, known, strict=True)) for at in texts]
+        return Cost.of(sums, rows[0].trace.unit_of)
     return Cost(value=math.fsum(f * row.trace.value for f, row in zip(squares, rows, strict=True)))

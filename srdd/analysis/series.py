@@ -19,7 +19,7 @@ from srdd.analysis.sensitivities import by_layer
 from srdd.core.formats import parse
 from srdd.core.metrics import COSTS, NOISE_SENSITIVITY, Metric, as_error, choose_metric
 from srdd.core.modes import Mode, mode_title
-from srdd.documents.parts import KINDS, Kind, MadeFrom, Model, Place
+from srdd.documents.parts import KINDS, Calibration, Kind, MadeFrom, Model, Place
 from srdd.documents.report import Report
 from srdd.documents.rin import Target
 from srdd.documents.schema import Site
@@ -41,6 +41,7 @@ class Series:
     measurements: tuple[Numbers, ...]
     depth: int  # layers of the whole model, measured or not
     mode: Mode | None = None  # of a cost
+    documents: tuple[int, ...] = ()  # of every calibration sequence the document it is from; empty: not known
 
     @property
     def values(self) -> list[float]:
@@ -49,7 +50,7 @@ class Series:
 
     @property
     def standard_errors(self) -> list[float]:
-        """Over sequences; nan where a layer has none (weights, version 0)."""
+        """Over units of text; nan where a layer has none (weights, version 0)."""
         return [m.error(self.metric.name) for m in self.measurements]
 
     @property
@@ -177,7 +178,8 @@ def cost_series(report: Report, spec: str, metric: str | None = None, mode: str 
         where = f"under {spec} {mode_title(chosen, spec)} for layer(s) {_some(missing)}"
         raise ReportError(f"{cost.name} is not known {where}; choose another {setting('metric')}")
     depth = max(report.model.layer_count or 0, max(rows) + 1)
-    return Series("layer", spec, cost, tuple(rows), tuple(rows.values()), depth, chosen)
+    documents = _documents(report.costs.settings.calibration)
+    return Series("layer", spec, cost, tuple(rows), tuple(rows.values()), depth, chosen, documents)
 
 
 def noise_series(report: Report, target: Target = "rmsnorm", *, relative: bool = False) -> Series:
@@ -190,6 +192,7 @@ def noise_series(report: Report, target: Target = "rmsnorm", *, relative: bool =
         layers=tuple(sums),
         measurements=tuple(Priced({NOISE_SENSITIVITY.name: cost}) for cost in sums.values()),
         depth=max(report.model.layer_count or 0, max(sums) + 1),
+        documents=_documents(report.costs.settings.calibration) if report.costs is not None else (),
     )
 
 
@@ -218,7 +221,13 @@ def series_of(sites: Sequence[Site], report: Report, kind: Kind, spec: str, metr
         tuple(row.layer for row in rows),
         tuple(row.formats[spec] for row in rows),
         max(report.model.layer_count or 0, last + 1),
+        documents=_documents(report.settings.calibration),
     )
+
+
+def _documents(calibration: Calibration | None) -> tuple[int, ...]:
+    # where each sequence is a document of its own, or nobody said, there is nothing to tell
+    return () if calibration is None else calibration.unit_of or ()
 
 
 def _some(layers: Sequence[int]) -> str:

@@ -73,7 +73,7 @@ def test_the_whole_model_is_compared() -> None:
 
 def test_the_gate_holds_costs(files: Path, srdd: Run) -> None:
     base = files / "priced.json"
-    limit = ["--baseline", base, "--limit", "predicted_kl=+20%"]
+    limit = ["--baseline", base, "--limit", "predicted_kl=+20%", "--undecided", "fail"]
     assert srdd("check", base, *limit)[0] == 0
     code, printed, _ = srdd("check", files / "dearer.json", *limit, "--json")
     (case,) = json.loads(printed)["cases"]

@@ -170,7 +170,7 @@ def test_costs_alone_are_enough(files: Path, srdd: Run) -> None:
 def test_cuts_of_costs_are_as_stable_as_their_sequences() -> None:
     steps = report(make_costs({SPEC: [0.1] * 6 + [0.5] * 6}))
     (cut,) = find_zones(layer_series(steps))[1]
-    assert (cut.before_layer, cut.stability, cut.method) == (6, 1.0, "bootstrap over 2 sequences")
+    assert (cut.before_layer, cut.stability, cut.method) == (6, 1.0, "2 sequences resampled")
 
 
 def test_more_noise_where_it_costs_more_is_said() -> None:

@@ -250,7 +250,7 @@ def test_the_first_line_is_the_verdict() -> None:
         "(sqnr_db -0.5)"
     )
     worse = model([1.0, 2.0, 1.0, 4.0, 1.0, 1.0])
-    assert first(worse).startswith("FAILED 2 of 6: output mxfp4:even layer 3: sqnr_db 13.98 dB")
+    assert first(worse).startswith("FAILED 2 of 6: output mxfp4:even layer 1: sqnr_db 16.99 dB"), "where it begins"
     broken = BASE.model_copy(update={"warnings": [Note.of("error", "NaN")]})
     assert first(broken) == "FAILED, though all of 6 checks hold: ERROR: NaN"
 

@@ -39,7 +39,7 @@ def worse(kl: float = 1.0, top1: float = 0.0, mode: str = "both") -> Report:
 
 
 def held(text: str, new: Report, *, spec: str | None = None) -> list[tuple[str, bool]]:
-    cases = check(new, PRICED, Policy(limits=(parse_limit(text, scope_of(None, spec, None)),))).cases
+    cases = check(new, PRICED, Policy(limits=(parse_limit(text, scope_of(None, spec, None)),), undecided="fail")).cases
     return [(case.worst.name, case.passed) for case in cases]
 
 
@@ -77,7 +77,7 @@ def test_they_are_built_in_where_both_reports_know_them() -> None:
 
     assert limits(PRICED, PRICED) == {"kl +10%", "loss +0.02"}
     assert limits(PLAIN, PRICED) == limits(PRICED, PLAIN) == set()
-    assert not check(worse(1.2), PRICED).passed
+    assert not check(worse(1.2), PRICED, Policy(are_defaults=True, undecided="fail")).passed
     assert check(worse(0.9), PRICED).passed
     other = report(make_costs({SPEC: KLS, "nvfp4:nvidia": KLS}))
     assert limits(PRICED, other) == set(), "a format is missing"
@@ -116,7 +116,7 @@ def test_what_is_not_there_or_says_better() -> None:
 def test_the_built_in_limits_are_narrowed(tmp_path: Path, srdd: Run) -> None:
     PRICED.save(tmp_path / "base.json")
     worse(2.0).save(tmp_path / "new.json")
-    files = (tmp_path / "new.json", "--baseline", tmp_path / "base.json")
+    files = (tmp_path / "new.json", "--baseline", tmp_path / "base.json", "--undecided", "fail")
     code, shown, _ = srdd("check", *files)
     assert code == 1
     assert "model mxfp4:even W4A4: kl 4.20, baseline 2.10, bound 2.31 (kl +10%)" in " ".join(shown.split())

@@ -161,7 +161,7 @@ def test_one_sequence_has_no_errors() -> None:
     costs = Costs.model_validate(alone(report.costs.model_dump()))
     shown = lines(report.model_copy(update={"costs": costs}))
     assert not any("±" in line or "nan" in line for line in shown)
-    assert any("order untested: one sequence" in line for line in shown)
+    assert any("order untested: one text" in line for line in shown)
 
 
 def test_the_identity_is_no_format_to_rank_by() -> None:

@@ -17,7 +17,7 @@ from srdd import kernels
 from srdd.analysis import advise, check, compare, drift
 from srdd.core.formats import parse, parse_list
 from srdd.core.metrics import any_metric
-from srdd.core.tally import FIELDS
+from srdd.core.tally import WIDTH
 from srdd.documents.rin import Schedule, load_rin
 from srdd.documents.saving import save
 from srdd.documents.schedule import sigma
@@ -134,7 +134,7 @@ def test_formats_may_be_one_text() -> None:
 
 
 X = torch.ones(2, 32)
-TALLY = torch.zeros(len(FIELDS))
+TALLY = torch.zeros(WIDTH)
 
 
 @pytest.mark.parametrize(

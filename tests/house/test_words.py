@@ -27,6 +27,7 @@ OF_OTHERS = {"--no-deps": "pip", "--merge": "llama-gguf-split"}
 ONLY_IN_THE_LIBRARY = {
     "config",  # of Injector and its kin
     "errors",  # of run_aqn
+    "fresh",  # of fake_quantize
     "implausible_gain",  # a key of a policy file
     "modules",  # of fake_quantize
     "reports",  # of drift

@@ -58,6 +58,10 @@ class _Group:
             return fmean(pair.error(metric) for pair in self.members)
         return math.nan
 
+    def degrees(self, metric: Metric) -> int:
+        replicates = self.replicates(metric)
+        return len(replicates) - 1 if replicates else min(pair.degrees(metric) for pair in self.members)
+
 
 def compare(
     base: Report,
@@ -194,7 +198,7 @@ def _difference(group: _Group, metric: Metric) -> Difference:
         new=new,
         change=change,
         standard_error=error,
-        within_noise=within_noise(change, error),
+        within_noise=within_noise(change, error, group.degrees(metric)),
         worse=worse(metric, change),
     )
 
@@ -222,7 +226,7 @@ def _drift(steps: Sequence[_Group], metric: Metric) -> Drift:
         standard_error=error,
         slope=math.fsum(w * v for w, v in zip(weights, values, strict=True)) / scale if finite else math.nan,
         slope_error=jackknife(slopes),
-        within_noise=within_noise(change, error),
+        within_noise=within_noise(change, error, steps[-1].degrees(metric)),
         worse=worse(metric, change),
     )
 

@@ -29,6 +29,7 @@ def comparable(
     *,
     across_quant: bool = False,
     allow_different_model: bool = False,
+    allow_other_text: bool = False,
 ) -> list[str]:
     """What differs and does no harm, as sentences. `kinds` and `specs` are what will be compared, None all.
     Without a kind, as for costs alone, only the models are.
@@ -50,7 +51,12 @@ def comparable(
                 )
     if any(kind != "weight" for kind in wanted):
         version_0 = base.is_version_0 or new.is_version_0
-        notes += _calibrations(base.settings.calibration, new.settings.calibration, allow_different_model, version_0)
+        a, b = base.settings.calibration, new.settings.calibration
+        if allow_other_text and a is not None and b is not None and a.seq_len == b.seq_len:
+            other = "calibrated on other text; standard errors are those of two samples"
+            notes += [] if same_sequences(a, b) else [other]
+        else:
+            notes += _calibrations(a, b, allow_different_model, version_0)
     if wanted and not across_quant:
         _formats(base.settings.formats, new.settings.formats, specs)
     for kind in wanted:

@@ -140,11 +140,13 @@ def _change(
     new_format: str | None = None,
     mode: Mode | None = None,
 ) -> WholeChange:
-    before, after = base.sequences, new.sequences
+    before, after = base.by_unit, new.by_unit
     change = 0.0 if base.value == new.value else new.value - base.value
-    if order is not None and before and after and len(before) == len(after) == len(order) > 1:
+    if order is not None and len(before) == len(after) == len(order) > 1:
         error = mean_and_error([after[place] - before[i] for i, place in enumerate(order)])[1]
+        degrees = len(order) - 1
     else:
+        degrees = max(min(len(before or ()), len(after or ())) - 1, 1)
         error = math.nan if base.error is None or new.error is None else math.hypot(base.error, new.error)
     return WholeChange(
         name=name,
@@ -153,7 +155,7 @@ def _change(
         new=new.value,
         change=change,
         standard_error=error,
-        within_noise=within_noise(change, error),
+        within_noise=within_noise(change, error, degrees),
         worse=change > 0 if change else None,
         quantity=quantity,
         base_format=base_format,

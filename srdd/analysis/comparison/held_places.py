@@ -67,3 +67,8 @@ def may_compare_costs(base: Report, new: Report) -> bool:
 def has_kind(report: Report, kind: Kind) -> bool:
     """Whether a report holds sites of a kind."""
     return any(site.kind == kind for site in report.sites)
+
+
+def counts_blocks(report: Report) -> bool:
+    """Whether a report holds counts of single blocks, which older ones do not."""
+    return any(measured.blocks is not None for site in report.sites for measured in site.formats.values())

@@ -82,11 +82,17 @@ class Limit(Scope):
     def of(self) -> Metric:
         return GATED[self.metric]
 
+    @property
+    def times(self) -> float:
+        """What the base is multiplied by: 1.1 for "10%", 1 for an amount."""
+        amount, percent = amount_of(self.max_worse)
+        return 1 + amount if percent and not self.of.in_points else 1.0
+
     def bound(self, base: float, new: float = math.nan) -> float:
         """The worst value that passes."""
-        amount, percent = amount_of(self.max_worse)
-        if percent and not self.of.in_points:
-            return base * (1 + amount)
+        amount, _ = amount_of(self.max_worse)
+        if self.times != 1:
+            return base * self.times
         return base - amount if self.of.better == "up" else base + amount
 
     def holds(self, base: float, new: float) -> bool:

@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from srdd.core.student import critical
 from srdd.core.uncertainty import jackknife
 from srdd.documents.parts import Calibration, Kind, Place, same_sequences
 from srdd.documents.schema import Measurement
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 By = Literal["layer", "module"]
-WITHIN_NOISE = 2.0  # changes smaller than so many standard errors are called noise
+_MANY = 10**6
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Pair:
     name: str  # "layer 7" or the module's name
     base: Numbers
     new: Numbers
-    order: tuple[int, ...] | None  # where the new report holds the base's sequences; None: they are not the same
+    order: tuple[int, ...] | None  # where the new report holds the base's units of text; None: they are not the same
     mode: Mode | None = None  # of costs
 
     def values(self, metric: str) -> tuple[float, float]:
@@ -60,27 +61,37 @@ class Pair:
             not side.without_each(metric) and math.isfinite(side.error(metric.name)) for side in (self.base, self.new)
         )
 
-    def replicates(self, metric: Metric) -> list[float]:
-        """The change with the first, the second, ... sequence left out of both; empty when not paired or not finite."""
+    def replicates(self, metric: Metric, times: float = 1.0) -> list[float]:
+        """The change with the first, the second, ... sequence left out of both; empty when not paired or not finite.
+
+        Of a limit in percent it is new minus so many times the base.
+        """
         before, after = self.base.without_each(metric), self.new.without_each(metric)
         if self.order is None or not len(self.order) == len(before) == len(after):
             return []
-        changes = [after[place] - before[i] for i, place in enumerate(self.order)]
+        changes = [after[place] - times * before[i] for i, place in enumerate(self.order)]
         return changes if all(map(math.isfinite, changes)) else []  # without the one sequence it is exact or undefined
 
-    def error(self, metric: Metric) -> float:
-        """The standard error of the change; nan where there is none (weights, version 0).
+    def error(self, metric: Metric, times: float = 1.0) -> float:
+        """The standard error of the change, or of new minus `times` base; nan where there is none (weights, version 0).
 
         That of two samples where sequences are not the same, or not known one by one.
         """
-        if replicates := self.replicates(metric):
+        if replicates := self.replicates(metric, times):
             return jackknife(replicates)
-        return math.hypot(self.base.error(metric.name), self.new.error(metric.name))
+        return math.hypot(times * self.base.error(metric.name), self.new.error(metric.name))
+
+    def degrees(self, metric: Metric) -> int:
+        """Degrees of freedom of that error: units left out less one; of two samples the smaller one's."""
+        if replicates := self.replicates(metric):
+            return len(replicates) - 1
+        counts = [len(side.without_each(metric)) for side in (self.base, self.new)]
+        return max(min(counts) - 1, 1) if all(counts) else _MANY  # errors that came as such, from who knows how many
 
 
-def within_noise(change: float, error: float) -> bool:
-    """True when a change is smaller than twice its standard error; never without one."""
-    return abs(change) < WITHIN_NOISE * error
+def within_noise(change: float, error: float, degrees: int) -> bool:
+    """True when a change is no larger than chance makes one in twenty of; never without an error."""
+    return not math.isnan(error) and abs(change) < critical(degrees, level=0.025) * error
 
 
 def pairs(
@@ -115,8 +126,8 @@ def _measured(report: Report, kind: Kind, spec: str, by: By) -> dict[tuple[int |
 
 
 def sequence_order(a: Calibration | None, b: Calibration | None) -> tuple[int, ...] | None:
-    """Where b holds the sequences of a; None where they are not the same."""
+    """Where b holds the units of a, texts or single sequences; None where they are not the same."""
     if a is None or b is None or not same_sequences(a, b):
         return None
-    places = {name: place for place, name in enumerate(b.sequence_hashes)}
-    return tuple(places[name] for name in a.sequence_hashes)
+    places = {name: place for place, name in enumerate(b.unit_names)}
+    return tuple(places[name] for name in a.unit_names) if places.keys() == set(a.unit_names) else None

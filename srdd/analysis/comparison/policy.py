@@ -32,6 +32,7 @@ class Policy:
     floors: tuple[Floor, ...] = ()
     implausible_gain: float = IMPLAUSIBLE_GAIN
     by: Literal["layer", "module"] = "layer"  # what a limit is checked on; modules do not hide in their layer
+    undecided: Literal["pass", "fail"] = "pass"  # what lies beyond its bound by no more than chance may bring
     are_defaults: bool = field(default=False, compare=False)  # the built-in limits, which the reports decide
     scope: Scope = field(default_factory=Scope)  # what the built-in limits are narrowed to
 
@@ -47,7 +48,7 @@ def load_policy(path: str | Path) -> Policy:
         document = tomllib.loads(decoded(content, str(path), "policy", "TOML"))
     except ValueError as problem:
         raise ReportError(f"cannot read the policy {path}: {problem}") from problem
-    known = ("limit", "floor", "implausible_gain", "by")
+    known = ("limit", "floor", "implausible_gain", "by", "undecided")
     unknown = [key for key in document if key not in known]
     if unknown:
         raise ReportError(f"{path}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
@@ -57,6 +58,7 @@ def load_policy(path: str | Path) -> Policy:
             floors=tuple(_tables(document, "floor", Floor)),
             implausible_gain=check_gain(document.get("implausible_gain", IMPLAUSIBLE_GAIN)),
             by=check_by(document.get("by", "layer")),
+            undecided=check_undecided(document.get("undecided", "pass")),
         )
     except SrddError as problem:
         raise ReportError(f"{path}: {problem}") from None
@@ -70,6 +72,13 @@ def check_by(by: object) -> Literal["layer", "module"]:
     if by == "layer" or by == "module":
         return by
     raise SettingError("by", repr(by), "expected layer or module")
+
+
+def check_undecided(undecided: object) -> Literal["pass", "fail"]:
+    """What becomes of what is undecided. Raises SettingError for anything but pass and fail."""
+    if undecided == "pass" or undecided == "fail":
+        return undecided
+    raise SettingError("undecided", repr(undecided), "expected pass or fail")
 
 
 def parse_limit(limit: str, scope: Scope) -> Limit | Factor:
@@ -171,7 +180,7 @@ def scope_of(kind: str | None, spec: str | None, layers: str | None) -> Scope:
 # What holds when nothing is said: half a decibel, a twentieth of the error, a percentage point, a weight's rms twice or
 # half of what it was.
 DEFAULTS = (
-    Limit(metric="sqnr_db", max_worse=0.5),
+    Limit(metric="block_sqnr_db", max_worse=0.5),
     Limit(metric="relative_error", max_worse="5%"),
     Limit(metric="deadzone_ratio", max_worse=0.01),
     Limit(metric="saturation_ratio", max_worse=0.01),
@@ -183,11 +192,15 @@ DEFAULTS = (
 COST_DEFAULTS = (Limit(metric="kl", max_worse="10%"), Limit(metric="loss", max_worse=0.02))
 
 
-def built_in(scope: Scope, *, with_costs: bool) -> tuple[Limit | Factor, ...]:
-    """The limits that hold when nothing is said, for one kind of site, one format or some layers where so asked."""
+def built_in(scope: Scope, *, with_costs: bool, with_blocks: bool = True) -> tuple[Limit | Factor, ...]:
+    """The limits that hold when nothing is said, for one kind of site, one format or some layers where so asked.
+
+    Where a report counted no blocks, as older ones, the SQNR of sums stands for their median.
+    """
+    defaults = DEFAULTS if with_blocks else (Limit(metric="sqnr_db", max_worse=0.5), *DEFAULTS[1:])
     given = {name: value for name, value in scope.model_dump().items() if value is not None}
     limits: list[Limit | Factor] = [
-        limit.model_copy(update=given) for limit in DEFAULTS if limit.site in (None, scope.site) or scope.site is None
+        limit.model_copy(update=given) for limit in defaults if limit.site in (None, scope.site) or scope.site is None
     ]
     if with_costs and scope.site is None and scope.layers is None:
         limits += [limit.model_copy(update=given) for limit in COST_DEFAULTS]

@@ -9,7 +9,7 @@ import re
 from xml.etree import ElementTree
 
 from srdd.documents.check import CheckResult
-from srdd.exporters.check.text import failure_text, implausible_text, worst_text
+from srdd.exporters.check.text import failure_text, implausible_text, undecided_text, worst_text
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -30,6 +30,7 @@ def render(verdict: CheckResult) -> str:
             failure = ElementTree.SubElement(item, "failure", type="regression", message=_clean(text[0]))
             failure.text = _clean("\n".join(text))
         output = [worst_text(case), *(implausible_text(case, f) for f in case.implausible)]
+        output += [undecided_text(case, f) for f in case.undecided]
         ElementTree.SubElement(item, "system-out").text = _clean("\n".join(output))
     for problem in verdict.problems:
         item = ElementTree.SubElement(suite, "testcase", classname="srdd.values", name="finite values")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from srdd.documents.check import CheckResult
-from srdd.exporters.check.text import closest_text, failures, implausible_text, limit_text
+from srdd.exporters.check.text import closest_text, failures, implausible_text, limit_text, undecided_text
 
 
 def render(verdict: CheckResult) -> str:
@@ -14,6 +14,7 @@ def render(verdict: CheckResult) -> str:
     lines += [f"- **{_cell(problem)}**" for problem in verdict.problems]
     lines += [f"- {_cell(line)}" for line in failures(verdict.cases, 10)]
     lines += [f"- {_cell(implausible_text(case, f))}" for case in verdict.cases for f in case.implausible[:3]]
+    lines += [f"- {_cell(undecided_text(case, f))}" for case in verdict.cases for f in case.undecided[:3]]
     lines += ["", "| | sites | format | limit | checked | failed | closest |"]
     lines += ["| --- | --- | --- | --- | ---: | ---: | --- |"]
     for case in verdict.cases:

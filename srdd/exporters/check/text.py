@@ -27,15 +27,30 @@ def worst_text(case: Case) -> str:
 def headline(verdict: CheckResult) -> str:
     """ "PASSED 1,104 checks; closest: ...", "FAILED 1 of 1,104: ..."."""
     checks = sum(case.checked for case in verdict.cases)
+    open_ = sum(finding.passed for case in verdict.cases for finding in case.undecided)
     failed = sum(len(case.failures) for case in verdict.cases)
     if verdict.passed:
         near = max(verdict.cases, key=lambda case: nearness(case.worst), default=None)
         closest = "" if near is None or nearness(near.worst) <= 0 else f"; closest: {sentence(near, near.worst)}"
-        return f"PASSED {checks:,} checks{closest}"
-    first = [*verdict.problems, *failures(verdict.cases, 1)][0]
+        return f"PASSED {checks:,} checks{f', {open_:,} undecided' if open_ else ''}{closest}"
+    if verdict.problems:
+        first = verdict.problems[0]
+    else:
+        case, place = verdict.first or (0, 0)
+        chosen, finding = verdict.cases[case], verdict.cases[case].failures[place]
+        lost = f"{chosen.kind} {chosen.shown_format} {finding.name}: not measured, so no limit holds: {chosen.metric}"
+        first = _named(verdict, lost if math.isnan(finding.new) else sentence(chosen, finding))
     if not failed:
         return f"FAILED, though all of {checks:,} checks hold: {first}"
     return f"FAILED {failed:,} of {checks:,}: {first}"
+
+
+def _named(verdict: CheckResult, text: str) -> str:
+    """A failure, led by the weight to blame where the failure is another tensor's."""
+    began = verdict.beginning
+    if began is None or began.kind != "weight" or 2 * began.changed_weights > began.weights or began.name in text:
+        return text
+    return f"since weight {began.name} changed, {text}"
 
 
 def nearness(finding: Finding) -> float:
@@ -56,9 +71,9 @@ def implausible_text(case: Case, finding: Finding) -> str:
 def sentence(case: Case, finding: Finding) -> str:
     """One layer against one limit."""
     base = "" if finding.base is None else f", baseline {_value(case, finding.base)}"
-    noise = ", change within noise" if finding.within_noise and not finding.passed else ""
+    error = "" if finding.standard_error is None else f", change ± {_value(case, finding.standard_error)}"
     values = f"{_value(case, finding.new)}{base}, bound {_value(case, finding.bound)}"
-    return f"{case.kind} {case.shown_format} {finding.name}: {case.metric} {values} ({limit_text(case)}){noise}"
+    return f"{case.kind} {case.shown_format} {finding.name}: {case.metric} {values} ({limit_text(case)}){error}"
 
 
 def failures(cases: Sequence[Case], most: int) -> list[str]:
@@ -77,6 +92,12 @@ def failures(cases: Sequence[Case], most: int) -> list[str]:
         measured = [sentence(case, finding) for finding in case.failures if not math.isnan(finding.new)]
         sentences += _some(measured, most, f"under {case.limit}")
     return sentences
+
+
+def undecided_text(case: Case, finding: Finding) -> str:
+    """What lies beyond its bound by no more than chance may bring, and what would decide."""
+    more = f"about {finding.needed:,} documents would decide" if finding.needed else "more text would not decide"
+    return f"undecided: {sentence(case, finding)}; {more}"
 
 
 def limit_text(case: Case) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from srdd.exporters.check.text import closest_text, failures, headline, implausible_text, limit_text
+from srdd.exporters.check.text import closest_text, failures, headline, implausible_text, limit_text, undecided_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,9 +28,16 @@ def show(out: Console, verdict: CheckResult) -> None:
     sentences = [*verdict.problems, *failures(verdict.cases, _SHOWN)]
     for line in sentences if len(sentences) > 1 else []:
         out.print(f"[red]FAILED[/red] {escape(line)}")
+    if verdict.beginning is not None and not verdict.passed:
+        out.print(escape(verdict.beginning.text))
     for case in verdict.cases:
         for finding in case.implausible[:_SHOWN]:
             out.print(f"[yellow]flagged:[/yellow] {escape(implausible_text(case, finding))}")
+    open_ = [undecided_text(case, finding) for case in verdict.cases for finding in case.undecided]
+    for line in open_[:_SHOWN]:
+        out.print(f"[yellow]warning:[/yellow] {escape(line)}")
+    if len(open_) > _SHOWN:
+        out.print(f"[yellow]warning:[/yellow] and {len(open_) - _SHOWN} more undecided")
     for note in verdict.notes:
         out.print(f"note: {escape(note)}")
 

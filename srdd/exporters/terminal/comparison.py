@@ -34,6 +34,8 @@ def show(out: Console, document: ComparisonDocument, top: int, main: Sequence[Se
     if document.drift:
         _drift(out, document.drift[0], document.reports, top)
         return
+    if document.beginning is not None:
+        out.print(escape(document.beginning.text))
     by_cost = document.comparisons[0].mode is not None
     if main and not by_cost:
         _overview(out, main)

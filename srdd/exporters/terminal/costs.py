@@ -1,12 +1,14 @@
 """What quantization costs: the whole model, its layers, the costliest Linears and fusion groups.
 
-KL is in nats per token; ± is the standard error over sequences.
+KL is in nats per token; ± is the standard error over sequences. What stochastic rounding draws is a mean over draws,
+and its spread, the standard deviation over draws, stands apart.
 
 Not here: numbers, and which Linears and groups are the costliest (srdd.analysis.costs).
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -18,7 +20,7 @@ from srdd.core.metrics import significant
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from srdd.documents.costs import Cost, Costs, LayerCost, Ratio
+    from srdd.documents.costs import Cost, Costs, LayerCost, Ratio, WholeCost
     from srdd.documents.report import Report
 
 _QUANTILES = {"0.5": "median", "0.99": "p99", "1": "max"}
@@ -71,6 +73,8 @@ def _whole(out: Console, costs: Costs) -> None:
         )
     out.print(table)
     for row in costs.whole:
+        if (said := _over_draws(costs, row)) is not None:
+            out.print(said)
         if row.no_effect:
             out.print(f"[yellow]no effect:[/yellow] {row.format}, {MODE_NAMES[row.mode]} changed nothing at all")
         sums = {"measured": costs.additivity(row, measured=True), "predicted": costs.additivity(row)}
@@ -80,21 +84,44 @@ def _whole(out: Console, costs: Costs) -> None:
             out.print(f"{row.format} {MODE_NAMES[row.mode]}: {added}")
 
 
+def _over_draws(costs: Costs, row: WholeCost) -> str | None:
+    """How far draws of stochastic rounding move the whole model's numbers, and how sure their mean is."""
+    if row.kl.draws is None:
+        return None
+    what, count = f"{row.format} {MODE_NAMES[row.mode]}", len(row.kl.draws)
+    if row.kl.spread is None:
+        return f"{what}: of one draw of stochastic rounding, others may differ"
+    change = costs.loss_change(row)
+    spreads = {"KL": significant(row.kl.spread)}
+    if change is not None and change.spread is not None:
+        spreads["change of loss"] = f"{100 * change.spread:.1f} %"
+    if row.top1.spread is not None:
+        spreads["top-1"] = f"{100 * row.top1.spread:.1f} %"
+    listed = ", ".join(f"{name} {spread}" for name, spread in spreads.items())
+    sure = significant(row.kl.spread / math.sqrt(count))
+    said = f"means over {count} draws of stochastic rounding, which scatter by {listed} (standard deviation)"
+    return f"{what}: {said}; other {count} draws would move the mean KL by {sure} or so"
+
+
 def _layers(out: Console, rows: list[LayerCost]) -> None:
     if not rows:
         return
     what = f"{rows[0].format} {MODE_NAMES[rows[0].mode]}"
     title = f"Layers, {what}: relative error of the output, and KL of this layer alone"
+    if any(_spread(cost) for row in rows for cost in (row.predicted_kl, row.measured_kl)):
+        title += "; draws: its standard deviation over draws"
     table = Table(title=title, title_justify="left", padding=(0, 1, 0, 0))
     columns: dict[str, list[str | None]] = {
         "isolated %": [_percent(r.isolated) for r in rows],
         "cumulative %": [_percent(r.cumulative) for r in rows],
         "growth": _growths(rows),
         "predicted KL": [_kl(r.predicted_kl) for r in rows],
+        "draws": [_spread(r.predicted_kl) for r in rows],
         # side results: their errors are in the document, the table stays readable
         "own output": [significant(r.predicted_kl_own.value) if r.predicted_kl_own else None for r in rows],
         "Linears": [significant(r.predicted_kl_linears.value) if r.predicted_kl_linears else None for r in rows],
         "measured (swap)": [_kl(r.measured_kl) for r in rows],
+        "its draws": [_spread(r.measured_kl) for r in rows],
         "last output %": [_percent(r.measured_error) if r.measured_kl is None else None for r in rows],
         "Gaussian noise": [_kl(r.noise_kl) for r in rows],
     }
@@ -149,6 +176,10 @@ def _groups(out: Console, costs: Costs, spec: str, top: int) -> None:
 
 def _kl(cost: Cost | None) -> str | None:
     return None if cost is None else significant(cost.value, cost.error)
+
+
+def _spread(cost: Cost | None) -> str | None:
+    return None if cost is None or cost.spread is None else significant(cost.spread)
 
 
 def _percent(ratio: Ratio | None) -> str | None:

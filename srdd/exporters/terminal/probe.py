@@ -1,7 +1,8 @@
 """How much noise a model bears: a table and a plot for every target and profile, where each mode breaks.
 
 ± is the standard error over seeds. The change of loss has the error over sequences beside it, because seeds alone do
-not tell whether other text would show the same.
+not tell whether other text would show the same. Seeds draw stochastic rounding too: there the first row of a mode says
+how far draws scatter without noise, the standard deviation of the loss.
 
 Not here: measuring, and the sentences below the tables (srdd.exporters.wording).
 """
@@ -36,7 +37,7 @@ def show(out: Console, document: Probe) -> None:
             for line in _plot(document, target, profile):
                 out.print(line, highlight=False, markup=False)
     _breaks(out, document)
-    for line in (*equal_damage(document), *dips(document), unit_of(settings)):
+    for line in (*equal_damage(document), *dips(document), *_drawn(document), unit_of(settings)):
         out.print(line, markup=False)
 
 
@@ -52,7 +53,8 @@ def _table(out: Console, document: Probe, target: str, profile: Profile) -> None
     for mode in settings.modes:
         base = next(b for b in document.baselines if b.mode == mode)
         loss, entropy = (_plain(v, 3) for v in (base.loss, base.entropy))
-        table.add_row(mode, "0", "0", loss, "", entropy, "0", "100")
+        spread = "" if base.spread is None else f"draws scatter {base.spread:.3f}"
+        table.add_row(mode, "0", "0", loss, spread, entropy, "0", "100")
         for sigma in settings.sigmas[target]:
             trials = document.of(mode, target, profile, sigma)
             table.add_row("", f"{sigma:g}", f"{100 * trials[0].relative:.1f}", *_cells(trials))
@@ -72,6 +74,16 @@ def _cells(trials: Sequence[Trial]) -> list[str]:
     kl = over_seeds([t.kl for t in trials])
     cells += [_mean([t.entropy for t in trials], 3), "-" if kl is None else significant(kl[0])]
     return [*cells, _mean([t.top1 for t in trials], 1, 100)]
+
+
+def _drawn(document: Probe) -> list[str]:
+    if not any(base.draws for base in document.baselines):
+        return []
+    count = len(document.settings.seeds)
+    what = (
+        "each noise is compared with the same draw; 'draws scatter' is the standard deviation of the loss without noise"
+    )
+    return [f"{count} draws of stochastic rounding, one a seed: {what}"]
 
 
 def _breaks(out: Console, document: Probe) -> None:

@@ -227,12 +227,12 @@ def _commands(report: Report, facts: Screen, file: str) -> list[str]:
 def _trust(firmness: Firmness | None) -> str:
     if firmness is None:
         return f"predicted against measured KL: Spearman {SPEARMAN}"
-    if firmness.sequences < 2:
-        said = f"order untested: {'one sequence' if firmness.sequences else 'no values by sequence'}"
+    if firmness.units < 2:
+        said = f"order untested: {'one text' if firmness.units else 'no values by sequence'}"
     elif firmness.layers:
-        said = f"order firm above {significant(firmness.above)} (2 errors, {firmness.sequences} texts)"
+        said = f"order firm above {significant(firmness.above)} (2 errors, {firmness.units} texts)"
     else:
-        said = f"first two layers within 2 errors ({firmness.sequences} texts)"
+        said = f"first two layers within 2 errors ({firmness.units} texts)"
     known = SPEARMAN if firmness.measured is None else f"{firmness.measured:.2f} here"
     return f"{said}; Spearman {known}"
 

@@ -1,0 +1,140 @@
+"""What a check may call a failure: chance, the place of the largest values, and the tensor to blame."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import make_report, tally
+
+from srdd import kernels
+from srdd.analysis.comparison.beginning import beginning
+from srdd.analysis.comparison.gate import check
+from srdd.analysis.comparison.limits import Limit
+from srdd.analysis.comparison.policy import Policy, check_undecided, load_policy
+from srdd.core.formats import parse
+from srdd.core.position import swing_db
+from srdd.core.student import critical
+from srdd.core.tally import Tally
+from srdd.core.uncertainty import total
+from srdd.documents.report import Report
+from srdd.documents.schema import measurement
+from srdd.errors import ReportError, SettingError
+from srdd.exporters.check.text import headline, undecided_text
+
+SPEC = "mxfp4:even"
+LIMIT = (Limit(metric="relative_error", max_worse=0.05),)
+
+
+def of(errors: list[float], layers: int = 3) -> Report:
+    """Layer 1 with these relative errors by sequence, the others at 0.3."""
+    rows = [[tally(0.3) for _ in errors] for _ in range(layers)]
+    rows[1] = [tally(error) for error in errors]
+    return make_report({"output": rows}, [SPEC])
+
+
+BASE = of([0.3] * 8)
+
+
+def test_beyond_its_bound_and_beyond_chance_is_failed() -> None:
+    verdict = check(of([0.4, 0.41] * 4), BASE, Policy(limits=LIMIT))
+    ((failure,),) = [case.failures for case in verdict.cases]
+    assert (verdict.passed, failure.name, failure.undecided) == (False, "layer 1", False)
+    assert failure.standard_error == pytest.approx(0.005 / math.sqrt(7))
+
+
+@pytest.mark.parametrize("undecided", ["pass", "fail"])
+def test_beyond_its_bound_by_chance_is_undecided(undecided: Any) -> None:
+    verdict = check(of([0.2, 0.56] * 4), BASE, Policy(limits=LIMIT, undecided=undecided))
+    (case,) = verdict.cases
+    (finding,) = case.undecided
+    assert verdict.passed is (undecided == "pass")
+    assert finding.undecided
+    assert len(case.failures) == (undecided == "fail")
+    error = 0.18 / math.sqrt(7)
+    assert finding.standard_error == pytest.approx(error)
+    # 0.38 is 0.03 beyond: a family of three tests with 7 degrees of freedom
+    assert finding.needed == math.ceil(8 * (critical(7, 3) * error / 0.03) ** 2)
+    assert undecided_text(case, finding).endswith(f"about {finding.needed:,} documents would decide")
+    assert ("1 undecided" in headline(verdict)) is (undecided == "pass")
+
+
+def test_the_family_decides() -> None:
+    """What one place alone would be failed for is chance among many."""
+    errors = [0.35, 0.37, 0.36, 0.38, 0.35, 0.39, 0.37, 0.37]
+    alone = check(
+        of(errors, 2), of([0.3] * 8, 2), Policy(limits=(Limit(metric="relative_error", max_worse=0.055, layers="1"),))
+    )
+    many = check(of(errors, 400), of([0.3] * 8, 400), Policy(limits=(Limit(metric="relative_error", max_worse=0.055),)))
+    assert not alone.passed
+    assert many.passed
+    assert len(many.cases[0].undecided) == 1
+
+
+def test_undecided_in_a_policy_file(tmp_path: Path) -> None:
+    path = tmp_path / "srdd.toml"
+    path.write_text('undecided = "fail"\n[[limit]]\nmetric = "relative_error"\nmax_worse = 0.05\n')
+    assert load_policy(path).undecided == "fail"
+    path.write_text('undecided = "perhaps"\n[[limit]]\nmetric = "relative_error"\nmax_worse = 0.05\n')
+    with pytest.raises(ReportError, match="expected pass or fail"):
+        load_policy(path)
+    with pytest.raises(SettingError, match="expected pass or fail"):
+        check_undecided(True)
+
+
+def test_the_swing_covers_what_a_factor_does() -> None:
+    """One massive value among Gaussian ones: its place in the octave moves the SQNR, and the swing says how far."""
+    x = torch.randn(256, 64, generator=torch.Generator().manual_seed(5))
+    x[7, 9] = 400.0
+    counted = [
+        Tally.from_vector(kernels.measure(x * (1 + step / 20), "mxfp4", backend="eager").tolist()) for step in range(20)
+    ]
+    values = [10 * math.log10(t.sum_x2 / t.sum_e2) for t in counted]
+    swings = [swing_db([t], parse("mxfp4")) for t in counted]
+    moved = max(values) - min(values)
+    assert moved > 3
+    assert all(moved <= swing < moved + 4 for swing in swings)
+    assert (
+        swing_db(
+            [Tally.from_vector(kernels.measure(x.clamp(-3, 3), "mxfp4", backend="eager").tolist())], parse("mxfp4")
+        )
+        < 0.1
+    )
+    assert math.isnan(swing_db([], parse("mxfp4")))
+
+
+def changed(report: Report, kind: str, layers: list[int]) -> Report:
+    sites = []
+    for site in report.sites:
+        if site.kind == kind and site.layer in layers:
+            one = [tally(0.3, power=120.0)] * len(next(iter(site.formats.values())).sequences or [0])
+            measured = measurement(total(one), one if kind != "weight" else None)
+            site = site.model_copy(update={"formats": {SPEC: measured}})
+        sites.append(site)
+    return report.model_copy(update={"sites": sites})
+
+
+BOTH = make_report({"weight": [[tally(0.3)]] * 4, "output": [[tally(0.3)] * 4] * 4}, [SPEC])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "text"),
+    [
+        ({"output": [2, 3]}, "equal up to layer 1, begins at layer 2: output"),
+        ({"output": [2, 3], "weight": [2]}, "equal up to layer 1, begins at layer 2: weight"),
+        ({"output": [0, 1, 2, 3], "weight": [0, 1, 2, 3]}, "begins at layer 0: output"),  # training changed them all
+    ],
+)
+def test_where_it_begins(kinds: dict[str, list[int]], text: str) -> None:
+    new = BOTH
+    for kind, layers in kinds.items():
+        new = changed(new, kind, layers)
+    began = beginning(BOTH, new)
+    assert began is not None
+    assert began.text.startswith(text)
+    assert began.changed_weights == len(kinds.get("weight", []))
+
+
+def test_equal_reports_begin_nowhere() -> None:
+    assert beginning(BOTH, BOTH) is None
