@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 import srdd
 from srdd.analysis.comparison.gate import check
+from srdd.core.formats import FORMATS
+from srdd.documents.check import CheckResult
 from srdd.documents.report import Report
 from srdd.exporters.check.text import headline
 
@@ -199,38 +201,45 @@ def main() -> None:
 
 def same(model: nn.Module, ids: Tensor, spec: str) -> None:
     sets = [range(i, i + COUNT) for i in range(0, MORE, COUNT)]
-    rows: dict[str, list[object]] = {}
+    print(f"{'A/A':28} {'pairs':>5} {'false alarms':>12} {'with undecided':>14}")
+    total = failed = 0
+
+    def told(name: str, verdicts: list[CheckResult]) -> None:
+        nonlocal total, failed
+        bad = [verdict for verdict in verdicts if not verdict.passed]
+        unsure = sum(any(case.undecided for case in verdict.cases) for verdict in verdicts)
+        total, failed = total + len(verdicts), failed + len(bad)
+        first = f"   {headline(bad[0])[:160]}" if bad else ""
+        print(f"{name:28} {len(verdicts):5} {len(bad):12} {unsure:14}{first}", flush=True)
+
+    def against(other: Report) -> list[CheckResult]:
+        return [check(subset(other, chosen), part) for chosen, part in zip(sets, parts, strict=True)]
+
     whole = srdd.scan(model, ids, spec, backend="fused")
     parts = [subset(whole, chosen) for chosen in sets]
-    rows["other text"] = [check(b, a, allow_other_text=True) for a in parts for b in parts if a is not b]
-    orders = [torch.randperm(COUNT, generator=torch.Generator().manual_seed(s)).tolist() for s in range(4)]
-    rows["another order"] = [
-        check(subset(whole, [chosen[i] for i in order]), part)
-        for order in orders
-        for chosen, part in zip(sets, parts, strict=True)
-    ]
+    told("other text", [check(b, a, allow_other_text=True) for a in parts for b in parts if a is not b])
     for factor in (1.05, 1.2, 1.4, 1.6, 1.9):
         with scaled(model, factor):
             other = srdd.scan(model, ids, spec, backend="fused")
-        other = other.model_copy(update={"model": whole.model})  # untied it has more parameters
-        rows[f"residual x{factor}"] = [check(subset(other, c), part) for c, part in zip(sets, parts, strict=True)]
-    single = srdd.scan(model, ids, spec, batch_size=1, backend="fused")
-    rows["batch 1 against 4"] = [check(subset(single, c), part) for c, part in zip(sets, parts, strict=True)]
+        told(f"residual x{factor}", against(other.model_copy(update={"model": whole.model})))  # untied: more parameters
+    told("batch 1 against 4", against(srdd.scan(model, ids, spec, batch_size=1, backend="fused")))
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if threads > 1 else 2)
-    alone = srdd.scan(model, ids, spec, backend="fused")
+    told("1 thread against 2", against(srdd.scan(model, ids, spec, backend="fused")))
     torch.set_num_threads(threads)
-    rows["1 thread against 2"] = [check(subset(alone, c), part) for c, part in zip(sets, parts, strict=True)]
-    if f"{spec}_sr" in srdd.FORMATS:
+    if f"{spec}_sr" in FORMATS:
         drawn = [srdd.scan(model, ids, f"{spec}_sr", seed=seed, backend="fused") for seed in (0, 1)]
         pairs = zip(*([subset(one, c) for c in sets] for one in drawn), strict=True)
-        rows["other draws"] = [check(replace_seed(b, a), a) for a, b in pairs]
-    print(f"{'A/A':28} {'pairs':>5} {'false alarms':>12}")
-    total = failed = 0
-    for name, verdicts in rows.items():
-        bad = [verdict for verdict in verdicts if not verdict.passed]  # type: ignore[attr-defined]
-        total, failed = total + len(verdicts), failed + len(bad)
-        print(f"{name:28} {len(verdicts):5} {len(bad):12}" + (f"   {headline(bad[0])[:160]}" if bad else ""))  # type: ignore[arg-type]
+        told("other draws", [check(replace_seed(b, a), a) for a, b in pairs])
+    orders = [torch.randperm(COUNT, generator=torch.Generator().manual_seed(s)).tolist() for s in range(4)]
+    told(
+        "another order",
+        [
+            check(subset(whole, [chosen[i] for i in order]), part)
+            for order in orders
+            for chosen, part in zip(sets, parts, strict=True)
+        ],
+    )
     print(f"{'all':28} {total:5} {failed:12}   {100 * failed / total:.1f} %")
 
 
