@@ -59,6 +59,7 @@ def test_by_hand() -> None:
         (lambda w: w[3:7].zero_(), "4 of 64 output channels are all zero: rows 3-6"),
         (lambda w: w[63].zero_(), "1 of 64 output channels are all zero: rows 63"),
         (lambda w: w[:32].zero_(), "32 of 64 output channels are all zero: rows 0-31"),
+        (lambda w: w[:, 5].zero_(), "1 of 128 input channels are all zero: columns 5"),
     ],
 )
 def test_what_died_fails_and_is_named(change: Callable[[torch.Tensor], object], noted: str) -> None:
@@ -163,3 +164,16 @@ def test_strict_scans_fail(tmp_path: Path, srdd: Run) -> None:
     assert code == 1
     assert "is all zero (--strict)" in said
     assert "8 of 64 output channels are all zero: rows 0-7" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda w: w.neg_(), lambda w: w.copy_(w.flip(0)), lambda w: w.copy_(w[[1, 0, *range(2, len(w))]])],
+    ids=["sign", "order", "two rows"],
+)
+def test_the_same_values_elsewhere_or_negated_fail(change: Callable[[torch.Tensor], object]) -> None:
+    verdict = check(scanned(change), GOOD)
+    (problem,) = verdict.problems
+    assert problem.startswith(f"weight {NAME}")
+    assert problem.endswith("holds the values of the baseline in another order or with the other sign")
+    assert check(scanned(lambda w: w.mul_(1.0001)), GOOD).problems == []

@@ -28,7 +28,7 @@ _FEW = 0.5  # beyond this share of changed weights, training changed them
 
 def beginning(base: Report, new: Report) -> Beginning | None:
     """Where the two begin to differ; None when nothing that both measured does, or when they have nothing in common."""
-    exactly = _alike(base, new)
+    exactly = alike(base, new)
     before = {(site.kind, site.name): site for site in base.sites}
     both = [(before[key], site) for site in in_order(new.sites) if (key := (site.kind, site.name)) in before]
     weights = [(a, b) for a, b in both if b.kind == "weight"]
@@ -62,7 +62,7 @@ def place_of(kind: Place, layer: int | None, index: float) -> tuple[float, float
     return number, math.inf if kind == "output" else index, int(kind == "weight")
 
 
-def _alike(base: Report, new: Report) -> bool:
+def alike(base: Report, new: Report) -> bool:
     """Whether equal weights have equal sums to the last bit: the same kernel on the same kind of device."""
     return all(getattr(base.settings, name) == getattr(new.settings, name) for name in ("backend", "device", "dtype"))
 

@@ -10,9 +10,12 @@ Worked number: 32 rows of zeros in a weight that had none, or had 16, are one se
 
 from __future__ import annotations
 
+import math
 import re
 
+from srdd.analysis.comparison.beginning import alike
 from srdd.core.dead import dead_text
+from srdd.core.tally import FIELDS
 from srdd.documents.parts import Note
 from srdd.documents.report import Report
 from srdd.documents.schema import Site
@@ -50,6 +53,36 @@ def newly_equal(base: Report, new: Report) -> list[str]:
     return found
 
 
+def newly_rearranged(base: Report, new: Report) -> list[str]:
+    """One sentence for every weight that holds the values of the base in another order, or with the other sign.
+
+    Training moves values, so counts of single blocks change; the same counts and sums that are equal but for rounding,
+    or for the sign of what is signed, are the same values. Only where equal weights have equal sums to the last bit,
+    and where few weights changed at all.
+    """
+    before = {site.name: site for site in base.sites if site.kind == "weight"}
+    pairs = [(before[site.name], site) for site in new.sites if site.kind == "weight" and site.name in before]
+    changed = [(a, b) for a, b in pairs if _sums(a) is not None and _sums(b) is not None and _sums(a) != _sums(b)]
+    if not alike(base, new) or 2 * len(changed) > len(pairs):
+        return []
+    return [
+        f"weight {b.name} holds the values of the baseline in another order or with the other sign"
+        for a, b in changed
+        if _same_values(a, b)
+    ]
+
+
+def _same_values(a: Site, b: Site) -> bool:
+    specs = [spec for spec in a.formats if spec in b.formats and a.formats[spec].blocks is not None]
+    if not specs or b.formats[specs[0]].blocks is None:
+        return False
+    one, other = a.formats[specs[0]].merged(), b.formats[specs[0]].merged()
+    if one.blocks.scales != other.blocks.scales:
+        return False
+    unsigned = [name for name in FIELDS if name not in ("sum_x", "sum_e")]
+    return all(math.isclose(getattr(one, name), getattr(other, name), rel_tol=1e-6) for name in unsigned)
+
+
 def _sums(site: Site) -> tuple[float, ...] | None:
     tally = next((m.tally for m in site.formats.values() if m.tally is not None), None)
     return None if tally is None else (*site.shape, *tally)
@@ -61,5 +94,5 @@ def dead_rows(site: Site) -> tuple[int, str]:
     tally = next((m.merged() for m in site.formats.values() if m.tally is not None), None)
     if tally is not None and (whole := dead_text(tally)):
         return _ALL, whole
-    count = re.match(r"(\d+) of \d+ output channels", text)
+    count = re.match(r"(\d+) of \d+ (?:output|input) channels", text)
     return (int(count[1]), text) if count else (0, "")

@@ -17,7 +17,7 @@ from srdd.analysis.comparison.beginning import beginning, place_of
 from srdd.analysis.comparison.cases import Held, Pairs, case_of, held_by
 from srdd.analysis.comparison.comparability import comparable
 from srdd.analysis.comparison.costs import comparable_costs, model_specs
-from srdd.analysis.comparison.dead import newly_dead, newly_equal
+from srdd.analysis.comparison.dead import newly_dead, newly_equal, newly_rearranged
 from srdd.analysis.comparison.held_places import counts_blocks, has_kind, held_places, may_compare_costs
 from srdd.analysis.comparison.policy import Policy, built_in
 from srdd.analysis.layer_costs import cost_specs, has_costs, weakness
@@ -91,7 +91,7 @@ def check(
     cases = [case_of(one, policy, tests) for one in held]
     problems: list[str] = [note for note in new.warnings if note.level == "error"]
     if baseline is not None and policy.are_defaults:
-        problems += [*newly_dead(baseline, new), *newly_equal(baseline, new)]
+        problems += [*newly_dead(baseline, new), *newly_equal(baseline, new), *newly_rearranged(baseline, new)]
     began = None if baseline is None else beginning(baseline, new)
     return CheckResult(
         passed=not problems and all(case.passed for case in cases),

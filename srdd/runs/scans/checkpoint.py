@@ -18,7 +18,7 @@ from srdd.models.files.checkpoint import Checkpoint
 from srdd.models.selection import Selection
 from srdd.models.sites import SiteMap
 from srdd.runs.scans.rows import report_of, weight_row
-from srdd.runs.scans.weights import measure_matrices, zero_rows
+from srdd.runs.scans.weights import measure_matrices, zero_columns, zero_rows
 from srdd.runs.setup import Progress, Run, kernel_for, silent
 
 
@@ -43,8 +43,8 @@ def scan_checkpoint(
     for site in run.sites.sites:
         matrices = matrices_from(checkpoint, site)
         vectors = measure_matrices(matrices, parsed, name=site.name, seed=seed, backend=run.backend)
-        zeros = partial(zero_rows, matrices_from(checkpoint, site))
-        rows.append(weight_row(site, vectors, parsed, checkpoint.tensors[site.module].shape, zeros))
+        lines = (partial(of_zeros, matrices_from(checkpoint, site)) for of_zeros in (zero_rows, zero_columns))
+        rows.append(weight_row(site, vectors, parsed, checkpoint.tensors[site.module].shape, *lines))
         done += sizes[site.name]
         progress("weights", done, sum(sizes.values()))
     return report_of(run, rows, parsed, seed=seed, thresholds=thresholds, notes=checkpoint.notes)

@@ -31,7 +31,7 @@ from srdd.models.sites import SiteMap
 from srdd.runs.calibration import Sequences
 from srdd.runs.scans.rows import activation_row, report_of, weight_row
 from srdd.runs.scans.tap import Tap
-from srdd.runs.scans.weights import matrices_of, measure_matrices, zero_rows
+from srdd.runs.scans.weights import matrices_of, measure_matrices, zero_columns, zero_rows
 from srdd.runs.setup import Progress, Run, open_run, silent
 from srdd.runs.token_ids import batches_of
 
@@ -99,8 +99,8 @@ def _scan_weights(
             weight = getattr(module, site.parameter or "weight")
             matrices = matrices_of(module, site)
             vectors = measure_matrices(matrices, formats, name=site.name, seed=seed, backend=opened.backend)
-            zeros = partial(zero_rows, matrices_of(module, site))
-            rows.append(weight_row(site, vectors, formats, tuple(weight.shape), zeros))
+            lines = (partial(of_zeros, matrices_of(module, site)) for of_zeros in (zero_rows, zero_columns))
+            rows.append(weight_row(site, vectors, formats, tuple(weight.shape), *lines))
         done += weight.numel()
         progress("weights", done, total)
     return rows

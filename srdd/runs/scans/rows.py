@@ -73,17 +73,19 @@ def weight_row(
     formats: Sequence[BlockFormat],
     shape: Sequence[int],
     rows_of_zeros: Callable[[], list[int]],
+    columns_of_zeros: Callable[[], list[int]],
 ) -> SiteRow:
     """The row of a weight from its vectors [formats, fields]; `shape` as stored.
 
-    `rows_of_zeros` reads the weight again; it is called where so many values are zero that a row of it may be.
+    The last two read the weight again; they are called where so many values are zero that a row or column may be.
     """
     tallies = [Tally.from_vector(row) for row in vectors.cpu().tolist()]
     columns = shape[-2] if site.transposed else shape[-1]
     zeros = tallies[0].n - tallies[0].nonzero
-    dead = dead_text(tallies[0]) or (_dead_rows(rows_of_zeros(), tallies[0], columns) if zeros >= columns > 0 else "")
-    measured = {f.spec: measurement(t) for f, t in zip(formats, tallies, strict=True)}
     rows = shape[-1] if site.transposed else shape[-2]
+    dead = dead_text(tallies[0]) or (_dead_rows(rows_of_zeros(), tallies[0], columns) if zeros >= columns > 0 else "")
+    dead = dead or (_dead_columns(columns_of_zeros(), columns) if zeros >= rows > 0 else "")
+    measured = {f.spec: measurement(t) for f, t in zip(formats, tallies, strict=True)}
     return SiteRow(
         kind="weight",
         name=site.name,
@@ -102,6 +104,10 @@ def _dead_rows(rows: Sequence[int], tally: Tally, columns: int) -> str:
         return ""
     of = int(tally.n + tally.excluded) // columns
     return f"{len(rows)} of {of} output channels are all zero: rows {span(rows)}"
+
+
+def _dead_columns(found: Sequence[int], columns: int) -> str:
+    return f"{len(found)} of {columns} input channels are all zero: columns {span(found)}" if found else ""
 
 
 def activation_row(result: Result, formats: Sequence[BlockFormat]) -> SiteRow:

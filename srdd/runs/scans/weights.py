@@ -70,6 +70,16 @@ def zero_rows(matrices: Iterable[Iterable[Tensor]]) -> list[int]:
     return found
 
 
+def zero_columns(matrices: Iterable[Iterable[Tensor]]) -> list[int]:
+    """The columns that hold nothing but zeros in all matrices: dead input channels."""
+    alive: Tensor | None = None
+    for chunks in matrices:
+        for chunk in chunks:
+            found = (chunk != 0).any(0)
+            alive = found if alive is None else alive | found
+    return [] if alive is None else [int(column) for column in (~alive).nonzero().flatten()]
+
+
 def matrices_of(module: nn.Module, site: Site) -> Iterator[tuple[Tensor]]:
     """The matrices [out, in] of a weight site in memory: one, or one per fused expert."""
     weight = weight_of(module, site.parameter).detach()
