@@ -26,7 +26,8 @@ def check(
     quant: Annotated[str | None, typer.Option("--quant", help="--limit and --floor only for this format.")] = None,
     layers: Annotated[str | None, typer.Option("--layers", help="--limit and --floor only here, e.g. 0-3,29.")] = None,
     by: Annotated[
-        str | None, typer.Option("--by", help="Check each layer (default) or each module, which may hide in its layer.")
+        str | None,
+        typer.Option("--by", help="layer or module; by default what is given holds layers, what is built in modules."),
     ] = None,
     undecided: Annotated[
         str | None, typer.Option("--undecided", help="What is beyond its bound, but perhaps by chance: pass or fail.")

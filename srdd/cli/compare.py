@@ -24,14 +24,16 @@ def compare(
         str | None, typer.Option("--across", help="quant: compare formats or scale rules; --quant A,B names them.")
     ] = None,
     site: Annotated[
-        str | None, typer.Option("--site", help="Only weight, input or output (details default to output).")
+        str | None, typer.Option("--site", help="Only weight, input or output (details default to the largest change).")
     ] = None,
     quant: Annotated[
-        str | None, typer.Option("--quant", help="Only this format (details default to the base's first).")
+        str | None, typer.Option("--quant", help="Only this format (details default to the largest change).")
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option("--metric", help="The metric of the details (default: predicted_kl, without costs sqnr_db)."),
+        typer.Option(
+            "--metric", help="The metric of the details (default: predicted_kl, without costs block_sqnr_db)."
+        ),
     ] = None,
     zones: Annotated[
         str | None, typer.Option("--zones", help="Spans such as 0-3,4-9 (default: thirds of the depth).")
@@ -50,6 +52,7 @@ def compare(
     from srdd.analysis.comparison import costs
     from srdd.analysis.comparison.beginning import beginning
     from srdd.analysis.comparison.comparability import comparable
+    from srdd.analysis.comparison.held_places import counts_blocks
     from srdd.analysis.layer_costs import has_costs, weakness
     from srdd.analysis.series import choose_kinds
     from srdd.cli import console
@@ -68,7 +71,9 @@ def compare(
     if not base.sites and not priced:
         raise ReportError(f"{reports[0]} is empty: it has no sites")
     if named is None:
-        named = any_metric("predicted_kl" if site is None and len(priced) == len(documents) else "sqnr_db")
+        counted = all(counts_blocks(report) for report in documents)
+        steady = "block_sqnr_db" if counted else "sqnr_db"
+        named = any_metric("predicted_kl" if site is None and len(priced) == len(documents) else steady)
     by_cost = costs.by_cost(named, *documents)
     if by_cost and site:
         raise NoEffectError("kind", f"on {named.name}, the cost of whole layers")
@@ -88,20 +93,18 @@ def compare(
             across_quant=across is not None,
             allow_different_model=allow_different_model,
         )
-    # tables show the details of one kind and format, JSON those of all
-    places: list[Place] = ["layer"] if by_cost else [*kinds]
-    details = [(kind, *pair) for kind in places for pair in specs] if as_json else [(places[-1], *specs[0])]
+    # JSON holds all kinds and formats in order; tables show the one that changed most, of equals outputs
+    places: list[Place] = ["layer"] if by_cost else [*kinds] if as_json else [*kinds[::-1]]
+    details = [(kind, *pair) for kind in places for pair in specs]
     document = ComparisonDocument(
         reports=[readable(path) for path in reports],
         models=[report.model.id for report in documents[: len(reports)]],
         notes=list(dict.fromkeys(notes)),
         beginning=None if series or across else beginning(base, new),
         whole=[] if series else costs.whole_changes(base, new, specs),
-        comparisons=[
-            comparing.compare(base, new, kind, a, named, new_spec=b, zones=chosen_zones) for kind, a, b in details
-        ]
-        if not series
-        else [],
+        comparisons=[]
+        if series
+        else [comparing.compare(base, new, kind, a, named, new_spec=b, zones=chosen_zones) for kind, a, b in details],
         drift=[comparing.drift(documents, kind, a, named, zones=chosen_zones) for kind, a, _ in details]
         if series
         else [],
@@ -113,6 +116,7 @@ def compare(
     from srdd.exporters.terminal.comparison import show
 
     out = console.people()
+    document = document.model_copy(update={"comparisons": comparing.largest_first(document.comparisons)})
     with_overview = not series and (len(kinds) * len(specs) > 1 or named.name != "sqnr_db")
     sides = _sides(base, new, kinds, specs) if with_overview else []
     show(out, document, top, [comparing.compare_main(base, new, *side) for side in sides])

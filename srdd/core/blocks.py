@@ -101,20 +101,13 @@ def added(a: Counts, b: Counts) -> Counts:
 
 def taken_away(whole: Counts, part: Counts) -> Counts:
     """A compact row without one that was added to it: exact, since counts are whole numbers."""
-    return compact_from(whole[0], [a - b for a, b in _aligned(whole, part)]) if whole else ()
-
-
-def compact_from(first: float, counts: Sequence[float]) -> Counts:
-    """`compact` of counts whose first bin has this number."""
-    row = compact(counts)
-    return (row[0] + first, *row[1:]) if row else ()
-
-
-def _aligned(whole: Counts, part: Counts) -> list[tuple[float, float]]:
-    start = int(part[0] - whole[0]) if part else 0
-    padded = [*[0.0] * start, *part[1:]]
-    padded += [0.0] * (len(whole) - 1 - len(padded))
-    return list(zip(whole[1:], padded, strict=True))
+    if not part:
+        return whole
+    left = list(whole[1:])
+    for place, count in enumerate(part[1:], int(part[0] - whole[0])):
+        left[place] -= count
+    row = compact(left)
+    return (row[0] + whole[0], *row[1:]) if row else ()
 
 
 def block_number(row: int, columns: int, block: tuple[int, int]) -> int:

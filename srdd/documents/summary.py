@@ -44,8 +44,8 @@ def merge_measurements(parts: Sequence[Measurement]) -> Measurement:
     counts = {len(part.sequences or ()) for part in parts}
     if len(counts) == 1 and counts != {0}:
         columns = zip(*(part.sequences or () for part in parts), strict=True)
-        columns_ = [total_vector(column) for column in columns]
-        return Measurement(sequences=columns_, sequence_blocks=_blocks_of(parts), unit_of=parts[0].unit_of)
+        sums = [total_vector(column) for column in columns]
+        return Measurement(sequences=sums, sequence_blocks=_blocks_of(parts), unit_of=parts[0].unit_of)
     return measurement(sum((part.merged() for part in parts), Tally()))
 
 

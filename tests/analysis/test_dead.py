@@ -60,6 +60,10 @@ def test_by_hand() -> None:
         (lambda w: w[63].zero_(), "1 of 64 output channels are all zero: rows 63"),
         (lambda w: w[:32].zero_(), "32 of 64 output channels are all zero: rows 0-31"),
         (lambda w: w[:, 5].zero_(), "1 of 128 input channels are all zero: columns 5"),
+        (
+            lambda w: (w[:, 5].zero_(), w[7:9].zero_()),
+            "2 of 64 output channels are all zero: rows 7-8; 1 of 128 input channels are all zero: columns 5",
+        ),
     ],
 )
 def test_what_died_fails_and_is_named(change: Callable[[torch.Tensor], object], noted: str) -> None:
@@ -176,4 +180,8 @@ def test_the_same_values_elsewhere_or_negated_fail(change: Callable[[torch.Tenso
     (problem,) = verdict.problems
     assert problem.startswith(f"weight {NAME}")
     assert problem.endswith("holds the values of the baseline in another order or with the other sign")
-    assert check(scanned(lambda w: w.mul_(1.0001)), GOOD).problems == []
+
+
+@pytest.mark.parametrize("change", [lambda w: w.mul_(1.0001), lambda w: w.mul_(1 - 1e-6), lambda w: w[3, 5].mul_(1.01)])
+def test_a_step_of_training_is_no_rearrangement(change: Callable[[torch.Tensor], object]) -> None:
+    assert check(scanned(change), GOOD).problems == []

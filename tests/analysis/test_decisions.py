@@ -136,5 +136,25 @@ def test_where_it_begins(kinds: dict[str, list[int]], text: str) -> None:
     assert began.changed_weights == len(kinds.get("weight", []))
 
 
+def test_what_a_pass_reaches_first_is_to_blame() -> None:
+    """A weight of layer 3 changed, but layer 1 was other before it could be."""
+    new = changed(changed(BOTH, "weight", [3]), "output", [1, 2, 3])
+    began = beginning(BOTH, new)
+    assert began is not None
+    assert (began.layer, began.kind, began.equal_up_to) == (1, "output", 0)
+
+
+def test_more_threads_change_no_weight() -> None:
+    """They add float64 numbers in another order."""
+    sites = []
+    for site in BOTH.sites:
+        (measured,) = site.formats.values()
+        if site.kind == "weight":
+            sums = [value * (1 + 1e-15) if value % 1 else value for value in measured.tally]
+            measured = measured.model_validate({"tally": sums})
+        sites.append(site.model_copy(update={"formats": {SPEC: measured}}))
+    assert beginning(BOTH, BOTH.model_copy(update={"sites": sites})) is None
+
+
 def test_equal_reports_begin_nowhere() -> None:
     assert beginning(BOTH, BOTH) is None

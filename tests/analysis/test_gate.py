@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import pytest
@@ -409,3 +409,15 @@ def test_light() -> None:
     code += "print([m for m in ('torch', 'numpy', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_built_in_limits_hold_modules_unless_layers_are_asked_for() -> None:
+    def checked(by: Literal["layer", "module"] | None) -> int:
+        verdict = check(base, base, Policy(are_defaults=True, by=by))
+        return next(case.checked for case in verdict.cases if (case.kind, case.metric) == ("weight", "sqnr_db"))
+
+    base = make_report({"weight": [[tally(0.3)]] * 3}, [SPEC])
+    (one, *rest) = base.sites
+    twin = one.model_copy(update={"name": f"{one.name}.twin"})
+    base = in_order(base.model_copy(update={"sites": [one, twin, *rest]}))
+    assert [checked(by) for by in (None, "module", "layer")] == [4, 4, 3]

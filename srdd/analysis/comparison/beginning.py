@@ -1,7 +1,7 @@
 """Where two reports begin to differ: the first layer that is not equal, and the tensor to blame.
 
-A fault changes everything behind it, so the largest change is rarely the guilty one. A weight that changed is to blame,
-if not nearly all did as in training; otherwise the first site, in the order in which a forward pass reaches them.
+A fault changes everything behind it, so the largest change is rarely the guilty one. To blame is what a forward pass
+reaches first: a weight that changed, or a site; where most weights changed, as in training, the first site.
 
 Not here: by how much things changed (changes.py) and whether that is allowed (gate.py).
 
@@ -14,41 +14,49 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from srdd.core.blocks import Blocks
-from srdd.core.tally import Tally
+from srdd.core.tally import FIELDS, Tally
 from srdd.documents.comparison import Beginning
 from srdd.documents.parts import Place, same_sequences
 from srdd.documents.report import Report
 from srdd.documents.schema import Site
 
 _OF_X = ("sum_x", "sum_x2", "sum_abs_x", "sum_x4", "nonzero")
-_SAME = 1e-5  # of sums: what other threads, batches and kernels may change
+_SAME = 1e-5  # of sums of x: what another batch, kernel or device may change
+_SAME_KERNEL = 1e-12  # of all sums of a weight: float64 added in another order, by more threads
+_SIZES = {"sum_x": "sum_abs_x", "sum_e": "sum_abs_e"}  # of sums that may cancel
 _FEW = 0.5  # beyond this share of changed weights, training changed them
 
 
 def beginning(base: Report, new: Report) -> Beginning | None:
     """Where the two begin to differ; None when nothing that both measured does, or when they have nothing in common."""
-    exactly = alike(base, new)
-    before = {(site.kind, site.name): site for site in base.sites}
-    both = [(before[key], site) for site in in_order(new.sites) if (key := (site.kind, site.name)) in before]
-    weights = [(a, b) for a, b in both if b.kind == "weight"]
-    changed = [b for a, b in weights if _differ(a, b, exactly)]
-    reached = [b for a, b in both if b.kind != "weight" and _differ(a, b, False)] if _same_text(base, new) else []
-    found = [*changed, *reached]
-    if not found:
+    changed, weights = changed_weights(base, new)
+    both = _both(base, new)
+    reached = [b for a, b in both if b.kind != "weight" and _other_x(a, b)] if _same_text(base, new) else []
+    if not changed and not reached:
         return None
-    layers = sorted({site.layer for site in found if site.layer is not None})
-    known = sorted({site.layer for _, site in both if site.layer is not None})
-    trained = len(changed) > _FEW * len(weights)
-    blamed = changed[0] if changed and not trained else (reached or changed)[0]
+    blamed = reached[0] if reached and len(changed) > _FEW * weights else in_order([*changed, *reached])[0]
+    layer = math.inf if blamed.layer is None else blamed.layer
+    known = {site.layer for _, site in both if site.layer is not None}
     return Beginning(
-        layer=layers[0] if layers else None,
-        equal_up_to=max((layer for layer in known if layers and layer < layers[0]), default=None),
+        layer=blamed.layer,
+        equal_up_to=max((other for other in known if other < layer), default=None),
         kind=blamed.kind,
         name=blamed.name,
         changed_weights=len(changed),
-        weights=len(weights),
+        weights=weights,
     )
+
+
+def changed_weights(base: Report, new: Report) -> tuple[list[Site], int]:
+    """The weights that changed, as a forward pass reaches them, and how many both reports hold."""
+    differ = _other_sums if alike(base, new) else _other_x
+    weights = [(a, b) for a, b in _both(base, new) if b.kind == "weight"]
+    return [b for a, b in weights if differ(a, b)], len(weights)
+
+
+def _both(base: Report, new: Report) -> list[tuple[Site, Site]]:
+    before = {(site.kind, site.name): site for site in base.sites}
+    return [(before[key], site) for site in in_order(new.sites) if (key := (site.kind, site.name)) in before]
 
 
 def in_order(sites: Sequence[Site]) -> list[Site]:
@@ -63,7 +71,7 @@ def place_of(kind: Place, layer: int | None, index: float) -> tuple[float, float
 
 
 def alike(base: Report, new: Report) -> bool:
-    """Whether equal weights have equal sums to the last bit: the same kernel on the same kind of device."""
+    """Whether equal weights have equal counts and sums: the same kernel on the same kind of device."""
     return all(getattr(base.settings, name) == getattr(new.settings, name) for name in ("backend", "device", "dtype"))
 
 
@@ -72,17 +80,29 @@ def _same_text(base: Report, new: Report) -> bool:
     return a is not None and b is not None and same_sequences(a, b)
 
 
-def _differ(a: Site, b: Site, exactly: bool) -> bool:
-    shared = [spec for spec in a.formats if spec in b.formats]
-    if not shared or a.formats[shared[0]].tally is None or b.formats[shared[0]].tally is None:
+def tallies_of(a: Site, b: Site) -> tuple[Tally, Tally] | None:
+    """Their sums under the first format that both have; None where one has none."""
+    spec = next((spec for spec in a.formats if spec in b.formats), None)
+    if spec is None or a.formats[spec].tally is None or b.formats[spec].tally is None:
+        return None
+    return a.formats[spec].merged(), b.formats[spec].merged()
+
+
+def _other_sums(a: Site, b: Site) -> bool:
+    found = tallies_of(a, b)
+    if found is None:
         return False
-    one, other = a.formats[shared[0]].merged(), b.formats[shared[0]].merged()
-    if exactly:
-        counted = Blocks() not in (one.blocks, other.blocks)
-        return one.vector() != other.vector() or (counted and one.blocks != other.blocks)
-    return any(_apart(one, other, name) for name in _OF_X)
+    one, other = found
+    places = zip(one.blocks.worst[1:], other.blocks.worst[1:], strict=False)  # older reports have none
+    return any(_apart(one, other, name, _SAME_KERNEL) for name in FIELDS) or any(x != y for x, y in places)
 
 
-def _apart(a: Tally, b: Tally, name: str) -> bool:
-    size = max(a.sum_abs_x, b.sum_abs_x) if name == "sum_x" else max(abs(getattr(a, name)), abs(getattr(b, name)))
-    return bool(abs(getattr(a, name) - getattr(b, name)) > _SAME * size)
+def _other_x(a: Site, b: Site) -> bool:
+    found = tallies_of(a, b)
+    return found is not None and any(_apart(*found, name, _SAME) for name in _OF_X)
+
+
+def _apart(a: Tally, b: Tally, name: str, share: float) -> bool:
+    of = _SIZES.get(name, name)
+    size = max(abs(getattr(a, of)), abs(getattr(b, of)))
+    return bool(abs(getattr(a, name) - getattr(b, name)) > share * size)

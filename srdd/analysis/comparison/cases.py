@@ -74,9 +74,7 @@ def held_by(
     which = "this report" if isinstance(limit, Floor) else "the baseline"
     for kind in kinds:
         for spec in specs:
-            # what one module lost is not made good by its neighbours
-            alone = kind in ("weight", "input") and (policy.are_defaults or limit.metric in _OF_MODULES)
-            by: By = "module" if alone else policy.by
+            by = _by(limit, kind, policy)
             members = [p for p in compared.of(kind, spec, by) if wanted is None or p.layer in wanted]
             places = [(p, found) for p in members if (found := _finding(limit, p, policy)) is not None]
             if places:
@@ -91,7 +89,15 @@ def held_by(
     return held, notes
 
 
+def _by(limit: Limit | Factor | Floor, kind: Place, policy: Policy) -> By:
+    """What a limit is checked on: what one module lost is not made good by its neighbours."""
+    if limit.metric in _OF_MODULES and kind != "layer":
+        return "module"
+    return policy.by or ("module" if policy.are_defaults and kind in ("weight", "input") else "layer")
+
+
 def case_of(held: Held, policy: Policy, tests: int) -> Case:
+    """The limit with all its findings decided; `tests` is the size of the family, over all cases of the check."""
     metric = held.limit.of
     findings = [_decided(held.limit, pair, finding, policy, tests) for pair, finding in held.places]
     ranked = sorted(findings, key=lambda f: -_excess(metric, f))

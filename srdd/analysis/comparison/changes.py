@@ -109,6 +109,17 @@ def compare_pairs(
     )
 
 
+def largest_first(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Those with the largest change beyond noise first, else with the largest; equals in the order given."""
+
+    def size(comparison: Comparison) -> tuple[float, float]:
+        changes = [(abs(row.change), row.within_noise) for row in comparison.measured]
+        beyond = max((change for change, noise in changes if not noise), default=0.0)
+        return beyond, max((change for change, _ in changes), default=0.0)
+
+    return sorted(comparisons, key=size, reverse=True)
+
+
 def compare_main(base: Report, new: Report, kind: Kind, spec: str, new_spec: str) -> list[Comparison]:
     """The main metrics of one kind and format, each as `compare` gives it."""
     found = pairs(base, new, kind, spec, new_spec)

@@ -1,4 +1,4 @@
-"""Weights, and rows of them, that died between two reports, and weights that became copies of others.
+"""Weights, and rows and columns of them, that died between two reports; weights that became copies, or rearranged.
 
 Not here: what is dead (srdd.core.dead; a scan notes rows of zeros at their site), shares of zeros, which are metrics
 (zero_ratio), and limits (limits.py).
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 
-from srdd.analysis.comparison.beginning import alike
+from srdd.analysis.comparison.beginning import alike, changed_weights, tallies_of
 from srdd.core.dead import dead_text
 from srdd.core.tally import FIELDS
 from srdd.documents.parts import Note
@@ -56,31 +56,33 @@ def newly_equal(base: Report, new: Report) -> list[str]:
 def newly_rearranged(base: Report, new: Report) -> list[str]:
     """One sentence for every weight that holds the values of the base in another order, or with the other sign.
 
-    Training moves values, so counts of single blocks change; the same counts and sums that are equal but for rounding,
-    or for the sign of what is signed, are the same values. Only where equal weights have equal sums to the last bit,
-    and where few weights changed at all.
+    Training moves values, so counts and the largest magnitudes change. Where these are the same to the last one, and
+    sums but for rounding and for the sign of what is signed, so are the values. Only where equal weights have equal
+    counts, and where few weights changed at all: updates that round away to almost nothing are of all weights.
     """
-    before = {site.name: site for site in base.sites if site.kind == "weight"}
-    pairs = [(before[site.name], site) for site in new.sites if site.kind == "weight" and site.name in before]
-    changed = [(a, b) for a, b in pairs if _sums(a) is not None and _sums(b) is not None and _sums(a) != _sums(b)]
-    if not alike(base, new) or 2 * len(changed) > len(pairs):
+    changed, weights = changed_weights(base, new)
+    if not alike(base, new) or 2 * len(changed) > weights:
         return []
+    before = {site.name: site for site in base.sites if site.kind == "weight"}
     return [
-        f"weight {b.name} holds the values of the baseline in another order or with the other sign"
-        for a, b in changed
-        if _same_values(a, b)
+        f"weight {site.name} holds the values of the baseline in another order or with the other sign"
+        for site in changed
+        if _same_values(before[site.name], site)
     ]
 
 
 def _same_values(a: Site, b: Site) -> bool:
-    specs = [spec for spec in a.formats if spec in b.formats and a.formats[spec].blocks is not None]
-    if not specs or b.formats[specs[0]].blocks is None:
+    found = tallies_of(a, b)
+    if found is None:
         return False
-    one, other = a.formats[specs[0]].merged(), b.formats[specs[0]].merged()
-    if one.blocks.scales != other.blocks.scales:
-        return False
-    unsigned = [name for name in FIELDS if name not in ("sum_x", "sum_e")]
-    return all(math.isclose(getattr(one, name), getattr(other, name), rel_tol=1e-6) for name in unsigned)
+    one, other = found
+    sums = [name for name in FIELDS if name.startswith("sum_") and name not in ("sum_x", "sum_e")]
+    exact = [name for name in FIELDS if not name.startswith("sum_")]  # counts and maxima
+    return (
+        one.blocks.scales == other.blocks.scales
+        and all(getattr(one, name) == getattr(other, name) for name in exact)
+        and all(math.isclose(getattr(one, name), getattr(other, name), rel_tol=1e-6) for name in sums)
+    )
 
 
 def _sums(site: Site) -> tuple[float, ...] | None:
@@ -89,10 +91,10 @@ def _sums(site: Site) -> tuple[float, ...] | None:
 
 
 def dead_rows(site: Site) -> tuple[int, str]:
-    """How many rows of a weight are dead, and that in words."""
+    """How many rows and columns of a weight are dead, and that in words."""
     text = next((str(note).removeprefix(Note.of("dead", "")) for note in site.notes if note.level == "dead"), "")
     tally = next((m.merged() for m in site.formats.values() if m.tally is not None), None)
     if tally is not None and (whole := dead_text(tally)):
         return _ALL, whole
-    count = re.match(r"(\d+) of \d+ (?:output|input) channels", text)
-    return (int(count[1]), text) if count else (0, "")
+    counts = re.findall(r"(\d+) of \d+ (?:output|input) channels", text)
+    return (sum(map(int, counts)), text) if counts else (0, "")

@@ -69,9 +69,8 @@ def _position_error(pair: Pair, metric: Metric) -> float:
     db = math.hypot(*errors)
     if metric.unit == "dB":
         return db
-    value = pair.new.value(
-        metric.name
-    )  # relative_rms is an amplitude: 1 dB is 11.5 % of it; 1 - cosine goes with its square
+    value = pair.new.value(metric.name)
+    # relative_rms is an amplitude, of which 1 dB is 11.5 %; 1 - cosine goes with its square
     return abs(value) * db / (2 * _DB) if metric.name == "relative_rms" else abs(1 - value) * db / _DB
 
 

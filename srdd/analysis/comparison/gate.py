@@ -1,10 +1,10 @@
 """The gate: a report held to limits beside a baseline, and to floors without one; the verdict follows from data alone.
 
-Not here: what limits are (limits.py), whether two reports may be compared (comparability.py), printing. A limit is
-checked on every decoder layer and on every site outside the layers (lm_head), or by module on every site, for each kind
-of site and format it holds for. A value that the baseline has and the new report lacks fails; a value that the baseline
-lacks is held to nothing, and that is said. A gain beyond a factor passes but is flagged: an error halved between two
-checkpoints is more often the wrong file than a gain.
+Not here: what limits are (limits.py), whether two reports may be compared (comparability.py), printing. A limit that is
+given is checked on every decoder layer and on every site outside the layers (lm_head), the built-in ones by module on
+every Linear, for each kind of site and format they hold for. A value that the baseline has and the new report lacks
+fails; a value that the baseline lacks is held to nothing, and that is said. A gain beyond a factor passes but is
+flagged: an error halved between two checkpoints is more often the wrong file than a gain.
 
 Worked number: "sqnr_db=-0.5" with 19.0 dB in the baseline of layer 7 and 16.0 dB now: bound 18.5, failed, named.
 """
@@ -19,6 +19,7 @@ from srdd.analysis.comparison.comparability import comparable
 from srdd.analysis.comparison.costs import comparable_costs, model_specs
 from srdd.analysis.comparison.dead import newly_dead, newly_equal, newly_rearranged
 from srdd.analysis.comparison.held_places import counts_blocks, has_kind, held_places, may_compare_costs
+from srdd.analysis.comparison.limits import Floor
 from srdd.analysis.comparison.policy import Policy, built_in
 from srdd.analysis.layer_costs import cost_specs, has_costs, weakness
 from srdd.analysis.series import cost_series
@@ -87,7 +88,8 @@ def check(
     if not held:
         names = ", ".join(limit.metric for limit in policy.limits)
         raise ReportError(f"nothing was checked: the baseline has none of {names}")
-    tests = sum(len(one.places) for one in held if one.kind != "weight")  # weights are no sample, so they never err
+    # the family of tests: a weight is no sample, and a floor no change
+    tests = sum(len(one.places) for one in held if one.kind != "weight" and not isinstance(one.limit, Floor))
     cases = [case_of(one, policy, tests) for one in held]
     problems: list[str] = [note for note in new.warnings if note.level == "error"]
     if baseline is not None and policy.are_defaults:

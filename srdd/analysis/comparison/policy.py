@@ -31,7 +31,8 @@ class Policy:
     limits: tuple[Limit | Factor, ...] = ()
     floors: tuple[Floor, ...] = ()
     implausible_gain: float = IMPLAUSIBLE_GAIN
-    by: Literal["layer", "module"] = "layer"  # what a limit is checked on; modules do not hide in their layer
+    # What limits are checked on; None: given ones on layers, the built-in ones on modules, which do not hide there
+    by: Literal["layer", "module"] | None = None
     undecided: Literal["pass", "fail"] = "pass"  # what lies beyond its bound by no more than chance may bring
     are_defaults: bool = field(default=False, compare=False)  # the built-in limits, which the reports decide
     scope: Scope = field(default_factory=Scope)  # what the built-in limits are narrowed to
@@ -57,7 +58,7 @@ def load_policy(path: str | Path) -> Policy:
             limits=tuple(_limits(document)),
             floors=tuple(_tables(document, "floor", Floor)),
             implausible_gain=check_gain(document.get("implausible_gain", IMPLAUSIBLE_GAIN)),
-            by=check_by(document.get("by", "layer")),
+            by=check_by(document["by"]) if "by" in document else None,
             undecided=check_undecided(document.get("undecided", "pass")),
         )
     except SrddError as problem:

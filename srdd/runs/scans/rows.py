@@ -83,8 +83,11 @@ def weight_row(
     columns = shape[-2] if site.transposed else shape[-1]
     zeros = tallies[0].n - tallies[0].nonzero
     rows = shape[-1] if site.transposed else shape[-2]
-    dead = dead_text(tallies[0]) or (_dead_rows(rows_of_zeros(), tallies[0], columns) if zeros >= columns > 0 else "")
-    dead = dead or (_dead_columns(columns_of_zeros(), columns) if zeros >= rows > 0 else "")
+    dead = dead_text(tallies[0])
+    if not dead:
+        of_rows = _dead_rows(rows_of_zeros(), tallies[0], columns) if zeros >= columns > 0 else ""
+        of_columns = _dead_columns(columns_of_zeros(), columns) if zeros >= rows > 0 else ""
+        dead = "; ".join(filter(None, (of_rows, of_columns)))
     measured = {f.spec: measurement(t) for f, t in zip(formats, tallies, strict=True)}
     return SiteRow(
         kind="weight",
