@@ -53,6 +53,7 @@ def compare(
     from srdd.analysis.comparison.beginning import beginning
     from srdd.analysis.comparison.comparability import comparable
     from srdd.analysis.comparison.held_places import counts_blocks
+    from srdd.analysis.comparison.older import sharing_documents
     from srdd.analysis.layer_costs import has_costs, weakness
     from srdd.analysis.series import choose_kinds
     from srdd.cli import console
@@ -66,7 +67,7 @@ def compare(
     _check_usage(reports, series, across)
     named, chosen_zones = any_metric(metric) if metric else None, parse_zones(zones) if zones else None
     documents = [Report.load(path) for path in (reports if len(reports) > 1 else reports * 2)]
-    base, new = documents[0], documents[-1]
+    base, new = sharing_documents(documents[0], documents[-1])
     priced = [report for report in documents if has_costs(report)]
     if not base.sites and not priced:
         raise ReportError(f"{reports[0]} is empty: it has no sites")

@@ -12,8 +12,11 @@ from srdd import kernels
 from srdd.analysis.comparison.beginning import beginning
 from srdd.analysis.comparison.gate import check
 from srdd.analysis.comparison.limits import Limit
+from srdd.analysis.comparison.older import sharing_documents
+from srdd.analysis.comparison.pairing import pairs
 from srdd.analysis.comparison.policy import Policy, check_undecided, load_policy
 from srdd.core.formats import parse
+from srdd.core.metrics import BY_NAME
 from srdd.core.position import swing_db
 from srdd.core.student import critical
 from srdd.core.tally import Tally
@@ -158,3 +161,21 @@ def test_more_threads_change_no_weight() -> None:
 
 def test_equal_reports_begin_nowhere() -> None:
     assert beginning(BOTH, BOTH) is None
+
+
+def test_an_older_baseline_is_told_the_documents() -> None:
+    """Eight sequences of four documents: both reports have four units, and the change is paired."""
+    calibration = BASE.settings.calibration
+    assert calibration is not None
+    known = {"documents": [name for name in "abcd" for _ in range(2)], "offsets": [0, 1] * 4}
+    tree = of([0.3, 0.32] * 4).model_dump(mode="json")
+    tree["settings"]["calibration"] |= known
+    new = Report.from_tree(tree, "new")
+    base, same = sharing_documents(of([0.2, 0.22] * 4), new)
+    assert same is new
+    assert base.settings.calibration is not None
+    assert base.settings.calibration.units == 4
+    assert sharing_documents(new, base) == (new, base)
+    (pair,) = [p for p in pairs(base, new, "output", SPEC) if p.layer == 1]
+    assert pair.degrees(BY_NAME["relative_error"]) == 3
+    assert pair.error(BY_NAME["relative_error"]) == pytest.approx(0, abs=1e-12)

@@ -20,6 +20,7 @@ from srdd.analysis.comparison.costs import comparable_costs, model_specs
 from srdd.analysis.comparison.dead import newly_dead, newly_equal, newly_rearranged
 from srdd.analysis.comparison.held_places import counts_blocks, has_kind, held_places, may_compare_costs
 from srdd.analysis.comparison.limits import Floor
+from srdd.analysis.comparison.older import sharing_documents
 from srdd.analysis.comparison.policy import Policy, built_in
 from srdd.analysis.layer_costs import cost_specs, has_costs, weakness
 from srdd.analysis.series import cost_series
@@ -45,6 +46,8 @@ def check(
     Raises SettingError for limits without a baseline, ReportError for what differs and for limits that match nothing.
     """
     policy = Policy(are_defaults=True) if policy is None else policy
+    if baseline is not None:
+        baseline, new = sharing_documents(baseline, new)
     if policy.are_defaults and not policy.limits:
         priced = baseline is not None and may_compare_costs(baseline, new)
         counted = baseline is not None and counts_blocks(baseline) and counts_blocks(new)
