@@ -67,6 +67,8 @@ def check(
         raise NoEffectError("force", f"without {setting('junit')} or {setting('summary')}")
     rules = _policy(policy, limit or [], floor or [], (site, quant, layers), baseline is not None)
     rules = rules if by is None else replace(rules, by=check_by(by))
+    if undecided is not None and not rules.limits and not rules.are_defaults:
+        raise NoEffectError("undecided", f"on floors alone, without {setting('limit')}")
     rules = rules if undecided is None else replace(rules, undecided=check_undecided(undecided))
     for path in (junit, summary):
         if path is not None:

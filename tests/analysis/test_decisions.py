@@ -1,6 +1,7 @@
 """What a check may call a failure: chance, the place of the largest values, and the tensor to blame."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,23 @@ def test_an_older_baseline_is_told_the_documents() -> None:
     (pair,) = [p for p in pairs(base, new, "output", SPEC) if p.layer == 1]
     assert pair.degrees(BY_NAME["relative_error"]) == 3
     assert pair.error(BY_NAME["relative_error"]) == pytest.approx(0, abs=1e-12)
+
+
+def test_undecided_is_of_changes(tmp_path: Path, srdd: Callable[..., tuple[int, str, str]]) -> None:
+    BASE.save(tmp_path / "base.json")
+    of([0.2, 0.56] * 4).save(tmp_path / "new.json")
+    arguments = (
+        "check",
+        tmp_path / "new.json",
+        "--baseline",
+        tmp_path / "base.json",
+        "--limit",
+        "relative_error=+0.05",
+    )
+    code, shown, _ = srdd(*arguments)
+    assert (code, "PASSED 3 checks, 1 undecided" in shown, "documents would decide" in shown) == (0, True, True)
+    assert srdd(*arguments, "--undecided", "fail")[0] == 1
+    code, _, said = srdd("check", tmp_path / "new.json", "--floor", "sqnr_db=1", "--undecided", "fail")
+    assert (code, "--undecided has no effect on floors alone" in said) == (2, True), said
+    code, _, said = srdd(*arguments, "--undecided", "perhaps")
+    assert (code, "expected pass or fail" in said) == (2, True)
