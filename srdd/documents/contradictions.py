@@ -25,6 +25,7 @@ from srdd.errors import FormatError, ReportError
 _REMEDY = "these numbers were never measured; write the report anew"
 # A KL is a difference of sums over a vocabulary in float32. Relative to the size of losses, which the logits decide.
 _ROUNDING = 1e-4
+_EXACT_COUNT = 2.0**53
 
 
 def refuse(sites: Sequence[Site], costs: Costs | None, name: str) -> None:
@@ -76,10 +77,12 @@ def _of_blocks(counts: Sequence[Sequence[float]]) -> str:
     """What is wrong with counts of blocks: every block has one SQNR and one scale, and they are whole numbers."""
     sqnr, scales, worst = counts
     for row, bins in ((sqnr, SQNR_BINS), (scales, SCALE_BINS)):
-        if row and not 0 <= row[0] <= bins - (len(row) - 1):
-            return "are in bins that do not exist"
-        if any(count < 0 or not float(count).is_integer() for count in row):
+        if not row:
+            continue
+        if not 0 <= min(row) <= max(row) < _EXACT_COUNT or [*map(int, row)] != row:
             return "are negative, or no whole numbers"
+        if row[0] > bins - (len(row) - 1):
+            return "are in bins that do not exist"
     if sum(sqnr[1:]) != sum(scales[1:]):
         return f"are {sum(sqnr[1:]):g} by SQNR and {sum(scales[1:]):g} by scale"
     return "have a worst block that is none" if worst and (len(worst) != 2 or min(worst) < 0) else ""

@@ -49,6 +49,35 @@ def test_a_weight(path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("blocks", "said"),
+    [
+        ([[85, 3, 0, 1], [149, 4], [0.5, 2]], ""),
+        ([[], [], []], ""),
+        ([[85, 3, 1], [149, 3], [0.5, 2]], "are 4 by SQNR and 3 by scale"),
+        ([[85, -3, 7], [149, 4], [0.5, 2]], "are negative, or no whole numbers"),
+        ([[85, 3.5, 0.5], [149, 4], [0.5, 2]], "are negative, or no whole numbers"),
+        ([[85, 1e300], [149, 1e300], [0.5, 2]], "are negative, or no whole numbers"),
+        ([[240, 3, 1], [149, 4], [0.5, 2]], "are in bins that do not exist"),
+        ([[85, 4], [278, 4], [0.5, 2]], "are in bins that do not exist"),
+        ([[85, 4], [149, 4], [-0.5, 2]], "have a worst block that is none"),
+        ([[85, 4], [149, 4], [0.5]], "have a worst block that is none"),
+    ],
+)
+def test_counts_of_blocks(blocks: list[list[float]], said: str, path: Path) -> None:
+    def lie(tree: dict[str, Any]) -> None:
+        measured(tree, "weight", 1)["blocks"] = blocks
+
+    if said:
+        place = "weight model.layers.1.mlp.down_proj under mxfp4:even"
+        assert f"{place}: counts of blocks {said}" in refused(path, lie)
+        return
+    tree = json.loads(path.read_text())
+    lie(tree)
+    path.write_text(json.dumps(tree))
+    assert Report.load(path).sites[1].formats["mxfp4:even"].blocks == blocks
+
+
 def test_one_sequence_of_an_activation(path: Path) -> None:
     def lie(tree: dict[str, Any]) -> None:
         measured(tree, "output", 2)["sequences"][1][FIELDS.index("deadzone")] = 2000
