@@ -9,7 +9,9 @@ import pytest
 from builders import make_costs
 from priced_reports import KLS, PLAIN, PRICED, SPEC, report
 
-from srdd.analysis.comparison.gate import check
+from srdd.analysis.comparison.cases import Held
+from srdd.analysis.comparison.gate import check, families
+from srdd.analysis.comparison.limits import Limit
 from srdd.analysis.comparison.policy import Policy, parse_floor, parse_limit, scope_of
 from srdd.documents.costs import Cost
 from srdd.documents.report import Report
@@ -125,3 +127,15 @@ def test_the_built_in_limits_are_narrowed(tmp_path: Path, srdd: Run) -> None:
     assert srdd("check", *files, "--quant", "mxfp4")[0] == 1
     assert srdd("check", *files, "--quant", "nvfp4")[0] == 2
     assert srdd("check", *files, "--limit", "kl=+110%")[0] == 0
+
+
+def test_costs_are_not_outnumbered() -> None:
+    """Two places of costs beside hundreds of error statistics have half of the level, not two hundredths of it."""
+    held = [
+        Held(Limit(metric="kl", max_worse="10%"), "model", SPEC, [None] * 2),  # type: ignore[list-item]
+        Held(Limit(metric="relative_error", max_worse="5%"), "output", SPEC, [None] * 300),  # type: ignore[list-item]
+        Held(Limit(metric="relative_error", max_worse="5%"), "weight", SPEC, [None] * 900),  # type: ignore[list-item]
+    ]
+    assert families(held) == {True: 4, False: 600}
+    assert families(held[:1]) == {True: 2, False: 0}
+    assert families(held[1:]) == {True: 0, False: 300}

@@ -2,8 +2,11 @@
 
 A change has three sources of error: other documents would give another one (standard_error of a pair), the largest
 values lie elsewhere between two powers of two (`srdd.core.position`), and stochastic rounding draws anew. A limit is
-failed where the change is beyond it by more than Student's t for the whole family of places that a check looks at, so
-that one false alarm in twenty checks is the most. Beyond it by less it is undecided.
+failed where the change is beyond it by more than Student's t for the whole family of places that a check looks at
+(costs and error statistics each have half of the level), so that one false alarm in twenty checks is the most. Beyond
+it by less it is undecided.
+
+Costs have no error for the place of the scales, though they move with it too (docs/errors.md has by how much).
 
 Not here: limits (limits.py) and the verdict (gate.py).
 

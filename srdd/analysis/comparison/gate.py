@@ -30,6 +30,8 @@ from srdd.documents.parts import Place
 from srdd.documents.report import Report
 from srdd.errors import ReportError, SettingError, setting
 
+_COSTS: tuple[Place, ...] = ("layer", "model")
+
 
 def check(
     new: Report,
@@ -91,9 +93,8 @@ def check(
     if not held:
         names = ", ".join(limit.metric for limit in policy.limits)
         raise ReportError(f"nothing was checked: the baseline has none of {names}")
-    # the family of tests: a weight is no sample, and a floor no change
-    tests = sum(len(one.places) for one in held if one.kind != "weight" and not isinstance(one.limit, Floor))
-    cases = [case_of(one, policy, tests) for one in held]
+    sizes = families(held)
+    cases = [case_of(one, policy, sizes[one.kind in _COSTS]) for one in held]
     problems: list[str] = [note for note in new.warnings if note.level == "error"]
     if baseline is not None and policy.are_defaults:
         problems += [*newly_dead(baseline, new), *newly_equal(baseline, new), *newly_rearranged(baseline, new)]
@@ -109,6 +110,18 @@ def check(
         first=_first(cases, new, began),
         notes=list(dict.fromkeys(notes)),
     )
+
+
+def families(held: list[Held]) -> dict[bool, int]:
+    """By whether it is of costs, the tests that share the level of 5 %: a weight is no sample, and a floor no change.
+
+    Costs are few and decide, so they are not outnumbered by error statistics: where there are both, each has half.
+    """
+    tests = {False: 0, True: 0}
+    for one in held:
+        if one.kind != "weight" and not isinstance(one.limit, Floor):
+            tests[one.kind in _COSTS] += len(one.places)
+    return {family: count * 2 if all(tests.values()) else count for family, count in tests.items()}
 
 
 def _costliest(base: Report, new: Report) -> list[str]:
