@@ -91,9 +91,10 @@ def held_by(
 
 def _by(limit: Limit | Factor | Floor, kind: Place, policy: Policy) -> By:
     """What a limit is checked on: what one module lost is not made good by its neighbours."""
-    if limit.metric in _OF_MODULES and kind != "layer":
+    hide = kind in ("weight", "input")  # an output is its layer's own
+    if limit.metric in _OF_MODULES and hide:
         return "module"
-    return policy.by or ("module" if policy.are_defaults and kind in ("weight", "input") else "layer")
+    return policy.by or ("module" if policy.are_defaults and hide else "layer")
 
 
 def case_of(held: Held, policy: Policy, tests: int) -> Case:
