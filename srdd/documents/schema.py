@@ -227,6 +227,7 @@ class Site(Part):
     group: str | None = None
     members: list[str] = Field(default_factory=list)  # modules that read the same input
     shape: list[int] = Field(default_factory=list)  # of a weight; of an activation its last axis
+    transposed: bool = False  # a weight stored [in, out]
     notes: list[Note] = Field(default_factory=list)
     formats: dict[str, Measurement]
 

@@ -23,6 +23,7 @@ from srdd.documents.report import Report
 from srdd.documents.schema import Site as SiteRow
 from srdd.errors import SettingError, SiteError
 from srdd.kernels.seeds import generator_for
+from srdd.models.heads import config_of
 from srdd.models.modules import require_module
 from srdd.models.placement import present
 from srdd.models.running import evaluating, explained, run
@@ -92,6 +93,7 @@ def _scan_weights(
     modules = dict(model.named_modules())
     sites = opened.sites.of("weight")
     total = sum(site.numel for site in sites)
+    config = config_of(model)
     rows, done = [], 0
     for site in sites:
         module = modules[site.module]
@@ -99,8 +101,8 @@ def _scan_weights(
             weight = getattr(module, site.parameter or "weight")
             matrices = matrices_of(module, site)
             vectors = measure_matrices(matrices, formats, name=site.name, seed=seed, backend=opened.backend)
-            lines = (partial(of_zeros, matrices_of(module, site)) for of_zeros in (zero_rows, zero_columns))
-            rows.append(weight_row(site, vectors, formats, tuple(weight.shape), *lines))
+            lines = partial(zero_rows, matrices_of(module, site)), partial(zero_columns, matrices_of(module, site))
+            rows.append(weight_row(site, vectors, formats, tuple(weight.shape), lines, config))
         done += weight.numel()
         progress("weights", done, total)
     return rows
