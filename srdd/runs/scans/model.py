@@ -100,9 +100,9 @@ def _scan_weights(
         with torch.no_grad(), present(module):
             weight = getattr(module, site.parameter or "weight")
             matrices = matrices_of(module, site)
-            vectors = measure_matrices(matrices, formats, name=site.name, seed=seed, backend=opened.backend)
+            vectors, order = measure_matrices(matrices, formats, name=site.name, seed=seed, backend=opened.backend)
             lines = partial(zero_rows, matrices_of(module, site)), partial(zero_columns, matrices_of(module, site))
-            rows.append(weight_row(site, vectors, formats, tuple(weight.shape), lines, config))
+            rows.append(weight_row(site, vectors, formats, tuple(weight.shape), lines, config, order))
         done += weight.numel()
         progress("weights", done, total)
     return rows

@@ -5,6 +5,7 @@ Not here: measuring. This is where vectors leave the device: one transfer a site
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -76,6 +77,7 @@ def weight_row(
     shape: Sequence[int],
     lines_of_zeros: tuple[Callable[[], list[int]], Callable[[], list[int]]],
     config: Mapping[str, Any],
+    order_sum: float,
 ) -> SiteRow:
     """The row of a weight from its vectors [formats, fields]; `shape` as stored, `config` the model's.
 
@@ -103,6 +105,7 @@ def weight_row(
         group=site.group,
         shape=list(shape),
         transposed=site.transposed,
+        order_sum=order_sum if math.isfinite(order_sum) else None,
         notes=[*([Note.of("dead", dead)] if dead else []), *_notes(tallies[0], formats, columns, rows)],
         formats=measured,
     )
