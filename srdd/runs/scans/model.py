@@ -72,8 +72,19 @@ def scan_tensors(
         tap = _scan_activations(model, opened, parsed, opened.calibration.sequence_hashes, batch_size, seed, progress)
         uncovered = tap.idle()
         rows += [activation_row(result, parsed) for result in tap.results()]
+        notes = [*notes, *_unseen(tap.without_pictures())]
     report = report_of(opened, rows, parsed, seed=seed, thresholds=thresholds, uncovered=uncovered, notes=notes)
     return report.model_copy(update={"warnings": [*report.warnings, *notes_on_units(opened.calibration)]})
+
+
+def _unseen(modules: Sequence[str]) -> list[str]:
+    """What a reader of a model with towers must know."""
+    if not modules:
+        return []
+    return [
+        f"{len(modules)} module(s) beside the text model do not run on text, so of their tensors only weights are "
+        f"measured: {modules[0]} ..."
+    ]
 
 
 def _sites_of(model: nn.Module, sites: str | Sequence[str] | Selection | SiteMap) -> SiteMap:
