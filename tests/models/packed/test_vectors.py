@@ -71,3 +71,14 @@ def test_the_vectors_are_of_every_form_in_safetensors_files() -> None:
         "FP8",
     ):
         assert form in names
+
+
+@pytest.mark.parametrize(
+    "vector", [v for v in VECTORS if v["format"] == "GGUF MXFP4"], ids=lambda vector: vector["format"]
+)
+def test_blocks_of_gguf(vector: dict) -> None:
+    from srdd.models.files.packed.gguf_blocks import mxfp4
+
+    stored = vector["tensors"]["blocks"]
+    raw = torch.frombuffer(bytearray.fromhex(stored["hex"]), dtype=torch.uint8).view(stored["shape"])
+    assert torch.equal(mxfp4(raw).flatten(), torch.tensor(vector["values_float32"]))

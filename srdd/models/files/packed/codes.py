@@ -27,6 +27,8 @@ def _table(exponent_bits: int, mantissa_bits: int) -> Tensor:
 E2M1 = _table(2, 1)
 SIX_BIT = {"E2M3": _table(2, 3), "E3M2": _table(3, 2)}
 _E8M0 = torch.tensor([2.0 ** (byte - 127) for byte in range(255)] + [float("nan")], dtype=torch.float64).float()
+# GGUF's scales: E4M3 without a sign, whose NaN is 0 there.
+_UNSIGNED = _table(4, 3)[:128].index_fill(0, torch.tensor([127]), 0.0).repeat(2)
 # One complex number is two float32, so that one look-up gives both nibbles of a byte.
 _BYTES = torch.arange(256)
 _PAIRS = torch.view_as_complex(torch.stack([E2M1[_BYTES & 15], E2M1[_BYTES >> 4]], -1).contiguous())
@@ -35,6 +37,11 @@ _PAIRS = torch.view_as_complex(torch.stack([E2M1[_BYTES & 15], E2M1[_BYTES >> 4]
 def e8m0(codes: Tensor) -> Tensor:
     """Scales from their bytes: 2^(b - 127), 255 is NaN. From uint8 or float8_e8m0fnu of any shape."""
     return _E8M0[codes.view(torch.uint8).int()]
+
+
+def unsigned_e4m3(codes: Tensor) -> Tensor:
+    """Scales of GGUF's NVFP4 from their bytes; 0x7f is 0."""
+    return _UNSIGNED[codes.int()]
 
 
 def nibble_pairs(raw: Tensor) -> Tensor:
