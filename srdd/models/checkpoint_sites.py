@@ -1,8 +1,11 @@
-"""Finds the tensors of a checkpoint that are weights of matrix products, by names and shapes, without a model.
+"""Finds the tensors of a checkpoint that are weights of matrix products, without weights in memory.
 
-Not here: reading (files/checkpoint.py). A checkpoint has no module types, so the rule is: a 2-D tensor called *.weight
-that is no embedding, norm or router, or a 3-D tensor of fused experts. What is left out is listed with its reason, so
-that a wrong guess is seen. Two stacks of layers (an encoder and a decoder) are numbered consecutively, as in a model.
+Where the library knows the model, names and numbers are those of the model (live_names.py), and what the file holds
+beside it, heads that predict further tokens for instance, stands outside the layers. Else the rule is: a 2-D tensor
+called *.weight that is no embedding, norm or router, or a 3-D tensor of fused experts. What is left out is listed with
+its reason, so that a wrong guess is seen. Two stacks of layers (an encoder and a decoder) are numbered consecutively.
+
+Not here: reading (files/checkpoint.py).
 
 Worked number: MiniLM's safetensors file holds 103 tensors; 37 are such weights (6 per layer for 6 layers, and the
 pooler), the rest are embeddings, norms and biases.
@@ -11,12 +14,13 @@ pooler), the rest are embeddings, norms and biases.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from srdd.core.roles import fusion_group, is_tower
+from srdd.core.roles import fusion_group, is_beside_text
 from srdd.documents.schema import Skipped
 from srdd.errors import SiteError, SourceError
 from srdd.models.files import packed
@@ -24,7 +28,10 @@ from srdd.models.files.checkpoint import Checkpoint
 from srdd.models.files.packed import float8
 from srdd.models.files.packed.contract import Packed
 from srdd.models.files.safetensors import StoredTensor
+from srdd.models.live_names import live_sites
 from srdd.models.sites import Site, SiteMap
+
+TILE_ROWS = 128  # the tallest tile of any format
 
 # A layer holds modules: what follows its number is a module's name before the parameter's.
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.(?=[^.]+\.)")
@@ -51,46 +58,89 @@ def checkpoint_sites(checkpoint: Checkpoint) -> SiteMap:
     """
     if checkpoint.damaged:
         raise SourceError(checkpoint.damaged[0])
+    for tensor in checkpoint.tensors.values():
+        if _reason(tensor) is None and isinstance(tensor, StoredTensor) and tensor.dtype not in _PLAIN:
+            raise SourceError(_unknown(tensor))
+    if checkpoint.unheld:
+        raise SourceError(checkpoint.unheld)
+    live = live_sites(checkpoint)
+    found = _by_rule(checkpoint) if live is None else _with_rest(checkpoint, *live)
+    belongs = [Skipped(name=name, parameters=0, reason=reason) for name, reason in checkpoint.belongs.items()]
+    if not found.sites:
+        raise SiteError(f"{checkpoint.identity.id} holds no weight matrix among its {len(checkpoint.tensors)} tensors")
+    return replace(found, skipped=(*found.skipped, *belongs))
+
+
+def _by_rule(checkpoint: Checkpoint) -> SiteMap:
+    """By names and shapes alone."""
+    sites, skipped = _sorted(checkpoint, checkpoint.tensors.values())
+    numbers, count = _numbered(sites)
+    placed = [
+        replace(s, layer=None, beside_text=True)
+        if s.layer is not None and _stack_of(s.module) not in numbers
+        else replace(s, layer=None if s.layer is None else numbers[_stack_of(s.module)] + s.layer)
+        for s in sites
+    ]
+    return SiteMap(tuple(placed), tuple(skipped), sum(t.numel for t in checkpoint.tensors.values()), count)
+
+
+def _with_rest(checkpoint: Checkpoint, found: SiteMap, held: frozenset[str]) -> SiteMap:
+    """With the weights that the file holds beside the model, outside its layers."""
+    rest = [tensor for name, tensor in checkpoint.tensors.items() if name not in held]
+    sites, skipped = _sorted(checkpoint, rest)
+    taken = {site.name for site in found.sites}
+    last = max(site.index for site in found.sites)
+    outside = [
+        replace(site, layer=None, beside_text=True, index=last + 1 + index)
+        for index, site in enumerate(site for site in sites if site.name not in taken)
+    ]
+    return replace(found, sites=(*found.sites, *outside), skipped=(*found.skipped, *skipped))
+
+
+def _sorted(checkpoint: Checkpoint, tensors: Iterable[StoredTensor | Packed]) -> tuple[list[Site], list[Skipped]]:
     model_type = str(checkpoint.config.get("model_type", ""))
     sites: list[Site] = []
     skipped: list[Skipped] = []
-    for tensor in checkpoint.tensors.values():
+    for tensor in tensors:
         reason = _reason(tensor)
         if reason:
             skipped.append(Skipped(name=tensor.name, parameters=tensor.numel, reason=reason))
-        elif isinstance(tensor, StoredTensor) and tensor.dtype not in _PLAIN:
-            raise SourceError(_unknown(tensor))
         else:
             sites.append(replace(_site(tensor, model_type), index=len(sites)))
-    if checkpoint.unheld:
-        raise SourceError(checkpoint.unheld)
-    skipped += [Skipped(name=name, parameters=0, reason=reason) for name, reason in checkpoint.belongs.items()]
-    if not sites:
-        raise SiteError(f"{checkpoint.identity.id} holds no weight matrix among its {len(checkpoint.tensors)} tensors")
-    numbers, count = _numbered(sites)
-    placed = [replace(s, layer=None if s.layer is None else numbers[_stack_of(s.module)] + s.layer) for s in sites]
-    return SiteMap(tuple(placed), tuple(skipped), sum(t.numel for t in checkpoint.tensors.values()), count)
+    return sites, skipped
 
 
 def matrices_from(checkpoint: Checkpoint, site: Site) -> Iterator[_Matrix]:
     """The matrices [out, in] of a site: one, or one per fused expert; each can be read in chunks again and again."""
-    tensor = checkpoint.tensors[site.module]
-    if len(tensor.shape) == 3:
-        for expert in range(tensor.shape[0]):
-            yield _Matrix(checkpoint, site, expert)
+    experts = site.shape[0] if len(site.shape) == 3 else 1
+    if len(site.stored) > 1:
+        parts = len(site.stored) // experts
+        for expert in range(experts):
+            yield _Matrix(checkpoint, site.stored[expert * parts : (expert + 1) * parts], None, site.transposed)
+    elif len(site.shape) == 3:
+        for expert in range(experts):
+            yield _Matrix(checkpoint, site.stored, expert, site.transposed)
     else:
-        yield _Matrix(checkpoint, site, None)
+        yield _Matrix(checkpoint, site.stored, None, site.transposed)
 
 
 class _Matrix:
     """One matrix as row chunks that can be read again. A transposed chunk is still whole blocks along in."""
 
-    def __init__(self, checkpoint: Checkpoint, site: Site, expert: int | None) -> None:
-        self._checkpoint, self._site, self._expert = checkpoint, site, expert
+    def __init__(self, checkpoint: Checkpoint, names: Sequence[str], expert: int | None, transposed: bool) -> None:
+        self._checkpoint, self._names, self._expert, self._transposed = checkpoint, names, expert, transposed
 
     def __iter__(self) -> Iterator[Tensor]:
-        for chunk in self._checkpoint.row_chunks(self._site.module, expert=self._expert):
-            yield chunk.transpose(-1, -2) if self._site.transposed else chunk
+        rows = [self._checkpoint.tensors[name].shape[-2] for name in self._names[:-1]]
+        if any(count % TILE_ROWS for count in rows):  # a tile would cross from one tensor into the next
+            yield torch.cat([chunk.clone() for chunk in self._chunks()])
+            return
+        for chunk in self._chunks():
+            yield chunk.transpose(-1, -2) if self._transposed else chunk
+
+    def _chunks(self) -> Iterator[Tensor]:
+        for name in self._names:
+            yield from self._checkpoint.row_chunks(name, expert=self._expert)
 
 
 def _stack_of(name: str) -> str:
@@ -103,15 +153,16 @@ def _numbered(sites: Sequence[Site]) -> tuple[dict[str, int], int]:
     """The number of the first layer of each stack, and how many layers there are.
 
     A file does not tell the order of modules; transformers puts an encoder before its reader. Towers for pictures or
-    sounds come last, so that the layers of the text count from 0.
+    sounds, and heads that predict further tokens, have none beside a stack of text.
     """
     depths: dict[str, int] = {}
     for site in sites:
         if site.layer is not None:
             stack = _stack_of(site.module)
             depths[stack] = max(depths.get(stack, 0), site.layer + 1)
+    text = [stack for stack in depths if not is_beside_text(stack)]
     first, count = {}, 0
-    for stack in sorted(depths, key=lambda stack: (is_tower(stack), not _READ_BY_ANOTHER.search(stack), stack)):
+    for stack in sorted(text or depths, key=lambda stack: (not _READ_BY_ANOTHER.search(stack), stack)):
         first[stack] = count
         count += depths[stack]
     return first, count
@@ -153,4 +204,16 @@ def _site(tensor: StoredTensor | Packed, model_type: str) -> Site:
         transposed = tensor.transposed
     group = name.rpartition(".")[0] if fused else fusion_group(name, role)
     index = int(layer[1]) if layer else None
-    return Site("weight", name, tensor.name, role, index, group, "weight", transposed, numel=tensor.numel)
+    return Site(
+        "weight",
+        name,
+        tensor.name,
+        role,
+        index,
+        group,
+        "weight",
+        transposed,
+        numel=tensor.numel,
+        stored=(tensor.name,),
+        shape=tuple(tensor.shape),
+    )

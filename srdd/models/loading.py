@@ -21,6 +21,17 @@ from srdd.models.files.checkpoint import Checkpoint, open_checkpoint
 from srdd.models.quiet import quiet, quiet_hub
 
 
+def class_for(config: Any) -> tuple[bool, Any]:
+    """Whether a config is that of a causal language model, and the class that opens its checkpoint."""
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    names = set(getattr(config, "architectures", None) or ())
+    # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
+    causal = bool(names & set(CAUSAL.values())) if names else config.model_type in CAUSAL
+    return causal, AutoModelForCausalLM if causal else other_class(names)
+
+
 def other_class(names: Iterable[str]) -> Any:
     """The class for a checkpoint that is no causal language model.
 
@@ -81,8 +92,7 @@ def load_model(
 
     Raises SourceError, MissingExtraError.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+    from transformers import AutoConfig
 
     notes: tuple[str, ...] = ()
     extra: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
@@ -93,10 +103,7 @@ def load_model(
     try:
         with quiet(), quiet_hub():
             config = AutoConfig.from_pretrained(target, **options)
-            names = set(getattr(config, "architectures", None) or ())
-            # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
-            causal = bool(names & set(CAUSAL.values())) if names else config.model_type in CAUSAL
-            auto = AutoModelForCausalLM if causal else other_class(names)
+            causal, auto = class_for(config)
             if getattr(config, "quantization_config", None) and not Path(target).is_dir():
                 checkpoint = open_checkpoint(target, revision=options.get("revision"))
                 packed, notes = checkpoint if is_packed(checkpoint) else None, checkpoint.notes

@@ -49,6 +49,8 @@ class Site:
     numel: int = 0  # of a weight
     index: int = 0  # place among the sites of the model, in module order
     beside_text: bool = False  # of a tower or a further head of a model that has a text stack too
+    stored: tuple[str, ...] = ()  # of files: the tensors whose rows make this weight, one matrix after the other
+    shape: tuple[int, ...] = ()  # of files
 
     @property
     def routed(self) -> bool:
@@ -66,6 +68,7 @@ class SiteMap:
     layer_count: int
     kinds: tuple[Kind, ...] = KINDS  # that were looked for
     selection: str | None = None  # of layers or modules, as the user gave it
+    architecture: str | None = None  # of files: the class whose names these are; None where the names are the files'
 
     def of(self, kind: Kind) -> tuple[Site, ...]:
         return tuple(site for site in self.sites if site.kind == kind)

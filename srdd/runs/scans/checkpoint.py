@@ -38,7 +38,7 @@ def scan_checkpoint(
     """
     parsed = parse_list([formats] if isinstance(formats, str | BlockFormat) else formats)
     run = _open(checkpoint, parsed, _sites_of(checkpoint, sites), backend)
-    sizes = {site.name: checkpoint.tensors[site.module].numel for site in run.sites.sites}
+    sizes = {site.name: site.numel for site in run.sites.sites}
     rows, done = [], 0
     for site in run.sites.sites:
         matrices = matrices_from(checkpoint, site)
@@ -47,9 +47,7 @@ def scan_checkpoint(
             partial(zero_rows, matrices_from(checkpoint, site)),
             partial(zero_columns, matrices_from(checkpoint, site)),
         )
-        rows.append(
-            weight_row(site, vectors, parsed, checkpoint.tensors[site.module].shape, lines, checkpoint.config, order)
-        )
+        rows.append(weight_row(site, vectors, parsed, site.shape, lines, checkpoint.config, order))
         done += sizes[site.name]
         progress("weights", done, sum(sizes.values()))
     return report_of(run, rows, parsed, seed=seed, thresholds=thresholds, notes=checkpoint.notes)
@@ -65,11 +63,12 @@ def _sites_of(checkpoint: Checkpoint, sites: str | Sequence[str] | Selection | S
 def _open(checkpoint: Checkpoint, formats: Sequence[BlockFormat], sites: SiteMap, backend: str) -> Run:
     """A run on files: numbers as they are stored, on the CPU."""
     started, device = time.monotonic(), torch.device("cpu")
-    values = sum(checkpoint.tensors[site.module].numel for site in sites.sites)
-    dtype = checkpoint.tensors[sites.sites[0].module].torch_dtype
-    depth = max(checkpoint.identity.layer_count or 0, sites.layer_count) or None
+    values = sum(site.numel for site in sites.sites)
+    dtype = checkpoint.tensors[sites.sites[0].stored[0]].torch_dtype
+    as_opened = {"architecture": sites.architecture, "parameter_count": sites.parameters} if sites.architecture else {}
+    depth = sites.layer_count if as_opened else max(checkpoint.identity.layer_count or 0, sites.layer_count) or None
     return Run(
-        identity=checkpoint.identity.model_copy(update={"layer_count": depth}),
+        identity=checkpoint.identity.model_copy(update={"layer_count": depth, **as_opened}),
         sites=sites,
         token_ids=torch.empty(0, 0, dtype=torch.int64, device=device),
         calibration=None,

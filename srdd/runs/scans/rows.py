@@ -104,6 +104,7 @@ def weight_row(
         layer=site.layer,
         group=site.group,
         shape=list(shape),
+        beside_text=site.beside_text,
         transposed=site.transposed,
         order_sum=order_sum if math.isfinite(order_sum) else None,
         notes=[*([Note.of("dead", dead)] if dead else []), *_notes(tallies[0], formats, columns, rows)],
@@ -141,6 +142,7 @@ def activation_row(result: Result, formats: Sequence[BlockFormat]) -> SiteRow:
         group=result.site.group,
         members=list(result.members) if len(result.members) > 1 else [],
         shape=[result.features],
+        beside_text=result.site.beside_text,
         notes=notes,
         formats=measured,
     )
