@@ -226,7 +226,7 @@ def test_no_such_folder() -> None:
 
 
 def test_quantized_checkpoints_say_so(tmp_path: Path) -> None:
-    sharded(tmp_path)
+    sharded(tmp_path, torch.float8_e4m3fn)
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "fp8"}}))
     report = srdd.scan_checkpoint(open_checkpoint(str(tmp_path)), "mxfp4")
     assert any("stored quantized (fp8)" in warning for warning in report.warnings)
