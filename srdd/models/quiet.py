@@ -43,7 +43,7 @@ def loading_reports() -> Iterator[list[str]]:
 
 
 class _Kept(logging.Handler):
-    """Keeps what is logged."""
+    """Keeps what is logged, and passes errors on as they would have gone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,6 +51,8 @@ class _Kept(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.messages.append(record.getMessage())
+        if record.levelno >= logging.ERROR:
+            logging.getLogger("transformers").handle(record)
 
 
 @contextmanager

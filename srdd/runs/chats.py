@@ -26,15 +26,15 @@ def as_texts(documents: list[Document], tokenizer: Any, source: str, counts: Cou
     texts, refused, chats = [], [], 0
     for document in documents:
         if isinstance(document, str):
-            texts.append((document, False))
+            texts.append((_whole(document, counts), False))
             continue
         if template is None:
             raise CalibrationError(f"{source} holds chat messages, but this model's tokenizer has no chat template")
         chats += 1
         try:
-            texts.append((str(tokenizer.apply_chat_template(document, tokenize=False)), True))
+            texts.append((_whole(str(tokenizer.apply_chat_template(document, tokenize=False)), counts), True))
         except Exception as problem:  # templates are programs of strangers
-            refused.append(" ".join(str(problem).split()))
+            refused.append(" ".join(str(problem).encode("utf-8", "backslashreplace").decode().split()))
             continue
         for name in _CALLS:
             if name not in str(template):
@@ -46,3 +46,13 @@ def as_texts(documents: list[Document], tokenizer: Any, source: str, counts: Cou
     if refused:
         counts.left_out[f"conversations that the chat template refused ({refused[0][:100]})"] += len(refused)
     return texts
+
+
+def _whole(text: str, counts: Counts) -> str:
+    """The text without halves of surrogate pairs, which JSON can hold and no tokenizer takes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        counts.left_out["texts with half a character, which was replaced"] += 1
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -194,6 +196,14 @@ def test_what_a_template_refuses_is_counted_and_the_rest_read(tmp_path: Path) ->
         load(tmp_path, [starts_wrong] * 2, template)
 
 
+def test_half_a_character_is_replaced_and_counted(tmp_path: Path) -> None:
+    """JSON can hold half of a surrogate pair, as a file has it that was cut by bytes."""
+    half = "w2 \ud83d w3"
+    got = load(tmp_path, [{"text": half}, {"messages": [{"role": "user", "content": half}]}], seq_len=4)
+    assert sorted(got.token_ids.tolist()) == [[2, 0, 3, 1], [64, 2, 0, 3]]
+    assert "2 texts with half a character, which was replaced" in got.dropped
+
+
 def test_lines_in_a_json_file_are_read_as_lines(tmp_path: Path) -> None:
     path = tmp_path / "d.json"
     path.write_text('{"text": "w2 w3"}\n{"text": "w4 w5"}\n')
@@ -244,3 +254,56 @@ def test_every_record_of_a_file_is_either_read_or_refused(tmp_path: Path) -> Non
     """A good first record does not hide a bad later one."""
     with pytest.raises(CalibrationError, match="line 3: expected an object, found float"):
         load(tmp_path, [{"text": "w2 w3"}, share(("human", "w2")), 1.5])
+
+
+KEYS = ["messages", "conversations", "text", "content", "prompt", "completion", "chosen", "rejected", "instruction",
+        "input", "output", "question", "answer", "system", "role", "from", "value", "type", "tool_calls", "function",
+        "arguments", "id"]  # fmt: skip
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", " ", "human", "gpt", "user", "{"])
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(VALUES)
+def test_any_record_is_a_document_that_is_counted_once_or_one_line(record: Any) -> None:
+    counts, refused = Counts(), ""
+    document: Any = None
+    try:
+        document = document_of(record, "d.jsonl line 1", None, counts)
+    except CalibrationError as error:
+        refused = str(error)
+    messages = document if isinstance(document, list) else []
+    assert refused.startswith("d.jsonl line 1") or isinstance(document, str) or messages is document
+    assert "\n" not in refused
+    assert refused or sum(counts.read.values()) == 1
+    assert all(isinstance(message["role"], str) and isinstance(message["content"], str) for message in messages)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["human", "gpt", "system"]), st.text(max_size=5)), min_size=1, max_size=5))
+def test_both_forms_of_a_conversation_are_the_same_messages(turns: list[tuple[str, str]]) -> None:
+    role = {"human": "user", "gpt": "assistant", "system": "system"}
+    openai = [{"role": role[who], "content": text} for who, text in turns]
+    assert document_of(share(*turns), "x", None, Counts()) == document_of({"messages": openai}, "x", None, Counts())
+
+
+def test_a_table_of_conversations(tmp_path: Path) -> None:
+    """Parquet gives every message every key, and None where it has none."""
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    import pyarrow.parquet
+
+    rows = [
+        {"messages": [{"role": "user", "content": "w2", "tool_calls": None}]},
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": [CALL]}]},
+    ]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
+    got = load_sequences(tmp_path / "d.parquet", tokenizer(), samples=9, seq_len=2)
+    assert got.read == "2 conversations of messages form"
+    assert "1 message whose tool_calls the chat template does not show" in got.dropped
+    assert "without content" not in got.dropped

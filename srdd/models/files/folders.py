@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from srdd.core.files import readable
 from srdd.errors import SourceError
 from srdd.models.files import weights_hash
 from srdd.models.files.contents import check_contents
@@ -182,7 +183,7 @@ def _unread(present: Sequence[Path], read: Sequence[Path], why: str) -> tuple[st
 
 def _listed(files: Sequence[Path]) -> str:
     more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-    return ", ".join(path.name for path in files[:3]) + more
+    return ", ".join(readable(path.name) for path in files[:3]) + more
 
 
 def _some(names: Sequence[str]) -> str:
