@@ -66,7 +66,7 @@ def random_part(model: nn.Module, missing: list[str], label: str, causal: bool) 
     share = sum(sizes.get(name, 0) for name in missing) / max(sum(sizes.values()), 1)
     found = f"{len(missing)} weights of its architecture ({share:.1%} of the parameters), {missing[0]} among them"
     if causal or share > 0.1:
-        raise SourceError(f"{label} lacks {found}; get the checkpoint again, or correct architectures in config.json")
+        raise SourceError(f"{label} lacks {found}; get the checkpoint again, or correct config.json")
     return (f"the checkpoint lacks {found}; they hold random values and their rows mean nothing",)
 
 
@@ -197,4 +197,6 @@ def load_tokenizer(target: str, label: str, options: dict[str, Any]) -> tuple[An
 def _one_line(problem: Exception, target: str, label: str) -> str:
     """The message without the path of the model, since notes end in reports."""
     text = " ".join(str(problem).replace(target, label).split())
-    return text[:300] if text else type(problem).__name__
+    if not text:
+        return type(problem).__name__
+    return text if len(text) <= 300 else f"{text[:297].rpartition(' ')[0]} ..."

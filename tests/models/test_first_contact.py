@@ -55,6 +55,10 @@ def renamed(folder: Path, rename: Callable[[str], str]) -> None:
 
 
 def test_pointers_of_git_lfs(folder: Path) -> None:
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(POINTER)
+    assert line_both_ways(folder) == f"config.json {LFS}"
+    (folder / "config.json").write_text(config)
     (folder / "model.safetensors").write_text(POINTER)
     assert line_both_ways(folder) == f"model.safetensors {LFS}"
     assert line_both_ways(folder / "model.safetensors") == f"model.safetensors {LFS}"
@@ -85,6 +89,11 @@ def test_other_things_called_safetensors(folder: Path, content: bytes, words: st
     (folder / "model.safetensors").write_bytes(content)
     assert words in line_both_ways(folder)
     assert words in line_both_ways(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_file_of_the_folder_that_holds_no_weights(folder: Path, name: str) -> None:
+    assert line_both_ways(folder / name) == f"{name} holds no weights; give the folder that it is in: {folder}"
 
 
 def test_ranks_of_a_training_run_and_the_folder_beside_them(tmp_path: Path, folder: Path) -> None:

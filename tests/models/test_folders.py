@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from safetensors.torch import load_file, save_file
 import srdd
 from srdd.errors import SourceError
 from srdd.models.files import weights_hash
+from srdd.models.files.arranged import arranged
 from srdd.models.files.checkpoint import open_checkpoint
+from srdd.models.files.folders import weight_files
 from srdd.models.files.safetensors import header_of
 from srdd.models.source import open_model
 
@@ -227,6 +230,24 @@ def test_what_stands_beside_a_model_is_not_of_it(parts: tuple[Path, Tensors]) ->
     assert note == "not read: adapter_model.safetensors, consolidated.safetensors, beside what was read"
 
 
+def test_an_adapter_beside_a_model_is_not_put_onto_it(parts: tuple[Path, Tensors]) -> None:
+    folder, tensors = parts
+    save(folder, tensors)
+    save(folder, {"base_model.model.q_proj.lora_A.weight": torch.randn(8, 64)}, "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    notes = opened_both_ways(folder, tensors, ["model.safetensors"])
+    assert notes == ("not read: adapter_model.safetensors, beside what was read",)
+    read = weight_files(folder)
+    assert read is not None
+    links = arranged(folder, read)
+    assert sorted(path.name for path in links.iterdir()) == [
+        "config.json",
+        "model-00001-of-00001.safetensors",
+        "model.safetensors.index.json",
+    ]
+    shutil.rmtree(links)
+
+
 def test_files_of_other_names(parts: tuple[Path, Tensors]) -> None:
     folder, tensors = parts
     save(folder, {name: tensor for name, tensor in tensors.items() if ".0." in name}, "a.safetensors")
@@ -278,6 +299,18 @@ def test_experts_of_other_layers_may_be_of_the_other_form(tmp_path: Path) -> Non
     fused, single = "model.layers.0.mlp.experts.down_proj", "model.layers.1.mlp.experts.0.down_proj.weight"
     save(tmp_path, {fused: torch.randn(2, 32, 64), single: torch.randn(32, 64), f"{fused}_bias": torch.randn(2, 32)})
     assert len(open_checkpoint(str(tmp_path)).tensors) == 3
+
+
+def test_layers_that_no_file_holds_are_said(parts: tuple[Path, Tensors]) -> None:
+    folder, tensors = parts
+    save(folder, {name: tensor for name, tensor in tensors.items() if ".2." not in name})
+    said = "config.json says 3 layers, and the files hold weights of 2"
+    assert said in srdd.scan_checkpoint(open_checkpoint(str(folder)), "mxfp4").warnings
+    with pytest.raises(SourceError, match=r"lacks 9 weights .*; get the checkpoint again, or correct config\.json"):
+        open_model(str(folder))
+    save(folder, tensors)
+    whole = srdd.scan_checkpoint(open_checkpoint(str(folder)), "mxfp4", "weight:*layers.0*")
+    assert not [warning for warning in whole.warnings if "layers" in warning], "all are there, one is measured"
 
 
 def test_no_shards_in_an_index(parts: tuple[Path, Tensors]) -> None:

@@ -1,8 +1,8 @@
 """A folder of links in which transformers finds the weights that count, where it would find others by itself.
 
 Not here: which weights count (folders.py). Left to itself transformers takes a single file before an index, shards only
-with one, and of two copies the one in the last file. The files stay where they are; only copies that the index names
-against that order are written anew, into a file that comes last.
+with one, of two copies the one in the last file, and an adapter that lies beside. The files stay where they are; only
+copies that the index names against that order are written anew, into a file that comes last.
 
 Worked number: of 2 shards with one name in both, 3 files are found: two links, and a file with that one tensor.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from srdd.models.files.folders import INDEX, WeightFiles
+from srdd.models.files.folders import ADAPTER_CONFIG, INDEX, WeightFiles
 
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
 
@@ -33,7 +33,7 @@ def arranged(folder: Path, read: WeightFiles) -> Path:
 
 def _fill(links: Path, folder: Path, read: WeightFiles) -> None:
     for path in folder.iterdir():
-        if not path.name.endswith(_WEIGHTS):
+        if not path.name.endswith(_WEIGHTS) and path.name != ADAPTER_CONFIG:
             (links / path.name).symlink_to(path.resolve())
     count = len(read.files) + bool(read.twice)
     names = {file: f"model-{at:05d}-of-{count:05d}.safetensors" for at, file in enumerate(read.files, 1)}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from srdd.errors import SourceError
+from srdd.models.files.mistaken import POINTER_ADVICE, is_pointer
 from srdd.models.files.safetensors import StoredTensor
 
 # A wrapper's own module names, and who writes them. They may stand anywhere in a name: a part may be wrapped.
@@ -97,8 +98,11 @@ def left_over(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any]) ->
 
 def _config(folder: Path) -> dict[str, Any]:
     """The folder's config; empty where there is none, or none that can be read: others tell of that."""
+    path = folder / "config.json"
+    if is_pointer(path):
+        raise SourceError(f"{path.name} {POINTER_ADVICE}")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}

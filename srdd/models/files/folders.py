@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srdd.core.files import readable
@@ -25,7 +25,7 @@ from srdd.models.files.contents import check_contents
 from srdd.models.files.mistaken import POINTER_ADVICE, is_pointer, pickled
 from srdd.models.files.safetensors import StoredTensor, header_of
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+INDEX, SINGLE, ADAPTER_CONFIG = "model.safetensors.index.json", "model.safetensors", "adapter_config.json"
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<total>\d+)\.safetensors$")
 _ADAPTER = re.compile(r"adapter_model.*\.safetensors$")
 # Beside a model these are other things: what a trainer keeps, Mistral's own names for the same weights.
@@ -64,7 +64,8 @@ def weight_files(folder: Path) -> WeightFiles | None:
         unread = _unread(present, files, "beside what was read")
         found = _merged(files, {}, (*unread, *notes), usual=[file.name for file in files] == [SINGLE])
     check_contents(found.tensors, folder)
-    return found
+    # With PEFT installed transformers would put an adapter that lies beside onto the model.
+    return replace(found, usual=False) if (folder / ADAPTER_CONFIG).is_file() else found
 
 
 def single_file(file: Path) -> WeightFiles:

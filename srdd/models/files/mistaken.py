@@ -74,6 +74,8 @@ def no_safetensors(file: Path, size: int) -> str:
         return f"{file.name} is a GGUF file under another name; call it {file.stem}.gguf"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return f"{file.name} is a web page, not the file itself; download it again"
+    if head.startswith((b"{", b"[")):
+        return f"{file.name} holds no weights; give the folder that it is in: {file.parent}"
     return f"{file.name} is no complete safetensors file ({size} bytes); get it again"
 
 
