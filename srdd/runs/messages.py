@@ -35,6 +35,8 @@ _SPEAKERS = {
     "function_response": "tool",
     "observation": "tool",
 }
+_MISNAMED = ("human", "gpt", "chatgpt", "bot", "model")  # ShareGPT's names under the other form's key
+_SAID = ("value", "text", "content")  # in ShareGPT's order; the other form has them the other way round
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _CALLS = ("tool_calls", "function_call")
 
@@ -44,8 +46,12 @@ def is_chat(value: Any) -> bool:
     return (
         isinstance(value, list)
         and bool(value)
-        and all(isinstance(item, dict) and ("role" in item or {"from", "value"} <= set(item)) for item in value)
+        and all(isinstance(item, dict) and ("role" in item or _is_share(item)) for item in value)
     )
+
+
+def _is_share(item: dict[str, Any]) -> bool:
+    return "from" in item and any(name in item for name in _SAID)
 
 
 def messages_of(value: list[dict[str, Any]], place: str, left_out: Counter[str]) -> tuple[str, list[dict[str, Any]]]:
@@ -62,8 +68,10 @@ def _message(item: dict[str, Any], place: str, left_out: Counter[str]) -> dict[s
         raise CalibrationError(f"{place}: {'from' if share else 'role'!r} holds {type(who).__name__}, expected text")
     # Tables of several forms of message hold every key in every row, most of them empty.
     rest = {name: found for name, found in item.items() if found is not None}
-    content = rest.pop("value" if share else "content", None)
+    said = next((name for name in (_SAID if share else _SAID[::-1]) if name in rest), "content")
+    content = rest.pop(said, None)
     if not share:
+        rest["role"] = _SPEAKERS[who] if who in _MISNAMED else who
         return {**rest, "content": _content(content, rest, place, left_out), **_calls(rest)}
     role = _SPEAKERS.get(who.strip().lower())
     if role is None:

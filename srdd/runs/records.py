@@ -24,6 +24,7 @@ _ASKS = ("prompt", "instruction", "question", "query", "problem", "input")
 _INPUTS = ("input", "context")
 _ANSWERS = ("completion", "response", "output", "solution", "answer")
 _TEXTS = ("text", "content")
+_ROLES = ("user", "assistant")
 _NAMED = 6  # columns that are not read, by name
 
 
@@ -74,25 +75,36 @@ def document_of(record: Any, place: str, text_column: str | None, counts: Counts
 
 
 def _found(record: dict[str, Any], place: str, counts: Counts) -> tuple[tuple[str, ...], Document]:
-    """The columns that were read and the document; no columns when there are none to read."""
-    chat = next((name for name in _CHATS if name in record), None)
+    """The columns that were read and the document; no columns when there are none to read.
+
+    Tables of several forms hold every column in every row: one that is filled goes before one that is not.
+    """
+    chat = next((name for name in _CHATS if record.get(name)), None)
     if chat is not None:
         document = _column(record, chat, place, counts)
         system = record.get("system")
-        if isinstance(system, str) and system.strip() and isinstance(document, list) and document:
+        first = document[0]["role"] if isinstance(document, list) else "system"
+        if isinstance(system, str) and system.strip() and first != "system":
             return (chat, "system"), [{"role": "system", "content": system}, *document]
         return (chat,), document
-    if _TEXTS[0] in record:
+    if record.get(_TEXTS[0]):
         return (_TEXTS[0],), _column(record, _TEXTS[0], place, counts)
-    asked = next((name for name in _ASKS if name in record), None)
+    asked = _first(record, _ASKS)
     # The answer of a multiple choice is a number: then the question is a text of its own.
-    answered = next((name for name in (_CHOSEN, *_ANSWERS) if name in record and _readable(record[name])), None)
+    answered = _first({name: value for name, value in record.items() if _readable(value)}, (_CHOSEN, *_ANSWERS))
     if answered is not None and (asked is not None or answered == _CHOSEN):
         given = next((name for name in _INPUTS if name in record and name != asked), None)
         names = (asked, given, answered) if asked is not None else (answered,)
         return _pair(record, tuple(name for name in names if name is not None), place, counts)
-    column = next((name for name in (_TEXTS[1], *_ASKS) if name in record), None)
+    others = tuple(name for name, value in record.items() if is_chat(value))
+    column = _first(record, (_TEXTS[1], *_ASKS, *others, *_CHATS, _TEXTS[0]))
     return ((column,), _column(record, column, place, counts)) if column is not None else ((), "")
+
+
+def _first(record: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    """The first of the columns that is filled, else the first that is there."""
+    there = [name for name in names if name in record]
+    return next((name for name in there if record[name]), there[0] if there else None)
 
 
 def _column(record: dict[str, Any], column: str, place: str, counts: Counts) -> Document:
@@ -104,6 +116,9 @@ def _column(record: dict[str, Any], column: str, place: str, counts: Counts) -> 
     if value is None or value == []:
         counts.read[f"records of column {column!r}"] += 1
         return ""  # an empty row, which the packing leaves out and counts
+    if column in _CHATS and isinstance(value, list) and all(isinstance(turn, str) for turn in value):
+        counts.read["conversations of turns, the user's first"] += 1
+        return [{"role": _ROLES[at % 2], "content": turn} for at, turn in enumerate(value)]
     if not is_chat(value):
         raise CalibrationError(
             f"{place}: {column!r} holds {_kind(value)}, expected text, or messages with 'role' and 'content' or 'from' "

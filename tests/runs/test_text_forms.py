@@ -55,6 +55,18 @@ def share(*turns: tuple[str, str]) -> dict[str, Any]:
             "1 conversation of ShareGPT form",
         ),
         ({"conversations": [USER]}, [USER], "1 conversation of messages form"),
+        ({"chat": [USER, GPT]}, [USER, GPT], "1 conversation of messages form"),
+        ({"conversations": ["w2", "w3"]}, [USER, GPT], "1 conversation of turns, the user's first"),
+        ({"conversations": [{"from": "human", "content": "w2"}]}, [USER], "1 conversation of ShareGPT form"),
+        ({"conversations": [{"role": "human", "value": "w2"}]}, [USER], "1 conversation of messages form"),
+        ({"messages": None, "text": "w2"}, "w2", "1 record of column 'text'"),
+        ({"text": "", "messages": [USER]}, [USER], "1 conversation of messages form"),
+        ({"text": None, "prompt": "w2", "completion": " w3"}, "w2 w3", "1 record of prompt and completion"),
+        (
+            {"prompt": None, "question": "w2", "answer": None, "solution": "w3"},
+            "w2\n\nw3",
+            "1 record of question and solution",
+        ),
         ({"prompt": "w2", "completion": " w3"}, "w2 w3", "1 record of prompt and completion"),
         ({"prompt": "w2", "completion": "w3"}, "w2\nw3", "1 record of prompt and completion"),
         ({"prompt": "w2", "response": "w3"}, "w2\nw3", "1 record of prompt and response"),
@@ -104,6 +116,13 @@ def test_columns_that_are_not_read_are_said() -> None:
     asked_for = Counts()
     assert document_of({"text": "w2", "body": "w3"}, "x", "body", asked_for) == "w3"
     assert asked_for.missing() == "", "who names a column knows of the others"
+
+
+def test_a_system_column_is_read_once() -> None:
+    own = [{"role": "system", "content": "w8"}, USER]
+    counts = Counts()
+    assert document_of({"messages": own, "system": "w9"}, "x", None, counts) == own
+    assert counts.missing() == "column 'system' of 1 record not read"
 
 
 def test_a_half_that_is_empty_is_counted_and_the_other_is_read(tmp_path: Path) -> None:
@@ -232,7 +251,7 @@ def test_nothing_is_read_of_empty_conversations(tmp_path: Path) -> None:
         ({"conversations": [{"from": "human"}]}, "'conversations' holds a list whose item 1 is an object with 'from'"),
         ({"conversations": [{"from": 3, "value": "x"}]}, "message 1: 'from' holds int, expected text"),
         (share(("human", "a"), ("gpt", 3)), "message 2: its content is int, expected text or a list of parts"),
-        ({"messages": ["w2"]}, "'messages' holds a list whose item 1 is str"),
+        ({"messages": ["w2", 3]}, "'messages' holds a list whose item 1 is str"),
         ({"messages": {"role": "user"}}, "'messages' holds dict"),
         ({"messages": [{"role": None, "content": "x"}]}, "message 1: 'role' holds NoneType"),
         ({"messages": [{"role": "user", "content": [3]}]}, "a part of its content is int"),
