@@ -17,6 +17,8 @@ from torch import nn
 
 from srdd.core.packaged_models import near_model
 from srdd.errors import MissingExtraError, SourceError, setting
+from srdd.models.dequantized import is_packed, load_dequantized, refuse_codes
+from srdd.models.files.checkpoint import Checkpoint, open_checkpoint
 from srdd.models.files.contents import wrapper_in
 from srdd.models.files.folders import INDEX
 from srdd.models.files.mistaken import POINTER_ADVICE, is_pointer
@@ -77,11 +79,16 @@ def load_model(
     device_map: str | None,
     where: torch.device | None,
     options: dict[str, Any],
+    packed: Checkpoint | None = None,
 ) -> tuple[Any, tuple[str, ...]]:
-    """The model, with notes on what the checkpoint lacks or has beside it. Raises SourceError, MissingExtraError."""
+    """The model, with notes on what the checkpoint lacks or has beside it; `packed` is one to dequantize.
+
+    Raises SourceError, MissingExtraError.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
+    notes: tuple[str, ...] = ()
     extra: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if device_map is not None:
         if find_spec("accelerate") is None:
@@ -95,15 +102,22 @@ def load_model(
             # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
             causal = bool(names & set(CAUSAL.values())) if names else config.model_type in CAUSAL
             auto = AutoModelForCausalLM if causal else other_class(names)
-            if not Path(target).is_dir() and _index_on_hub(target, options):
-                config.transformers_weights = INDEX  # the index counts, also beside a single file
-                extra["config"] = config
+            if getattr(config, "quantization_config", None) and not Path(target).is_dir():
+                checkpoint = open_checkpoint(target, revision=options.get("revision"))
+                packed, notes = checkpoint if is_packed(checkpoint) else None, checkpoint.notes
             # Sizes that differ are found here, with both shapes: its own error points at a table.
-            model, info = auto.from_pretrained(
-                target, output_loading_info=True, ignore_mismatched_sizes=True, **extra, **options
-            )
+            extra["ignore_mismatched_sizes"] = True
+            if packed is not None:
+                model, info = load_dequantized(auto, config, packed, **extra, **options)
+            else:
+                if not Path(target).is_dir() and _index_on_hub(target, options):
+                    config.transformers_weights = INDEX  # the index counts, also beside a single file
+                    extra["config"] = config
+                model, info = auto.from_pretrained(target, output_loading_info=True, **extra, **options)
         if where is not None:
             model = model.to(where)
+    except SourceError:
+        raise
     except Exception as problem:  # transformers and the hub raise many types; each means it cannot be opened
         if isinstance(problem, MemoryError | torch.OutOfMemoryError):
             raise SourceError(
@@ -122,8 +136,9 @@ def load_model(
         raise SourceError(f"{label} {found}: {told}{near}") from problem
     _refuse_other_sizes(info["mismatched_keys"], label)
     _refuse_other_names(info["missing_keys"], info["unexpected_keys"], label)
+    refuse_codes(model, label)
     random = random_part(model, sorted(info["missing_keys"]), label, causal)
-    return model, (*random, *unread_part(model, sorted(info["unexpected_keys"])))
+    return model, (*notes, *random, *unread_part(model, sorted(info["unexpected_keys"])))
 
 
 def _index_on_hub(name: str, options: dict[str, Any]) -> bool:

@@ -21,8 +21,10 @@ from srdd.core.files import readable
 from srdd.core.packaged_models import near_model, packaged
 from srdd.documents.parts import Model
 from srdd.errors import ConflictError, NoEffectError, SettingError, SourceError, setting
+from srdd.models.dequantized import is_packed
 from srdd.models.files import gguf, gguf_header, mistaken
 from srdd.models.files.arranged import arranged
+from srdd.models.files.checkpoint import Checkpoint, open_checkpoint
 from srdd.models.files.folders import WeightFiles, weight_files
 from srdd.models.files.safetensors import header_of
 from srdd.models.loading import load_model, load_tokenizer
@@ -76,6 +78,7 @@ def open_model(
     notes: tuple[str, ...] = ()
     label, hashed = _label(name, path), None
     read: WeightFiles | None = None
+    packed: Checkpoint | None = None
     with ExitStack() as open_while_loading:
         if path.is_file() and path.suffix == ".gguf":
             hashed = gguf_header.head_hash(path)
@@ -93,6 +96,9 @@ def open_model(
             )
         elif path.is_dir():
             read = _check_folder(path, label, name)
+            if read is not None:
+                checkpoint = open_checkpoint(str(path))
+                packed, notes = checkpoint if is_packed(checkpoint) else None, checkpoint.notes
         elif path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise SourceError(f"no such model folder or file: {name}{near_model(name)}")
         target = str(path) if path.is_dir() else name
@@ -102,10 +108,10 @@ def open_model(
         elif revision is not None:
             raise NoEffectError("revision", "on a local model")
         load = partial(load_model, dtype=dtype, device_map=device_map, where=None if device_map else where)
-        if read is not None and not read.usual:
+        if read is not None and packed is None and not read.usual:
             model, random = _load_arranged(load, path, read, label, options)
         else:
-            model, random = load(target, label, options=options)
+            model, random = load(target, label, options=options, packed=packed)
         if not path.is_dir():
             snapshot, read = _of_hub(name, revision)
             if snapshot is not None:
@@ -114,7 +120,7 @@ def open_model(
                 model, random = _load_arranged(load, snapshot, read, label, options)
         tokenizer, problem = load_tokenizer(target, label, options)
     if read is not None:
-        hashed, notes = read.weights_hash, (*notes, *read.notes)
+        hashed, notes = read.weights_hash, tuple(dict.fromkeys((*notes, *read.notes)))
     first = next(model.parameters())
     identity = Model(
         id=label,
@@ -125,7 +131,7 @@ def open_model(
         weights_hash=hashed,
         dtype=str(first.dtype).removeprefix("torch."),
     )
-    return OpenModel(model.eval(), tokenizer, problem, identity, first.device, (*notes, *random))
+    return OpenModel(model.eval(), tokenizer, problem, identity, first.device, tuple(dict.fromkeys((*notes, *random))))
 
 
 def check_options(dtype: str, device: str, device_map: str | None) -> torch.device:

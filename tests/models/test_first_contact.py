@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from srdd.errors import SourceError
+from srdd.models.checkpoint_sites import checkpoint_sites
 from srdd.models.files.checkpoint import open_checkpoint
 from srdd.models.source import open_model
 
@@ -215,11 +216,13 @@ def test_a_prefix_of_someone_elses(folder: Path) -> None:
 def test_a_config_that_quantizes_weights_of_sixteen_bits(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     save_file({n: t.bfloat16() for n, t in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
-    edit(folder, quantization_config={"quant_method": "mxfp4"})
-    assert line_both_ways(folder) == (
-        "config.json says that weights are stored in mxfp4, and no tensor is: all are BF16, without scales; remove "
-        "quantization_config from config.json, or get the checkpoint again"
-    )
+    for method, words in (("mxfp4", "found BF16"), ("fp8", "found BF16"), ("of-tomorrow", "found BF16 without scales")):
+        edit(folder, quantization_config={"quant_method": method})
+        line = line_of(folder)
+        assert line_of(folder, lambda name: checkpoint_sites(open_checkpoint(name))) == line
+        assert line.startswith("config.json says that weights are stored in ")
+        assert words in line
+        assert "remove quantization_config" in line
     edit(folder, quantization_config=None)
     assert open_model(str(folder)).identity.dtype == "float32"
 

@@ -9,7 +9,6 @@ Worked number: "_orig_mod.model.layers.0.mlp.up_proj.weight" is a weight of a co
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -35,17 +34,12 @@ _SCALE = re.compile(r"(scale|scales|scale_inv|scale_2|absmax|zeros|zero_point|qz
 
 def check_contents(tensors: Mapping[str, StoredTensor], folder: Path) -> None:
     """Raises SourceError for what no reader can make sense of."""
+    if is_pointer(folder / "config.json"):
+        raise SourceError(f"config.json {POINTER_ADVICE}")
     wrapper = wrapper_in(tensors)
     if wrapper is not None:
         raise SourceError(f"{folder.name}: {wrapper}")
     _refuse_experts_twice(tensors)
-    method = left_over(tensors, _config(folder))
-    if method is not None:
-        found = " and ".join(sorted({tensor.dtype for tensor in tensors.values()}))
-        raise SourceError(
-            f"config.json says that weights are stored in {method}, and no tensor is: all are {found}, without scales; "
-            "remove quantization_config from config.json, or get the checkpoint again"
-        )
 
 
 def wrapper_in(names: Collection[str]) -> str | None:
@@ -84,7 +78,7 @@ def _refuse_experts_twice(tensors: Mapping[str, StoredTensor]) -> None:
 
 
 def left_over(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any]) -> str | None:
-    """The format that a config names although all weights are plain numbers without scales; None if it is right.
+    """A line on a config that names a quantized form of weights that are plain numbers without scales, or None.
 
     A config that quantizes no weights (a sparse model, the KV cache alone) is right.
     """
@@ -93,16 +87,9 @@ def left_over(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any]) ->
         return None
     if not tensors or any(t.dtype not in _PLAIN or _SCALE.search(name) for name, t in tensors.items()):
         return None
-    return str(claimed.get("quant_method") or claimed.get("quant_algo") or "a quantized form")
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    """The folder's config; empty where there is none, or none that can be read: others tell of that."""
-    path = folder / "config.json"
-    if is_pointer(path):
-        raise SourceError(f"{path.name} {POINTER_ADVICE}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return config if isinstance(config, dict) else {}
+    method = claimed.get("quant_method") or claimed.get("quant_algo") or "a quantized form"
+    found = " and ".join(sorted({tensor.dtype for tensor in tensors.values()}))
+    return (
+        f"config.json says that weights are stored in {method}, and no tensor is; found {found} without scales; remove "
+        "quantization_config from config.json, or get the checkpoint again"
+    )
