@@ -26,7 +26,7 @@ from srdd.documents.parts import Model
 from srdd.errors import SourceError, setting
 from srdd.models.files import mistaken, packed
 from srdd.models.files.contents import left_over
-from srdd.models.files.folders import SINGLE, WeightFiles, single_file, weight_files
+from srdd.models.files.folders import WeightFiles, single_file, weight_files
 from srdd.models.files.packed.claims import claims_of
 from srdd.models.files.packed.contract import Packed
 from srdd.models.files.safetensors import StoredTensor, mapped, opened
@@ -87,15 +87,14 @@ def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     Raises SourceError when nothing is there, a shard is missing, a file is cut short, or what is there is no model.
     """
     folder, read, label, revision = _files(name, revision)
-    stored, files = read.tensors, read.files
+    stored = read.tensors
     if not stored:
         raise SourceError(f"{label} holds no tensors")
     config = _config(folder)
     claims = claims_of(config, _config(folder, "hf_quant_config.json"))
     unpacked = packed.unpack(stored, claims, _metadata(stored, [header for header, _ in read.parts]))
-    # A single shard need not hold what the config of all of them names.
-    whole = len(files) > 1 or files[0].name == SINGLE
-    unheld = (packed.unheld(unpacked, claims) or left_over(stored, config)) if whole else None
+    single = (packaged(name) or Path(name).expanduser()).is_file()  # a shard need not hold what the config names
+    unheld = None if single else packed.unheld(unpacked, claims) or left_over(stored, config)
     architectures = config.get("architectures") or [None]
     nested = config.get("text_config")  # of a model with a vision part
     configs = [config, *([nested] if isinstance(nested, dict) else [])]
