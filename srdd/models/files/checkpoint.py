@@ -27,7 +27,7 @@ from srdd.errors import SourceError, setting
 from srdd.models.files import mistaken, packed
 from srdd.models.files.contents import left_over
 from srdd.models.files.folders import WeightFiles, single_file, weight_files
-from srdd.models.files.packed.claims import claims_of
+from srdd.models.files.packed.claims import METHODS, claims_of
 from srdd.models.files.packed.contract import Packed
 from srdd.models.files.safetensors import StoredTensor, mapped, opened
 
@@ -94,7 +94,9 @@ def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     claims = claims_of(config, _config(folder, "hf_quant_config.json"))
     unpacked = packed.unpack(stored, claims, _metadata(stored, [header for header, _ in read.parts]))
     single = (packaged(name) or Path(name).expanduser()).is_file()  # a shard need not hold what the config names
-    unheld = None if single else packed.unheld(unpacked, claims) or left_over(stored, config)
+    unheld = None if single else packed.unheld(unpacked, claims)
+    if claims is not None and claims.method not in METHODS and not single:
+        unheld = left_over(stored, config)
     architectures = config.get("architectures") or [None]
     nested = config.get("text_config")  # of a model with a vision part
     configs = [config, *([nested] if isinstance(nested, dict) else [])]

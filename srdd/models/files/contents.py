@@ -78,12 +78,9 @@ def _refuse_experts_twice(tensors: Mapping[str, StoredTensor]) -> None:
 
 
 def left_over(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any]) -> str | None:
-    """A line on a config that names a quantized form of weights that are plain numbers without scales, or None.
-
-    A config that quantizes no weights (a sparse model, the KV cache alone) is right.
-    """
+    """A line on a config that names a quantized form of weights that are plain numbers without scales, or None."""
     claimed = config.get("quantization_config")
-    if not isinstance(claimed, dict) or claimed.get("format") == "dense" or claimed.get("config_groups") == {}:
+    if not isinstance(claimed, dict) or not claimed:
         return None
     if not tensors or any(t.dtype not in _PLAIN or _SCALE.search(name) for name, t in tensors.items()):
         return None
