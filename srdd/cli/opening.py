@@ -100,7 +100,11 @@ def open_with_text(out: Console, model: ModelOptions, text: TextOptions) -> tupl
     model.check()
     out.print(f"Opening {escape(model.model)}")
     opened = model.open()
-    return opened, text.load(opened)
+    sequences = text.load(opened)
+    if sequences.read:
+        left_out = f"; left out: {sequences.dropped}" if sequences.dropped else ""
+        out.print(f"Read {escape(f'{sequences.read} from {sequences.source}{left_out}')}")
+    return opened, sequences
 
 
 def given(context: typer.Context) -> frozenset[str]:

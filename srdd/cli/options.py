@@ -20,7 +20,9 @@ Model = Annotated[
 ModelOption = Annotated[str | None, typer.Option("--model", help="The same, for scripts that name what they give.")]
 
 Data = Annotated[Path | None, typer.Option("--data", help="Text or token ids, as for scan. Default: own text.")]
-TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column of the text in --data.")]
+TextColumn = Annotated[
+    str | None, typer.Option("--text-column", help="The one column of --data to read. Default: by its form.")
+]
 SeqLen = Annotated[int, typer.Option("--seq-len", help="Tokens a sequence.")]
 
 Revision = Annotated[str | None, typer.Option("--revision", help="Of a Hugging Face id.")]

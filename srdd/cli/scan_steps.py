@@ -153,6 +153,8 @@ def _announce(
     if sequences is not None:
         count, length = sequences.token_ids.shape
         out.print(f"  tokens   {count * length} ({count} sequences of {length}) from {escape(sequences.source)}")
+        if sequences.read:
+            out.print(f"  read     {escape(sequences.read)}")
         if sequences.dropped:
             out.print(f"  dropped  {escape(sequences.dropped)}")
         if what.costs != "none":

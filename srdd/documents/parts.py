@@ -129,7 +129,7 @@ class Calibration(Part):
 
     `documents` are hashes of the documents that the sequences are of, by their own tokens, so that parts scanned apart
     know what they share; `offsets` tell where in it each sequence begins. Both empty: not known, and then every
-    sequence is a unit of its own.
+    sequence is a unit of its own. `read` names the forms of what the file held, `dropped` what was left out of it.
     """
 
     source: str
@@ -138,6 +138,7 @@ class Calibration(Part):
     sequence_hashes: list[str]
     documents: list[str] = Field(default_factory=list)
     offsets: list[int] = Field(default_factory=list)
+    read: str = ""
     dropped: str = ""
     seed: int | None = None
 

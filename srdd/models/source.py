@@ -6,9 +6,13 @@ gets through: every failure is a SourceError that says in one line what was foun
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -18,9 +22,11 @@ from srdd.core.packaged_models import near_model, packaged
 from srdd.documents.parts import Model
 from srdd.errors import ConflictError, NoEffectError, SettingError, SourceError, setting
 from srdd.models.dequantized import is_packed
-from srdd.models.files import gguf, gguf_header
+from srdd.models.files import gguf, gguf_header, mistaken
+from srdd.models.files.arranged import arranged
 from srdd.models.files.checkpoint import Checkpoint, open_checkpoint
-from srdd.models.files.safetensors import check_shards, shards_hash
+from srdd.models.files.folders import WeightFiles, weight_files
+from srdd.models.files.safetensors import header_of
 from srdd.models.loading import load_model, load_tokenizer
 from srdd.models.modules import decoder_layers
 
@@ -71,6 +77,7 @@ def open_model(
     path = packaged(name) or Path(name).expanduser()
     notes: tuple[str, ...] = ()
     label, hashed = _label(name, path), None
+    read: WeightFiles | None = None
     packed: Checkpoint | None = None
     with ExitStack() as open_while_loading:
         if path.is_file() and path.suffix == ".gguf":
@@ -82,13 +89,14 @@ def open_model(
             )
             path = open_while_loading.enter_context(gguf.unpacked(path, "float32" if dtype == "auto" else dtype))
         elif path.is_file():
+            header_of(path)  # which says so if it is something else
             raise SourceError(
                 f"{path.name} is a single file, no model folder; only its weights can be scanned: "
                 f"{setting('sites', 'weight')}"
             )
         elif path.is_dir():
-            hashed = _check_folder(path, label)
-            if hashed is not None:  # safetensors
+            read = _check_folder(path, label, name)
+            if read is not None:
                 checkpoint = open_checkpoint(str(path))
                 packed, notes = checkpoint if is_packed(checkpoint) else None, checkpoint.notes
         elif path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -99,10 +107,20 @@ def open_model(
             options["revision"] = revision
         elif revision is not None:
             raise NoEffectError("revision", "on a local model")
-        model, random = load_model(target, label, dtype, device_map, None if device_map else where, options, packed)
+        load = partial(load_model, dtype=dtype, device_map=device_map, where=None if device_map else where)
+        if read is not None and packed is None and not read.usual:
+            model, random = _load_arranged(load, path, read, label, options)
+        else:
+            model, random = load(target, label, options=options, packed=packed)
+        if not path.is_dir():
+            snapshot, read = _of_hub(name, revision)
+            if snapshot is not None:
+                revision = snapshot.name  # the cache names its folders by commit
+            if snapshot is not None and read is not None and not read.usual:  # seen only now that it is here
+                model, random = _load_arranged(load, snapshot, read, label, options)
         tokenizer, problem = load_tokenizer(target, label, options)
-    if target == name and not path.is_dir():
-        revision, hashed = _of_hub(name, revision)
+    if read is not None:
+        hashed, notes = read.weights_hash, tuple(dict.fromkeys((*notes, *read.notes)))
     first = next(model.parameters())
     identity = Model(
         id=label,
@@ -113,7 +131,7 @@ def open_model(
         weights_hash=hashed,
         dtype=str(first.dtype).removeprefix("torch."),
     )
-    return OpenModel(model.eval(), tokenizer, problem, identity, first.device, (*notes, *random))
+    return OpenModel(model.eval(), tokenizer, problem, identity, first.device, tuple(dict.fromkeys((*notes, *random))))
 
 
 def check_options(dtype: str, device: str, device_map: str | None) -> torch.device:
@@ -148,25 +166,52 @@ def _device(device: str) -> torch.device:
     return chosen
 
 
-def _check_folder(folder: Path, label: str) -> str | None:
-    """The weights hash, if any. Finds in a second what from_pretrained would find late or not at all."""
+def _check_folder(folder: Path, label: str, typed: str) -> WeightFiles | None:
+    """The weights, if they are safetensors. Finds in a second what from_pretrained would find late or not at all."""
     if not (folder / "config.json").is_file():
-        raise SourceError(f"{label} holds no config.json, so it is no model folder")
-    shards = check_shards(folder)
-    if not shards and not any(folder.glob("pytorch_model*.bin*")):
-        raise SourceError(
-            f"{label} holds no weights: expected model.safetensors, its index with shards, or a .bin file"
-        )
-    return shards_hash(shards) if shards else None
+        told = mistaken.told(folder, typed)
+        raise SourceError(f"{label} {told or 'holds no config.json, so it is no model folder'}")
+    read = weight_files(folder)
+    pickles = [] if read is not None else [*mistaken.pickled(folder), *folder.glob("pytorch_model*.bin.index.json")]
+    if read is None and not pickles:
+        told = mistaken.told(folder, typed)
+        known = "holds no weights: expected model.safetensors, its index with shards, or pytorch_model.bin"
+        raise SourceError(f"{label} {told or known}")
+    pointer = next((file for file in pickles if mistaken.is_pointer(file)), None)
+    if pointer is not None:
+        raise SourceError(f"{pointer.name} {mistaken.POINTER_ADVICE}")
+    return read
 
 
-def _of_hub(name: str, revision: str | None) -> tuple[str | None, str | None]:
-    """Commit and weights hash of a model that is now in the hub's cache; no hash without safetensors files."""
+def _load_arranged(
+    load: Callable[..., tuple[Any, tuple[str, ...]]],
+    folder: Path,
+    read: WeightFiles,
+    label: str,
+    options: dict[str, Any],
+) -> tuple[Any, tuple[str, ...]]:
+    """A model with exactly these weights, by way of a folder of links that lives as long as it may read from it."""
+    try:
+        links = arranged(folder, read)
+    except OSError as problem:
+        raise SourceError(f"{label} cannot be opened by links to its files: {problem.strerror or problem}") from problem
+    try:
+        local = {key: value for key, value in options.items() if key != "revision"}
+        model, notes = load(str(links), label, options=local)
+    except BaseException:
+        rmtree(links, ignore_errors=True)
+        raise
+    model.config._name_or_path = str(folder)
+    weakref.finalize(model, rmtree, links, ignore_errors=True)
+    return model, notes
+
+
+def _of_hub(name: str, revision: str | None) -> tuple[Path | None, WeightFiles | None]:
+    """Folder and weights of a model that is now in the hub's cache; no weights without safetensors files."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(name, "config.json", revision=revision)
     if not isinstance(config, str):
-        return revision, None
-    snapshot = Path(config).parent  # the cache names its folders by commit
-    shards = check_shards(snapshot)
-    return snapshot.name, shards_hash(shards) if shards else None
+        return None, None
+    snapshot = Path(config).parent
+    return snapshot, weight_files(snapshot)

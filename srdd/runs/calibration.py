@@ -1,9 +1,10 @@
 """Calibration data: text or token ids, packed into sequences of equal length without padding.
 
-Not here: checking token ids against a model (token_ids.py), and which sequences are one unit of uncertainty
-(srdd.core.units). Documents are shuffled by the seed and tokenized, a separator (the end-of-text token, if there is
-one) follows each, and the stream is cut. What does not fill a sequence, or is more than was asked for, is dropped, and
-`dropped` says so. Every sequence keeps which documents its tokens are of (pieces.py).
+Not here: the forms of files (text_files.py, records.py), checking token ids against a model (token_ids.py), and which
+sequences are one unit of uncertainty (srdd.core.units). Documents are shuffled by the seed and tokenized, a separator
+(the end-of-text token, if there is one) follows each, and the stream is cut. What does not fill a sequence, or is more
+than was asked for, is dropped, and `dropped` says so, with what the file held and nobody read. Every sequence keeps
+which documents its tokens are of (pieces.py).
 
 Worked number: three documents of 5, 3 and 4 tokens with separators are 15 tokens; at 4 a sequence that is three
 sequences and 3 tokens dropped, of the first, the second and the third document.
@@ -26,8 +27,10 @@ from torch import Tensor
 
 from srdd.core.files import readable
 from srdd.errors import CalibrationError, NoEffectError, SettingError, setting
+from srdd.runs.chats import as_texts
 from srdd.runs.pieces import Piece, Row
-from srdd.runs.text_files import SUFFIXES, Document, from_file, from_text
+from srdd.runs.records import Counts, Document
+from srdd.runs.text_files import SUFFIXES, from_file, from_text
 
 DEFAULT_SOURCE = "srdd's own text"
 
@@ -35,6 +38,8 @@ DEFAULT_SOURCE = "srdd's own text"
 @dataclass(frozen=True)
 class Sequences:
     """Token ids int64 [count, length] and where they come from. `dropped` is "" when nothing was left out.
+
+    `read` names what the file held: "12 conversations of ShareGPT form"; "" for srdd's own text.
 
     `pieces` are the documents that the tokens of each sequence are of; empty: not known, and then every sequence is a
     unit of uncertainty of its own.
@@ -46,6 +51,7 @@ class Sequences:
     dropped: str
     seed: int
     pieces: tuple[tuple[Piece, ...], ...] = ()
+    read: str = ""
 
 
 def load_sequences(
@@ -72,24 +78,25 @@ def load_sequences(
         most = f"this model takes at most {max_seq_len} tokens; give {setting('seq_len', max_seq_len)}"
         raise SettingError("seq_len", seq_len, most)
     digest = hashlib.sha256(raw).hexdigest()
-    skipped = 0
+    counts, skipped = Counts(), 0
     if data is not None and stored_ids:
         rows = _from_npz(data, seq_len)
+        counts.read["rows of token ids"] += len(rows)
     else:
-        documents = from_text(raw.decode("utf-8")) if data is None else from_file(data, text_column)
+        documents = from_text(raw.decode("utf-8")) if data is None else from_file(data, text_column, counts)
         filled = [d for d in documents if not isinstance(d, str) or d.strip()]
         skipped = len(documents) - len(filled)
         random.Random(seed).shuffle(filled)
-        rows = [_stream(filled, tokenizer, source)]
+        rows = [_stream(filled, tokenizer, source, counts)]
     ids, pieces, dropped = _cut(rows, samples, seq_len, source)
-    if skipped:
-        dropped = "; ".join(filter(None, (dropped, _counted(skipped, "empty document"))))
+    empty = _counted(skipped, "empty document") if skipped else ""
+    dropped = "; ".join(filter(None, (dropped, empty, counts.missing())))
     largest = (vocab_size or 2**31) - 1
     if int(ids.max()) > largest or int(ids.min()) < 0:
         raise CalibrationError(
             f"{source} holds token ids {int(ids.min())} to {int(ids.max())}; this model has 0 to {largest}"
         )
-    return Sequences(ids, source, digest, dropped, seed, pieces)
+    return Sequences(ids, source, digest, dropped, seed, pieces, counts.told())
 
 
 def check(
@@ -141,13 +148,12 @@ def _readable(data: Path) -> Iterator[None]:
         raise CalibrationError(f"{setting('data', data)}: {problem.strerror}") from problem
 
 
-def _stream(documents: list[Document], tokenizer: Any, source: str) -> Row:
+def _stream(documents: list[Document], tokenizer: Any, source: str, counts: Counts) -> Row:
     """All documents as one run of token ids, each followed by the end-of-text token unless it ends with it."""
     end = tokenizer.eos_token_id
     stream = Row()
-    for document in documents:
-        chat = not isinstance(document, str)  # a template writes the special tokens itself
-        text = _chat(document, tokenizer, source) if not isinstance(document, str) else document
+    for text, chat in as_texts(documents, tokenizer, source, counts):
+        # A template writes the special tokens itself.
         # verbose=False: a document longer than the model's context is no problem here, it will be cut
         encoded = tokenizer(text, verbose=False, return_attention_mask=False, add_special_tokens=not chat)
         ids = list(encoded["input_ids"])
@@ -155,15 +161,6 @@ def _stream(documents: list[Document], tokenizer: Any, source: str) -> Row:
             ids.append(end)
         stream.add(ids)
     return stream
-
-
-def _chat(messages: list[dict[str, Any]], tokenizer: Any, source: str) -> str:
-    if getattr(tokenizer, "chat_template", None) is None:
-        raise CalibrationError(f"{source} holds chat messages, but this model's tokenizer has no chat template")
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False))
-    except Exception as problem:  # templates are programs of strangers
-        raise CalibrationError(f"{source}: the model's chat template refused a conversation: {problem}") from problem
 
 
 def _from_npz(path: Path, seq_len: int) -> list[Row]:

@@ -8,6 +8,7 @@ Worked number: of 16 sequences of 512 tokens, 1,280 tokens are the first 160 of 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -43,7 +44,7 @@ def cost_sequences(sequences: Tensor | Sequences, tokens: int | None = None) -> 
         digest = hashlib.sha256(ids.cpu().numpy().tobytes()).hexdigest()
         return Sequences(some, "token ids given", digest, dropped, 0)
     pieces = tuple(sequences.pieces[place] for place in places) if sequences.pieces else ()
-    return Sequences(some, sequences.source, sequences.data_sha256, dropped, sequences.seed, pieces)
+    return replace(sequences, token_ids=some, dropped=dropped, pieces=pieces)
 
 
 def _different(ids: Tensor, length: int, count: int) -> list[int]:

@@ -55,6 +55,7 @@ def token_ids_of(sequences: Tensor | Sequences | None, model: nn.Module) -> tupl
     owners = [owner(pieces, ids.shape[1]) for pieces in sequences.pieces]
     return ids, Calibration(
         source=sequences.source,
+        read=sequences.read,
         data_sha256=sequences.data_sha256,
         seq_len=ids.shape[1],
         sequence_hashes=hashes,

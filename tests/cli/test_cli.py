@@ -69,6 +69,27 @@ def test_scan_writes_a_report_and_shows_it(report: Path) -> None:
     assert str(report.parent) not in report.read_text(), "a report must not leak the paths of a machine"
 
 
+def test_what_a_calibration_file_held_is_named(tiny_llama: Path, tmp_path: Path, srdd: Run) -> None:
+    data, out = tmp_path / "d.jsonl", tmp_path / "r.json"
+    rows = [{"prompt": f"w{i}", "completion": " ".join(f"w{i + j}" for j in range(30)), "id": i} for i in range(2, 14)]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    code, _, err = srdd("scan", tiny_llama, "--quant", "mxfp4", "--data", data, *SHORT, "--cost", "none", "--out", out)
+    assert code == 0, err
+    assert "read     12 records of prompt and completion" in err
+    assert "column 'id' of 12 records not read" in err
+    calibration = Report.load(out).settings.calibration
+    assert calibration is not None
+    assert calibration.read == "12 records of prompt and completion"
+    assert "column 'id' of 12 records not read" in calibration.dropped
+    _, shown, _ = srdd("show", out, "--stats")
+    assert "from d.jsonl (read 12 records of prompt and completion)" in " ".join(shown.split())
+    code, _, err = srdd(
+        "impact", tiny_llama, "--quant", "mxfp4", "--data", data, *SHORT, "--out", tmp_path / "i.json", "--modes", "wa"
+    )
+    assert code == 0, err
+    assert "Read 12 records of prompt and completion from d.jsonl; left out: " in " ".join(err.split())
+
+
 def test_scan_prints_plan_summary_and_worst_layers(tiny_llama: Path, text: Path, tmp_path: Path, srdd: Run) -> None:
     code, screen, err = srdd(
         "scan", "--model", tiny_llama, "--quant", "mxfp4:rceil", "--data", text, *SHORT, "--out", tmp_path / "r.json"

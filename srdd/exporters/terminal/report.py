@@ -97,7 +97,10 @@ def header(out: Console, report: Report) -> None:
     if settings.calibration:
         c = settings.calibration
         count = len(c.sequence_hashes)
-        out.print(f"tokens: {c.tokens} ({count} sequences of {c.seq_len}) from {escape(c.source)}")
+        read = f" (read {escape(c.read)})" if c.read else ""
+        out.print(f"tokens: {c.tokens} ({count} sequences of {c.seq_len}) from {escape(c.source)}{read}")
+        if c.dropped:
+            out.print(f"left out: {escape(c.dropped)}")
     if settings.selection:
         out.print(f"selected: {escape(settings.selection)}")
     _coverage(out, report)

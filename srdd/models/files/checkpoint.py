@@ -1,9 +1,9 @@
 """Weights of a safetensors checkpoint, read piece by piece without building a model.
 
-Not here: single files (safetensors.py), how codes become values (packed/) and which tensors matter
-(srdd.models.checkpoint_sites). A packed weight is a tensor like any other, in float32. Each chunk is a memory map of
-its own, freed with the chunk: the pages of one map of the whole file would all come to count as this process's
-memory, and a buffer to read into costs more to allocate than to fill.
+Not here: single files (safetensors.py), which of them count (folders.py), how codes become values (packed/) and which
+tensors matter (srdd.models.checkpoint_sites). A packed weight is a tensor like any other, in float32. Each chunk is a
+memory map of its own, freed with the chunk: the pages of one map of the whole file would all come to count as this
+process's memory, and a buffer to read into costs more to allocate than to fill.
 
 Worked number: a chunk is at most 64 MiB, so a [8192, 4096] bfloat16 tensor (64 MiB) is one map, a [128256, 4096] one
 is 16.
@@ -24,10 +24,12 @@ from srdd.core.files import readable
 from srdd.core.packaged_models import near_model, packaged
 from srdd.documents.parts import Model
 from srdd.errors import SourceError, setting
-from srdd.models.files import packed, weights_hash
-from srdd.models.files.packed.claims import claims_of
+from srdd.models.files import mistaken, packed
+from srdd.models.files.contents import left_over
+from srdd.models.files.folders import WeightFiles, single_file, weight_files
+from srdd.models.files.packed.claims import METHODS, claims_of
 from srdd.models.files.packed.contract import Packed
-from srdd.models.files.safetensors import StoredTensor, check_shards, header_of, mapped, opened
+from srdd.models.files.safetensors import StoredTensor, mapped, opened
 
 CHUNK_BYTES = 64 * 2**20
 
@@ -82,22 +84,19 @@ def _packed_chunks(weight: Packed, expert: int | None, max_bytes: int) -> Iterat
 def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     """Open a folder with model.safetensors or its index, a single .safetensors file, a hub id or `minilm`.
 
-    Raises SourceError when nothing is there, a shard is missing or a file is cut short.
+    Raises SourceError when nothing is there, a shard is missing, a file is cut short, or what is there is no model.
     """
-    folder, files, label, revision = _files(name, revision)
-    stored: dict[str, StoredTensor] = {}
-    parts = []
-    for file in files:
-        header, tensors = header_of(file)
-        parts.append((header, file.stat().st_size))
-        stored.update(tensors)
+    folder, read, label, revision = _files(name, revision)
+    stored = read.tensors
     if not stored:
         raise SourceError(f"{label} holds no tensors")
     config = _config(folder)
     claims = claims_of(config, _config(folder, "hf_quant_config.json"))
-    unpacked = packed.unpack(stored, claims, _metadata(stored, [header for header, _ in parts]))
-    # A single shard need not hold what the config of all of them names.
-    unheld = packed.unheld(unpacked, claims) if len(files) > 1 or files[0].name == "model.safetensors" else None
+    unpacked = packed.unpack(stored, claims, _metadata(stored, [header for header, _ in read.parts]))
+    single = (packaged(name) or Path(name).expanduser()).is_file()  # a shard need not hold what the config names
+    unheld = None if single else packed.unheld(unpacked, claims)
+    if claims is not None and claims.method not in METHODS and not single:
+        unheld = left_over(stored, config)
     architectures = config.get("architectures") or [None]
     nested = config.get("text_config")  # of a model with a vision part
     configs = [config, *([nested] if isinstance(nested, dict) else [])]
@@ -111,30 +110,38 @@ def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
         revision=revision,
         architecture=architectures[0],
         layer_count=layer_count,
-        weights_hash=weights_hash(parts),
+        weights_hash=read.weights_hash,
         dtype=", ".join(dtypes),
     )
-    notes = (*packed.stored_note(unpacked.packed), *packed.contradictions(unpacked, claims))
+    notes = (*read.notes, *packed.stored_note(unpacked.packed), *packed.contradictions(unpacked, claims))
     return Checkpoint(identity, config, unpacked.tensors, notes, unpacked.belongs, unpacked.problems, unheld)
 
 
-def _files(name: str, revision: str | None) -> tuple[Path, list[Path], str, str | None]:
-    """Folder, weight files, what a report calls them, and the revision."""
+def _files(name: str, revision: str | None) -> tuple[Path, WeightFiles, str, str | None]:
+    """Folder, its weights, what a report calls them, and the revision."""
     path = packaged(name) or Path(name).expanduser()
     label = name if packaged(name) else readable(path.resolve().name if path.exists() else name)
     if path.suffix == ".gguf":
         raise SourceError(f"{label} is a GGUF file, whose weights are read through the model: use open_model")
     if path.is_file():
-        return path.parent, [path], label, revision
+        return path.parent, single_file(path), label, revision
     if not path.is_dir():
         path = _from_hub(name, revision)
         revision = path.name  # the commit, as the hub's cache calls its folders
-    files = check_shards(path)
-    if not files:
-        raise SourceError(
-            f"{label} holds no safetensors file; convert it, or scan it without {setting('sites', 'weight')}"
+    read = weight_files(path)
+    if read is None:
+        raise SourceError(f"{label} {mistaken.told(path, name) or _no_safetensors(path)}")
+    return path, read, label, revision
+
+
+def _no_safetensors(folder: Path) -> str:
+    files = mistaken.pickled(folder)
+    if files:
+        return (
+            f"holds pickled weights alone ({files[0].name}), which are read through the model: leave "
+            f"{setting('sites', 'weight')} out, or save it again with save_pretrained, as safetensors"
         )
-    return path, files, label, revision
+    return "holds no safetensors file; give a folder with model.safetensors, or a hub id"
 
 
 def _from_hub(name: str, revision: str | None) -> Path:

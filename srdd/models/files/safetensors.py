@@ -1,7 +1,7 @@
 """Safetensors files: where their tensors lie, whether the files are complete, and their bytes as memory maps.
 
-Not here: checkpoints of several files (checkpoint.py). A file is an 8-byte length, a JSON header with the place of
-every tensor, and the tensors' bytes (safetensors' format description).
+Not here: which files of a folder count (folders.py), and their values (checkpoint.py). A file is an 8-byte length, a
+JSON header with the place of every tensor, and the tensors' bytes (safetensors' format description).
 
 Worked number: a bfloat16 tensor [2, 3] takes 12 bytes; a header that gives it 10 is refused.
 """
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from srdd.errors import SourceError
-from srdd.models.files import weights_hash
+from srdd.models.files.mistaken import no_safetensors
 
 _MAX_HEADER = 100 * 2**20  # safetensors' own limit
 _DTYPES = {
@@ -63,41 +63,13 @@ class StoredTensor:
         return _DTYPES[self.dtype]
 
 
-def check_shards(folder: Path) -> list[Path]:
-    """The weight files of a folder by name, all complete; [] if it has no safetensors. Raises SourceError."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            names = sorted(set(where.values()))
-            missing = [name for name in names if not (folder / name).is_file()]
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
-            raise SourceError(f"{index.name} is no index of shards ({problem}); get the checkpoint again") from problem
-        if missing:
-            raise SourceError(f"{index.name} names {len(names)} shards, {missing[0]} is missing in {folder.name}")
-        files = [folder / name for name in names]
-        stored = {name for file in files for name in header_of(file)[1]}
-        if absent := sorted(set(where) - stored):
-            raise SourceError(f"{index.name} names {absent[0]}, which no shard holds; get the checkpoint again")
-        return files
-    files = sorted(folder.glob("model.safetensors")) or sorted(folder.glob("*.safetensors"))
-    for file in files:
-        header_of(file)
-    return files
-
-
-def shards_hash(files: list[Path]) -> str:
-    """The weights hash of complete safetensors files."""
-    return weights_hash((header_of(file)[0], file.stat().st_size) for file in files)
-
-
 def header_of(file: Path) -> tuple[bytes, dict[str, StoredTensor]]:
     """The header of a file and the tensors it names. Raises SourceError when they do not fit the file's size."""
     with opened(file) as stream:
         size = file.stat().st_size
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(size - 8, _MAX_HEADER):
-            raise SourceError(f"{file.name} is no complete safetensors file ({size} bytes); get it again")
+            raise SourceError(no_safetensors(file, size))
         raw = stream.read(length)
     try:
         entries = {name: entry for name, entry in json.loads(raw).items() if name != "__metadata__"}

@@ -50,7 +50,16 @@ def scan_checkpoint(
         rows.append(weight_row(site, vectors, parsed, site.shape, lines, checkpoint.config, order))
         done += sizes[site.name]
         progress("weights", done, sum(sizes.values()))
-    return report_of(run, rows, parsed, seed=seed, thresholds=thresholds, notes=checkpoint.notes)
+    notes = (*checkpoint.notes, *_fewer_layers(checkpoint, run.sites))
+    return report_of(run, rows, parsed, seed=seed, thresholds=thresholds, notes=notes)
+
+
+def _fewer_layers(checkpoint: Checkpoint, sites: SiteMap) -> tuple[str, ...]:
+    """A note on layers that the config promises and no tensor is of. Without a model nothing else notices."""
+    promised = checkpoint.identity.layer_count
+    if not isinstance(promised, int) or promised <= sites.layer_count:
+        return ()
+    return (f"config.json says {promised} layers, and the files hold weights of {sites.layer_count}",)
 
 
 def _sites_of(checkpoint: Checkpoint, sites: str | Sequence[str] | Selection | SiteMap) -> SiteMap:

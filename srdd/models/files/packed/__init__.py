@@ -121,5 +121,5 @@ def unheld(unpacked: Unpacked, claims: Claims | None) -> str | None:
     found = sorted({weight.form for weight in unpacked.packed}) or sorted(plain)
     return (
         f"{claims.file} says that weights are stored in {missing[0]} ({claims.method}), and no tensor is; found "
-        f"{', '.join(found)}; correct quantization_config or get the checkpoint again"
+        f"{', '.join(found)}; correct or remove quantization_config, or get the checkpoint again"
     )

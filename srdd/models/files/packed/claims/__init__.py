@@ -25,6 +25,7 @@ _READERS = {
     "auto-round": auto_round.read,
     "intel/auto-round": auto_round.read,
 }
+METHODS = frozenset((*_WHOLE, *_READERS))  # whose claims are understood
 
 
 def claims_of(config: dict[str, Any], hf_quant_config: dict[str, Any]) -> Claims | None:
