@@ -11,6 +11,7 @@ pooler), the rest are embeddings, norms and biases.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -67,13 +68,14 @@ def matrices_from(checkpoint: Checkpoint, site: Site) -> Iterator[_Matrix]:
 
 
 class _Matrix:
-    """One matrix as row chunks that can be read again. A transposed chunk is still whole blocks along in."""
+    """One matrix as row chunks that can be read again; one chunk if transposed, since a row may share one scale."""
 
     def __init__(self, checkpoint: Checkpoint, site: Site, expert: int | None) -> None:
         self._checkpoint, self._site, self._expert = checkpoint, site, expert
 
     def __iter__(self) -> Iterator[Tensor]:
-        for chunk in self._checkpoint.row_chunks(self._site.module, expert=self._expert):
+        limit = sys.maxsize if self._site.transposed else None
+        for chunk in self._checkpoint.row_chunks(self._site.module, expert=self._expert, max_bytes=limit):
             yield chunk.transpose(-1, -2) if self._site.transposed else chunk
 
 

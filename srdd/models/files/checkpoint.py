@@ -27,6 +27,7 @@ from srdd.models.files import weights_hash
 from srdd.models.files.safetensors import StoredTensor, check_shards, header_of, mapped, opened
 
 CHUNK_BYTES = 64 * 2**20
+_TALLEST = 128  # rows of the tallest tile of a format: no chunk may end inside one
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Checkpoint:
     notes: tuple[str, ...] = field(default=())
 
     def row_chunks(self, name: str, *, expert: int | None = None, max_bytes: int | None = None) -> Iterator[Tensor]:
-        """A matrix in runs of rows, each a multiple of 32 rows except the last; `expert` picks one of a 3-D tensor.
+        """A matrix in runs of rows, each a multiple of 128 rows except the last; `expert` picks one of a 3-D tensor.
 
         Memory is held only as long as its chunk; writing to a chunk does not change the file.
         """
@@ -52,7 +53,8 @@ class Checkpoint:
         first = tensor.start + (0 if expert is None else expert * rows * row_bytes)
         if expert is None:
             rows *= math.prod(lead)
-        step = max((CHUNK_BYTES if max_bytes is None else max_bytes) // max(row_bytes, 1) // 32 * 32, 32)
+        limit = CHUNK_BYTES if max_bytes is None else max_bytes
+        step = max(limit // max(row_bytes, 1) // _TALLEST * _TALLEST, _TALLEST)
         with opened(tensor.file) as file:
             for start in range(0, rows, step):
                 count = min(step, rows - start)
