@@ -32,8 +32,8 @@ def show(out: Console, formats: Collection[BlockFormat]) -> None:
         _add(table, fmt)
     out.print(table)
     out.print("Baselines: standard normal data. `ocp` is a synonym of floor; mxfp8 of mxfp8_e4m3.")
-    weights = [f"{_shape(fmt.weight_tile)} in {fmt.name}" for fmt in formats if fmt.weight_tile != fmt.tile]
-    out.print(f"Of a weight a block is {', '.join(weights)}.\n" if weights else "")
+    others = [f"{_shape(fmt.tile)} in {fmt.name}" for fmt in formats if fmt.tile != fmt.weight_tile]
+    out.print(f"Blocks and bits are a weight's; an input's block is {', '.join(others)}.\n" if others else "")
     _elements(out)
 
 
@@ -41,7 +41,7 @@ def _add(table: Table, fmt: BlockFormat) -> None:
     facts = (
         fmt.name,
         fmt.element.name,
-        _shape(fmt.tile),
+        _shape(fmt.weight_tile),
         f"{fmt.bits_per_value:g}",
         fmt.scale.value,
     )
