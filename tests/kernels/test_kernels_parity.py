@@ -11,7 +11,7 @@ from kernel_cases import CASES, EXACT, SPECS, check_blocks, check_equal, check_t
 from srdd import kernels
 from srdd.core.formats import FORMATS, BlockFormat, parse
 from srdd.core.tally import FIELDS
-from srdd.kernels import expression
+from srdd.kernels import expression, fused
 from srdd.kernels.engine import Engine, Expression
 
 FUSED_SPECS = ("mxfp4", "mxfp8", "nvfp4", "fp8_block")
@@ -155,6 +155,15 @@ def test_one_compilation_serves_every_shape() -> None:
     for size in range(3, 13):
         measure(size)
     assert counters["stats"]["unique_graphs"] == before
+
+
+def test_weights_and_inputs_of_one_format_share_a_compilation() -> None:
+    """Their tiles differ, which is outside the expression."""
+    engine, fmt, x = Engine(compiled=False), parse("fp8_block"), torch.randn(130, 160)
+    fused.measure(engine, x, [fmt], None, None)
+    before = set(engine._bound)
+    assert not torch.equal(*(fused.measure(engine, x, [row], None, None) for row in (fmt, fmt.for_weights)))
+    assert set(engine._bound) == before
 
 
 @pytest.mark.filterwarnings("default")
