@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -147,6 +149,8 @@ def _print_json(document: Report, kinds: Sequence[Kind], specs: Sequence[str], l
 
         console.document("summary", summary(document, kinds, specs))
         return
+    from srdd.analysis.single_blocks import noisiest_block, sqnr_swing_db
+
     wanted = None if layer == -1 else layer
     rows = [
         {
@@ -156,6 +160,12 @@ def _print_json(document: Report, kinds: Sequence[Kind], specs: Sequence[str], l
             "layer": s.layer,
             "members": s.members,
             "formats": {spec: s.formats[spec].metrics for spec in specs if spec in s.formats},
+            "swing_db": {
+                spec: number
+                for spec in specs
+                if spec in s.formats and math.isfinite(number := sqnr_swing_db(s.formats[spec], spec))
+            },
+            "noisiest_block": {spec: asdict(found) for spec in specs if (found := noisiest_block(s, spec)) is not None},
         }
         for s in document.sites
         if s.kind in kinds and s.layer == wanted

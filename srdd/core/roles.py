@@ -34,12 +34,19 @@ _MLP |= {"experts", "shared_expert_gate", "Wi"}
 _ATTENTION_PARENTS = ("attn", "attention", "mixer")
 
 
-_TOWER = re.compile(r"(^|[._])(vision|visual|audio)", re.I)
+_TOWER = re.compile(r"(^|[._])(vision|visual|audio|speech|multi_modal|mm_projector)", re.I)
+# Heads that predict tokens further on, which a model in memory often lacks
+_FURTHER = re.compile(r"(^|\.)(mtp|mtp_\w+|nextn|eagle\w*|medusa\w*)(\.|$)", re.I)
 
 
 def is_tower(name: str) -> bool:
     """True for a module that sees pictures or sounds, and so does not run on text alone."""
     return bool(_TOWER.search(name))
+
+
+def is_beside_text(name: str) -> bool:
+    """True for towers and for heads that predict further tokens: their layers are none of the text model's."""
+    return is_tower(name) or bool(_FURTHER.search(name))
 
 
 def norm_of(role: str, name: str) -> Norm | None:

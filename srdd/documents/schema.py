@@ -227,6 +227,9 @@ class Site(Part):
     group: str | None = None
     members: list[str] = Field(default_factory=list)  # modules that read the same input
     shape: list[int] = Field(default_factory=list)  # of a weight; of an activation its last axis
+    transposed: bool = False  # a weight stored [in, out]
+    # Of a weight: changes when rows or columns change places, which no other sum does (srdd.runs.scans.weights)
+    order_sum: float | None = None
     notes: list[Note] = Field(default_factory=list)
     formats: dict[str, Measurement]
 

@@ -19,8 +19,11 @@ from torch import Tensor
 
 from srdd.core.roles import fusion_group, is_tower
 from srdd.documents.schema import Skipped
-from srdd.errors import SiteError
+from srdd.errors import SiteError, SourceError
+from srdd.models.files import packed
 from srdd.models.files.checkpoint import Checkpoint
+from srdd.models.files.packed import float8
+from srdd.models.files.packed.contract import Packed
 from srdd.models.files.safetensors import StoredTensor
 from srdd.models.sites import Site, SiteMap
 
@@ -31,6 +34,9 @@ _EMBEDDING = re.compile(r"(embed|embd|wte|wpe|shared\.weight|position_embeddings
 _BESIDE_EMBEDDING = re.compile(r"(proj|linear|dense|mapping|_out$)", re.I)
 _FUSED_EXPERTS = re.compile(r"(expert|moe)", re.I)
 _ROUTER = re.compile(r"(router|(^|\.)gate\.weight$|\.gate\.wg\.)", re.I)
+# Tensors that hold codes of a form which files/packed does not know (GPTQ, AWQ, integers of compressed-tensors, ...).
+_CODES = re.compile(r"(^|\.)(qweight|weight_packed|W_q|_\w+_qdata)$|_(blocks|bits)$")
+_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 _READ_BY_ANOTHER = re.compile(r"encoder")
 # Architectures whose Linears are transformers' Conv1D, stored [in, out].
 _CONV1D_TYPES = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
@@ -40,7 +46,12 @@ _TRANSPOSED_EXPERTS = frozenset({"gpt_oss", "aria", "llama4", "llama4_text"})
 
 
 def checkpoint_sites(checkpoint: Checkpoint) -> SiteMap:
-    """The weight sites of a checkpoint, in file order. Raises SiteError when there is none."""
+    """The weight sites of a checkpoint, in file order. Raises SiteError when there is none.
+
+    Raises SourceError for packed weights that are damaged, of an unknown form, or not those that the config names.
+    """
+    if checkpoint.damaged:
+        raise SourceError(checkpoint.damaged[0])
     model_type = str(checkpoint.config.get("model_type", ""))
     sites: list[Site] = []
     skipped: list[Skipped] = []
@@ -48,8 +59,13 @@ def checkpoint_sites(checkpoint: Checkpoint) -> SiteMap:
         reason = _reason(tensor)
         if reason:
             skipped.append(Skipped(name=tensor.name, parameters=tensor.numel, reason=reason))
+        elif isinstance(tensor, StoredTensor) and tensor.dtype not in _PLAIN:
+            raise SourceError(_unknown(tensor))
         else:
             sites.append(replace(_site(tensor, model_type), index=len(sites)))
+    if checkpoint.unheld:
+        raise SourceError(checkpoint.unheld)
+    skipped += [Skipped(name=name, parameters=0, reason=reason) for name, reason in checkpoint.belongs.items()]
     if not sites:
         raise SiteError(f"{checkpoint.identity.id} holds no weight matrix among its {len(checkpoint.tensors)} tensors")
     numbers, count = _numbered(sites)
@@ -103,7 +119,16 @@ def _numbered(sites: Sequence[Site]) -> tuple[dict[str, int], int]:
     return first, count
 
 
-def _reason(tensor: StoredTensor) -> str | None:
+def _unknown(tensor: StoredTensor) -> str:
+    what = "in a packed form that is not known"
+    if tensor.dtype in float8.CODES:
+        what = "without a scale, and codes are not measured without theirs"
+    return f"{tensor.name} is stored as {tensor.dtype} {list(tensor.shape)} {what}; packed forms known: {packed.KNOWN}"
+
+
+def _reason(tensor: StoredTensor | Packed) -> str | None:
+    if isinstance(tensor, StoredTensor) and _CODES.search(tensor.name) and tensor.dtype in packed.INTEGERS:
+        return None
     if len(tensor.shape) == 3 and _FUSED_EXPERTS.search(tensor.name) and "bias" not in tensor.name:
         return None
     if len(tensor.shape) <= 1 or "bias" in tensor.name.rpartition(".")[2]:
@@ -120,12 +145,14 @@ def _reason(tensor: StoredTensor) -> str | None:
     return None
 
 
-def _site(tensor: StoredTensor, model_type: str) -> Site:
+def _site(tensor: StoredTensor | Packed, model_type: str) -> Site:
     name = tensor.name.removesuffix(".weight")
     role = name.rpartition(".")[2]
     layer = _LAYER.search(tensor.name)
     fused = len(tensor.shape) == 3
     transposed = model_type in _TRANSPOSED_EXPERTS if fused else model_type in _CONV1D_TYPES and role in _CONV1D_ROLES
+    if isinstance(tensor, Packed) and tensor.transposed is not None:
+        transposed = tensor.transposed
     group = name.rpartition(".")[0] if fused else fusion_group(name, role)
     index = int(layer[1]) if layer else None
     return Site("weight", name, tensor.name, role, index, group, "weight", transposed, numel=tensor.numel)

@@ -16,6 +16,8 @@ from torch import nn
 
 from srdd.core.packaged_models import near_model
 from srdd.errors import MissingExtraError, SourceError, setting
+from srdd.models.dequantized import is_packed, load_dequantized, refuse_codes
+from srdd.models.files.checkpoint import Checkpoint, open_checkpoint
 from srdd.models.quiet import quiet, quiet_hub
 
 
@@ -67,12 +69,22 @@ def random_part(model: nn.Module, missing: list[str], label: str, causal: bool) 
 
 
 def load_model(
-    target: str, label: str, dtype: str, device_map: str | None, where: torch.device | None, options: dict[str, Any]
+    target: str,
+    label: str,
+    dtype: str,
+    device_map: str | None,
+    where: torch.device | None,
+    options: dict[str, Any],
+    packed: Checkpoint | None = None,
 ) -> tuple[Any, tuple[str, ...]]:
-    """The model, with notes on what the checkpoint lacks or has beside it. Raises SourceError, MissingExtraError."""
+    """The model, with notes on what the checkpoint lacks or has beside it; `packed` is one to dequantize.
+
+    Raises SourceError, MissingExtraError.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
+    notes: tuple[str, ...] = ()
     extra: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if device_map is not None:
         if find_spec("accelerate") is None:
@@ -85,9 +97,17 @@ def load_model(
             # BERT is in the table of causal models as a decoder; what the checkpoint says it is decides
             causal = bool(names & set(CAUSAL.values())) if names else config.model_type in CAUSAL
             auto = AutoModelForCausalLM if causal else other_class(names)
-            model, info = auto.from_pretrained(target, output_loading_info=True, **extra, **options)
+            if getattr(config, "quantization_config", None) and not Path(target).is_dir():
+                checkpoint = open_checkpoint(target, revision=options.get("revision"))
+                packed, notes = checkpoint if is_packed(checkpoint) else None, checkpoint.notes
+            if packed is not None:
+                model, info = load_dequantized(auto, config, packed, **extra, **options)
+            else:
+                model, info = auto.from_pretrained(target, output_loading_info=True, **extra, **options)
         if where is not None:
             model = model.to(where)
+    except SourceError:
+        raise
     except Exception as problem:  # transformers and the hub raise many types; each means it cannot be opened
         if isinstance(problem, MemoryError | torch.OutOfMemoryError):
             raise SourceError(
@@ -103,8 +123,9 @@ def load_model(
         found = "is no folder here, and the hub did not give it" if from_hub else "cannot be opened"
         near = near_model(label) if from_hub else ""
         raise SourceError(f"{label} {found}: {_one_line(problem, target, label)}{near}") from problem
+    refuse_codes(model, label)
     random = random_part(model, sorted(info["missing_keys"]), label, causal)
-    return model, (*random, *unread_part(model, sorted(info["unexpected_keys"])))
+    return model, (*notes, *random, *unread_part(model, sorted(info["unexpected_keys"])))
 
 
 def load_tokenizer(target: str, label: str, options: dict[str, Any]) -> tuple[Any | None, str | None]:

@@ -7,29 +7,57 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from srdd.core.roles import is_tower
+from srdd.core.roles import is_beside_text
 from srdd.errors import SiteError
+
+_CALLED = frozenset({"layers", "layer", "h", "blocks", "block", "decoder_layers"})
 
 
 def decoder_layers(model: nn.Module) -> dict[str, int]:
-    """The decoder (or encoder) layers by module name with their index: the outermost ModuleLists of alike blocks.
+    """The decoder (or encoder) layers of the text by module name with their index: the outermost ModuleLists of blocks.
 
-    Two stacks (an encoder and a decoder) are numbered consecutively, in module order; towers for pictures or sounds
-    come last, so that the layers of the text count from 0.
+    Two stacks (an encoder and a decoder) are numbered consecutively, in module order. Layers of towers for pictures or
+    sounds, and of heads that predict further tokens, are layers of none but such a model alone: `blocks_beside_text`.
     """
-    stacks: list[tuple[str, int]] = []  # name with a dot, and depth
+    stacks = _stacks(model)
+    text = [stack for stack in stacks if not is_beside_text(stack[0])]
+    return _numbered(text or stacks)
+
+
+def blocks_beside_text(model: nn.Module) -> frozenset[str]:
+    """The names of the blocks of towers and further heads of a model that has a text stack too."""
+    stacks = _stacks(model)
+    beside = [stack for stack in stacks if is_beside_text(stack[0])]
+    return frozenset(_numbered(beside)) if len(beside) < len(stacks) else frozenset()
+
+
+def _numbered(stacks: list[tuple[str, int]]) -> dict[str, int]:
+    layers: dict[str, int] = {}
+    for prefix, depth in stacks:
+        layers.update({f"{prefix}{i}": len(layers) + i for i in range(depth)})
+    return layers
+
+
+def _stacks(model: nn.Module) -> list[tuple[str, int]]:
+    """Name with a dot, and depth, of the outermost lists of layers, in module order."""
+    stacks: list[tuple[str, int]] = []
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or len(module) == 0:
             continue
         prefix = f"{name}." if name else ""
         if any(prefix.startswith(f"{outer}{i}.") for outer, depth in stacks for i in range(depth)):
             continue
-        if all(_holds_linear(block) for block in module) and len({type(block) for block in module}) <= 2:
+        if _are_layers(name.rpartition(".")[2], module):
             stacks.append((prefix, len(module)))
-    layers: dict[str, int] = {}
-    for prefix, depth in sorted(stacks, key=lambda stack: is_tower(stack[0])):
-        layers.update({f"{prefix}{i}": len(layers) + i for i in range(depth)})
-    return layers
+    return stacks
+
+
+def _are_layers(name: str, blocks: nn.ModuleList) -> bool:
+    """A list that is called one of layers may hold pruned ones (nn.Identity) and any number of classes."""
+    holding = sum(_holds_linear(block) for block in blocks)
+    if name in _CALLED and len(blocks) > 1:
+        return 2 * holding >= len(blocks)
+    return holding == len(blocks) and len({type(block) for block in blocks}) <= 2
 
 
 def layer_of(path: str, stacks: dict[str, int]) -> int | None:

@@ -1,5 +1,8 @@
 """Finds the tensors of a model that are measured, by type and not from a list of names.
 
+Towers for pictures or sounds and heads that predict further tokens stand outside the layers: their blocks have numbers
+of their own, in their names.
+
 Not here: hooks and numbers. A site is a weight (of nn.Linear, transformers' Conv1D or fused 3-D experts), the input of
 such a module, or the output of a decoder layer. Every parameter of the model is either a weight site or listed as
 skipped with its reason.
@@ -15,11 +18,19 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from srdd.core.roles import fusion_group
+from srdd.core.roles import fusion_group, is_beside_text
 from srdd.documents.parts import KINDS, Kind
 from srdd.documents.schema import Skipped
 from srdd.errors import SiteError
-from srdd.models.modules import decoder_layers, experts_transposed, fused_experts, is_linear, layer_of, weight_of
+from srdd.models.modules import (
+    blocks_beside_text,
+    decoder_layers,
+    experts_transposed,
+    fused_experts,
+    is_linear,
+    layer_of,
+    weight_of,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,7 @@ class Site:
     may_be_idle: bool = False  # an expert, to which the router may send no tokens
     numel: int = 0  # of a weight
     index: int = 0  # place among the sites of the model, in module order
+    beside_text: bool = False  # of a tower or a further head of a model that has a text stack too
 
     @property
     def routed(self) -> bool:
@@ -61,13 +73,15 @@ class SiteMap:
 
 def find_sites(model: nn.Module, kinds: Sequence[Kind] = KINDS) -> SiteMap:
     """All sites of the kinds asked for, in module order. Raises SiteError when there is none."""
-    stacks = decoder_layers(model)
+    stacks, beside = decoder_layers(model), blocks_beside_text(model)
     sites: list[Site] = []
     for name, module in model.named_modules():
         layer = layer_of(name, stacks)
-        sites += _module_sites(name, module, layer)
-        if name in stacks:
-            sites.append(Site("output", name, name, "decoder_layer", layer, None))
+        of_module = _module_sites(name, module, layer)
+        if name in stacks or name in beside:
+            of_module.append(Site("output", name, name, "decoder_layer", layer, None))
+        outside = bool(beside) and is_beside_text(name)
+        sites += [replace(site, beside_text=True) for site in of_module] if outside else of_module
     chosen = tuple(replace(site, index=index) for index, site in enumerate(sites) if site.kind in kinds)
     if not chosen:
         raise SiteError(f"nothing to measure: {type(model).__name__} has no {' or '.join(kinds)} site")

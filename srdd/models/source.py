@@ -17,7 +17,9 @@ from srdd.core.files import readable
 from srdd.core.packaged_models import near_model, packaged
 from srdd.documents.parts import Model
 from srdd.errors import ConflictError, NoEffectError, SettingError, SourceError, setting
+from srdd.models.dequantized import is_packed
 from srdd.models.files import gguf, gguf_header
+from srdd.models.files.checkpoint import Checkpoint, open_checkpoint
 from srdd.models.files.safetensors import check_shards, shards_hash
 from srdd.models.loading import load_model, load_tokenizer
 from srdd.models.modules import decoder_layers
@@ -69,6 +71,7 @@ def open_model(
     path = packaged(name) or Path(name).expanduser()
     notes: tuple[str, ...] = ()
     label, hashed = _label(name, path), None
+    packed: Checkpoint | None = None
     with ExitStack() as open_while_loading:
         if path.is_file() and path.suffix == ".gguf":
             hashed = gguf_header.head_hash(path)
@@ -85,6 +88,9 @@ def open_model(
             )
         elif path.is_dir():
             hashed = _check_folder(path, label)
+            if hashed is not None:  # safetensors
+                checkpoint = open_checkpoint(str(path))
+                packed, notes = checkpoint if is_packed(checkpoint) else None, checkpoint.notes
         elif path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise SourceError(f"no such model folder or file: {name}{near_model(name)}")
         target = str(path) if path.is_dir() else name
@@ -93,7 +99,7 @@ def open_model(
             options["revision"] = revision
         elif revision is not None:
             raise NoEffectError("revision", "on a local model")
-        model, random = load_model(target, label, dtype, device_map, None if device_map else where, options)
+        model, random = load_model(target, label, dtype, device_map, None if device_map else where, options, packed)
         tokenizer, problem = load_tokenizer(target, label, options)
     if target == name and not path.is_dir():
         revision, hashed = _of_hub(name, revision)

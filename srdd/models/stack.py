@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srdd.core.roles import is_tower
 from srdd.errors import SiteError
 from srdd.models.modules import decoder_layers
 from srdd.models.replaced_forward import Forward, ReplacedForward
@@ -69,8 +68,7 @@ class LayerStack:
                 f"{type(model).__name__}: no decoder layers found; looked for an nn.ModuleList of alike blocks that "
                 "hold Linears"
             )
-        text = [name for name in index_of if not is_tower(name)]
-        names = text or list(index_of)
+        names = list(index_of)
         parents = {name.rpartition(".")[0] for name in names}
         if len(parents) > 1:
             raise SiteError(

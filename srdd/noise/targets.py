@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from srdd.core.roles import BEFORE_ATTENTION, BEFORE_MLP, SANDWICH, Norm
+from srdd.core.roles import BEFORE_ATTENTION, BEFORE_MLP, SANDWICH, Norm, is_beside_text
 from srdd.documents.rin import CLASSES, EXCLUDE, RinConfig
 from srdd.errors import NoiseError
 from srdd.models.modules import decoder_layers, fused_experts, layer_of
@@ -43,6 +43,7 @@ def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
     stacks = decoder_layers(model)
     check_layers(model, config, len(stacks))
     _check_excludes(model, config)
+    beside = not any(is_beside_text(name) for name in stacks)  # the text alone has multipliers
     targets: dict[str, Target] = {}
     seen: set[int] = set()
     for path, module in model.named_modules():
@@ -50,6 +51,8 @@ def find_targets(model: nn.Module, config: RinConfig) -> tuple[Target, ...]:
         if not any(fnmatchcase(kind, pattern) for pattern in config.target_classes):
             continue
         if any(fnmatchcase(path, pattern) for pattern in config.exclude) or not _in_use(model, path):
+            continue
+        if beside and is_beside_text(path):
             continue
         for attribute in _weights_of(module, path):
             weight = getattr(module, attribute, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from srdd.core.metrics import BY_NAME
 from srdd.core.tally import Tally
 from srdd.documents.report import Report
 from srdd.errors import SettingError
+from srdd.runs.scans.weights import order_sum
 
 Run = Callable[..., tuple[int, str, str]]
 NAME = "model.layers.1.mlp.down_proj"
@@ -185,3 +187,36 @@ def test_the_same_values_elsewhere_or_negated_fail(change: Callable[[torch.Tenso
 @pytest.mark.parametrize("change", [lambda w: w.mul_(1.0001), lambda w: w.mul_(1 - 1e-6), lambda w: w[3, 5].mul_(1.01)])
 def test_a_step_of_training_is_no_rearrangement(change: Callable[[torch.Tensor], object]) -> None:
     assert check(scanned(change), GOOD).problems == []
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 2), (3, 4), (63, 127), (0, 5)])
+def test_two_rows_or_columns_in_each_others_place(rows: int, columns: int) -> None:
+    def swap(w: torch.Tensor) -> None:
+        w[[rows - 1, rows]] = w[[rows, rows - 1]]
+
+    def turn(w: torch.Tensor) -> None:
+        w[:, [columns, 0]] = w[:, [0, columns]]
+
+    for change in (swap, turn):
+        verdict = check(scanned(change), GOOD)
+        assert not verdict.passed
+        assert f"weight {NAME} holds the values of the baseline in another order" in verdict.problems[0]
+
+
+def test_the_order_sum_by_hand() -> None:
+    u = [0.0, 0.6180339887498949, 0.2360679774997898]  # fractional parts of 0, 1 and 2 times the golden ratio
+    x = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0], [64.0, 128.0, 256.0]])
+    wanted = sum(u[r] * u[c] * float(x[r, c]) for r in range(3) for c in range(3))
+    assert order_sum(x, 0) == pytest.approx(wanted, rel=1e-6)
+    assert order_sum(x[:1], 0) + order_sum(x[1:], 1) == pytest.approx(wanted, rel=1e-6), "of chunks it adds"
+    assert order_sum(torch.empty(0, 3), 0) == 0
+    assert math.isnan(order_sum(torch.tensor([[1.0, math.inf], [0.0, 1.0]]), 0))
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-4, 1e-3, 1e-2])
+def test_a_small_step_of_one_weight_is_no_other_order(size: float) -> None:
+    def step(w: torch.Tensor) -> None:
+        draws = torch.Generator().manual_seed(round(1 / size))
+        w += size * w.std() * torch.randn(w.shape, generator=draws)
+
+    assert not any("another order" in problem for problem in check(scanned(step), GOOD).problems)

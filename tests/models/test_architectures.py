@@ -34,12 +34,15 @@ from transformers import (
 )
 
 import srdd
+from srdd.analysis import find_multipliers
 from srdd.documents.schema import Site
 from srdd.errors import SiteError
 from srdd.models.fake import fake_quantize
 from srdd.models.files.checkpoint import open_checkpoint
+from srdd.models.modules import blocks_beside_text, decoder_layers
 from srdd.models.sites import find_sites
 from srdd.models.source import open_model
+from srdd.noise.targets import find_targets
 from srdd.runs.scans.checkpoint import scan_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]
@@ -207,13 +210,74 @@ def test_token_ids_beyond_the_text_part_of_a_vision_model(tmp_path: Path, srdd: 
     assert code == 2
     assert "this model takes at most 64 tokens" in err
     np.savez(tmp_path / "ids.npz", np.arange(60)[None])
-    code, _, err = srdd(*scan, "30")
-    assert code == 2
-    hint = ("--exclude", "model.vision_tower.*", "--exclude", "model.multi_modal_projector.*")
-    assert err.strip().endswith(
-        "leave them out with --exclude 'model.vision_tower.*' --exclude 'model.multi_modal_projector.*'"
-    )
-    assert srdd(*scan, "30", *hint, "--out", tmp_path / "report.json")[0] == 0
+    code, _, _ = srdd(*scan, "30", "--out", tmp_path / "report.json")
+    assert code == 0
+
+
+def vision_model(seed: int = 0) -> LlavaForConditionalGeneration:
+    torch.manual_seed(seed)
+    vision = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    pictures = CLIPVisionConfig(**vision, image_size=16, patch_size=8)
+    return LlavaForConditionalGeneration(
+        LlavaConfig(text_config=LlamaConfig(**SMALL), vision_config=pictures, image_token_index=63)
+    ).eval()
+
+
+def test_a_tower_stands_outside_the_layers_of_the_text() -> None:
+    model = vision_model()
+    report = srdd.scan(model, IDS, backend="eager")
+    assert report.model.layer_count == SMALL["num_hidden_layers"]
+    for site in report.sites:
+        inside = site.name.startswith("model.language_model.layers.")
+        assert site.layer == (int(site.name.split(".")[3]) if inside else None), site.name
+    towers = [site for site in report.sites if "vision_tower" in site.name]
+    assert {site.kind for site in towers} == {"weight"}, "pictures are needed to reach the rest"
+    said = [note for note in report.warnings if "do not run on text" in note]
+    assert len(said) == 1
+    assert "model.vision_tower." in said[0]
+    assert not any("expert" in note for note in report.warnings)
+    layers = {(row.kind, row.layer) for row in report.layers}
+    assert layers == {(kind, i) for kind in ("weight", "input", "output") for i in range(SMALL["num_hidden_layers"])}
+    with pytest.raises(SiteError, match="were never reached"):
+        srdd.scan(model, IDS, sites="input:model.vision_tower.*", backend="eager")
+
+
+def test_noise_is_for_the_text_of_a_model_with_a_tower() -> None:
+    model = vision_model()
+    report = srdd.scan(model, IDS, backend="eager")
+    config, _ = find_multipliers(report)
+    for part in (model, model.model.language_model):
+        targets = find_targets(part, config)
+        assert [t.layer for t in targets if t.layer is not None] == [i for i in range(2) for _ in range(2)]
+        assert not any("vision" in t.path for t in targets)
+
+
+def test_layers_of_any_kind() -> None:
+    def block(kind: type[nn.Module] = nn.GELU) -> nn.Module:
+        return nn.Sequential(nn.Linear(32, 32), kind())
+
+    class Gelu(nn.GELU):
+        pass
+
+    class Block(nn.Sequential):
+        pass
+
+    class Mixer(nn.Sequential):
+        pass
+
+    model = nn.Module()
+    model.layers = nn.ModuleList([block(), nn.Identity(), Block(nn.Linear(32, 32)), Mixer(nn.Linear(32, 32))])
+    assert decoder_layers(model) == {f"layers.{i}": i for i in range(4)}, "pruned ones and any number of classes count"
+    model = nn.Module()
+    model.layers = nn.ModuleList([block(), nn.Identity(), nn.Identity()])
+    model.heads = nn.ModuleList([block(), Block(nn.Linear(32, 32)), Mixer(nn.Linear(32, 32))])
+    assert decoder_layers(model) == {}, "mostly without Linears, and a list of other things"
+    model.mtp = nn.Module()
+    model.mtp.layers = nn.ModuleList([block()])
+    assert decoder_layers(model) == {"mtp.layers.0": 0}, "where it is all there is"
+    model.blocks = nn.ModuleList([block(), block()])
+    assert decoder_layers(model) == {"blocks.0": 0, "blocks.1": 1}
+    assert blocks_beside_text(model) == {"mtp.layers.0"}
 
 
 @pytest.mark.parametrize("reshape", [lambda x: x.flatten(0, 1), lambda x: x[:, None]], ids=["flat", "one more axis"])

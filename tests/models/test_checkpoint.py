@@ -243,8 +243,8 @@ def test_no_such_folder() -> None:
         open_checkpoint("somebody/something")
 
 
-def test_quantized_checkpoints_say_so(tmp_path: Path) -> None:
+def test_a_config_of_a_format_that_no_tensor_holds(tmp_path: Path) -> None:
     sharded(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "fp8"}}))
-    report = srdd.scan_checkpoint(open_checkpoint(str(tmp_path)), "mxfp4")
-    assert any("stored quantized (fp8)" in warning for warning in report.warnings)
+    with pytest.raises(SourceError, match=r"config\.json says .* FP8 \(fp8\), and no tensor is; found BF16"):
+        srdd.scan_checkpoint(open_checkpoint(str(tmp_path)), "mxfp4")

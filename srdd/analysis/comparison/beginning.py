@@ -23,6 +23,8 @@ from srdd.documents.schema import Site
 _OF_X = ("sum_x", "sum_x2", "sum_abs_x", "sum_x4", "nonzero")
 _SAME = 1e-5  # of sums of x: what another batch, kernel or device may change
 _SAME_KERNEL = 1e-12  # of all sums of a weight: float64 added in another order, by more threads
+# of sqrt(sum x^2): float32 along rows leaves 1e-6; two rows of n in each other's place make about 0.4 / sqrt(n)
+_SAME_ORDER = 1e-5
 _SIZES = {"sum_x": "sum_abs_x", "sum_e": "sum_abs_e"}  # of sums that may cancel
 _FEW = 0.5  # beyond this share of changed weights, training changed them
 
@@ -94,7 +96,16 @@ def _other_sums(a: Site, b: Site) -> bool:
         return False
     one, other = found
     places = zip(one.blocks.worst[1:], other.blocks.worst[1:], strict=False)  # older reports have none
-    return any(_apart(one, other, name, _SAME_KERNEL) for name in FIELDS) or any(x != y for x, y in places)
+    summed = any(_apart(one, other, name, _SAME_KERNEL) for name in FIELDS)
+    return summed or any(x != y for x, y in places) or order_distance(a, b, one, other) > _SAME_ORDER
+
+
+def order_distance(a: Site, b: Site, one: Tally, other: Tally) -> float:
+    """How far apart the order sums of two weights are, in sqrt(sum x^2); 0 where a report does not tell."""
+    if a.order_sum is None or b.order_sum is None:
+        return 0.0
+    size = math.sqrt(max(one.sum_x2, other.sum_x2)) + max(abs(a.order_sum), abs(b.order_sum)) / 10
+    return abs(a.order_sum - b.order_sum) / size if size else 0.0
 
 
 def _other_x(a: Site, b: Site) -> bool:

@@ -46,11 +46,14 @@ def headline(verdict: CheckResult) -> str:
 
 
 def _named(verdict: CheckResult, text: str) -> str:
-    """A failure, led by the weight to blame where the failure is another tensor's."""
+    """A failure, led by the tensor to blame where the failure is another's."""
     began = verdict.beginning
-    if began is None or began.kind != "weight" or 2 * began.changed_weights > began.weights or began.name in text:
+    if began is None or 2 * began.changed_weights > began.weights or began.name in text:
         return text
-    return f"since weight {began.name} changed, {text}"
+    if began.kind == "output" and f"layer {began.layer}:" in text:
+        return text
+    blamed = f"the output of layer {began.layer}" if began.kind == "output" else f"{began.kind} {began.name}"
+    return f"since {blamed} changed, {text}"
 
 
 def nearness(finding: Finding) -> float:

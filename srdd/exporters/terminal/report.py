@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from srdd.analysis.rankings import agreement, worst
+from srdd.analysis.single_blocks import noisiest_block, sqnr_swing_db
 from srdd.core.metrics import BY_NAME, MAIN
 from srdd.documents.parts import Kind
-from srdd.documents.schema import Layer, Measurement, SummaryRow
+from srdd.documents.schema import Layer, Measurement, Site, SummaryRow
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +62,30 @@ def show_layer(out: Console, report: Report, kinds: Sequence[Kind], spec: str, l
         cells = (BY_NAME[name].text(measured.value(name)) for name in _MODULE_METRICS)
         table.add_row(site.kind, escape(_short_name(site.name, layer) + also), *cells)
     out.print(table)
+    _single_blocks(out, sites, spec, layer)
     return True
+
+
+def _single_blocks(out: Console, sites: Sequence[Site], spec: str, layer: int | None) -> None:
+    """The quantiles of single blocks beside how far the SQNR of sums may move by nothing, and the noisiest block."""
+    counted = [site for site in sites if site.formats[spec].blocks is not None]
+    if not counted:
+        return
+    table = Table(title="Single blocks; how far the SQNR may swing with the place of the largest values")
+    table.title_justify = "left"
+    table.add_column("kind", no_wrap=True)
+    table.add_column("module", no_wrap=True, overflow="fold")
+    for heading in ("median dB", "5 % dB", "1 % dB", "SQNR dB", "swing dB", "noise %"):
+        table.add_column(heading, justify="right")
+    table.add_column("is in the block at")
+    for site in counted:
+        measured, found = site.formats[spec], noisiest_block(site, spec)
+        names = ("block_sqnr_db", "block_sqnr_p5_db", "block_sqnr_p1_db", "sqnr_db")
+        cells = [BY_NAME[name].text(measured.value(name)) for name in names]
+        cells.append(BY_NAME["sqnr_db"].text(sqnr_swing_db(measured, spec)))
+        share, place = (f"{100 * found.share:.2f}", found.text) if found is not None else ("-", "-")
+        table.add_row(site.kind, escape(_short_name(site.name, layer)), *cells, share, place)
+    out.print(table)
 
 
 def header(out: Console, report: Report) -> None:
@@ -175,12 +199,12 @@ def worst_layers(out: Console, report: Report, kind: Kind, spec: str, top: int) 
     table = Table(title=title, title_justify="left")
     for heading in ("by error:\nlayer", "rel. error %", "SQNR dB"):
         table.add_column(heading, justify="right")
-    for heading in ("by SQNR:\nlayer", "SQNR dB", "rel. error %", "zeroed %", "crest"):
+    for heading in ("by SQNR:\nlayer", "SQNR dB", "swing dB", "rel. error %", "zeroed %", "crest"):
         table.add_column(heading, justify="right")
     for index in range(count):
         left = _cells(by_error, index, spec, ("relative_error", "sqnr_db"))
-        right = _cells(by_sqnr, index, spec, ("sqnr_db", "relative_error", "deadzone_ratio", "crest"))
-        table.add_row(*left, *right)
+        layer, value, *others = _cells(by_sqnr, index, spec, ("sqnr_db", "relative_error", "deadzone_ratio", "crest"))
+        table.add_row(*left, layer, value, _swing(by_sqnr, index, spec), *others)
     out.print(table)
     found = agreement(layers, spec, top)
     if found:
@@ -195,6 +219,12 @@ def _cells(ranked: Sequence[Layer], index: int, spec: str, names: Sequence[str])
     measured = layer.formats[spec]
     others = (BY_NAME[name].text(measured.value(name)) for name in rest)
     return (str(layer.layer), _with_error(measured, first), *others)
+
+
+def _swing(ranked: Sequence[Layer], index: int, spec: str) -> str:
+    """How far the layer's SQNR may move with the place of its largest values."""
+    known = index < len(ranked)
+    return BY_NAME["sqnr_db"].text(sqnr_swing_db(ranked[index].formats[spec], spec)) if known else ""
 
 
 def _with_error(measured: Measurement, name: str) -> str:

@@ -1,7 +1,8 @@
 """Weights of a safetensors checkpoint, read piece by piece without building a model.
 
-Not here: single files (safetensors.py) and which tensors matter (srdd.models.checkpoint_sites). Each chunk is a memory
-map of its own, freed with the chunk: the pages of one map of the whole file would all come to count as this process's
+Not here: single files (safetensors.py), how codes become values (packed/) and which tensors matter
+(srdd.models.checkpoint_sites). A packed weight is a tensor like any other, in float32. Each chunk is a memory map of
+its own, freed with the chunk: the pages of one map of the whole file would all come to count as this process's
 memory, and a buffer to read into costs more to allocate than to fill.
 
 Worked number: a chunk is at most 64 MiB, so a [8192, 4096] bfloat16 tensor (64 MiB) is one map, a [128256, 4096] one
@@ -23,7 +24,9 @@ from srdd.core.files import readable
 from srdd.core.packaged_models import near_model, packaged
 from srdd.documents.parts import Model
 from srdd.errors import SourceError, setting
-from srdd.models.files import weights_hash
+from srdd.models.files import packed, weights_hash
+from srdd.models.files.packed.claims import claims_of
+from srdd.models.files.packed.contract import Packed
 from srdd.models.files.safetensors import StoredTensor, check_shards, header_of, mapped, opened
 
 CHUNK_BYTES = 64 * 2**20
@@ -36,8 +39,11 @@ class Checkpoint:
 
     identity: Model
     config: dict[str, Any]
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, StoredTensor | Packed]  # packed weights under the names of what they stand for
     notes: tuple[str, ...] = field(default=())
+    belongs: dict[str, str] = field(default_factory=dict)  # scales and their kin -> what they belong to
+    damaged: tuple[str, ...] = ()  # packed weights that cannot be read, a line each
+    unheld: str | None = None  # a line, where the config names a format that no tensor holds
 
     def row_chunks(self, name: str, *, expert: int | None = None, max_bytes: int | None = None) -> Iterator[Tensor]:
         """A matrix in runs of rows, each a multiple of 128 rows except the last; `expert` picks one of a 3-D tensor.
@@ -45,6 +51,9 @@ class Checkpoint:
         Memory is held only as long as its chunk; writing to a chunk does not change the file.
         """
         tensor = self.tensors[name]
+        if isinstance(tensor, Packed):
+            yield from _packed_chunks(tensor, expert, CHUNK_BYTES if max_bytes is None else max_bytes)
+            return
         dtype = tensor.torch_dtype
         *lead, rows, columns = (1, 1, *tensor.shape)[-max(len(tensor.shape), 2) :]  # a vector is a row
         if tensor.numel == 0:
@@ -62,43 +71,53 @@ class Checkpoint:
                 yield raw.view(dtype).view(count, columns)
 
 
+def _packed_chunks(weight: Packed, expert: int | None, max_bytes: int) -> Iterator[Tensor]:
+    *lead, rows, columns = weight.shape
+    if weight.numel == 0:
+        return
+    step = max(max_bytes // (columns * 4) // _TALLEST * _TALLEST, _TALLEST)
+    for matrix in range(math.prod(lead)) if expert is None else (expert,):
+        for start in range(0, rows, step):
+            yield weight.rows(matrix, start, min(step, rows - start))
+
+
 def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     """Open a folder with model.safetensors or its index, a single .safetensors file, a hub id or `minilm`.
 
     Raises SourceError when nothing is there, a shard is missing or a file is cut short.
     """
     folder, files, label, revision = _files(name, revision)
-    tensors: dict[str, StoredTensor] = {}
+    stored: dict[str, StoredTensor] = {}
     parts = []
     for file in files:
-        header, stored = header_of(file)
+        header, tensors = header_of(file)
         parts.append((header, file.stat().st_size))
-        tensors.update(stored)
-    if not tensors:
+        stored.update(tensors)
+    if not stored:
         raise SourceError(f"{label} holds no tensors")
     config = _config(folder)
+    claims = claims_of(config, _config(folder, "hf_quant_config.json"))
+    unpacked = packed.unpack(stored, claims, _metadata(stored, [header for header, _ in parts]))
+    # A single shard need not hold what the config of all of them names.
+    unheld = packed.unheld(unpacked, claims) if len(files) > 1 or files[0].name == "model.safetensors" else None
     architectures = config.get("architectures") or [None]
     nested = config.get("text_config")  # of a model with a vision part
     configs = [config, *([nested] if isinstance(nested, dict) else [])]
     layer_count = next(
         (c[key] for c in configs for key in ("num_hidden_layers", "n_layer", "num_layers") if key in c), None
     )
-    dtypes = sorted({t.dtype for t in tensors.values()})
-    quantized = config.get("quantization_config")
-    notes: tuple[str, ...] = ()
-    if quantized:
-        method = quantized.get("quant_method", "unnamed") if isinstance(quantized, dict) else "unnamed"
-        notes = (f"the weights are stored quantized ({method}); they are scanned as stored",)
+    dtypes = sorted({t.dtype for t in stored.values()})
     identity = Model(
         id=label,
-        parameter_count=sum(t.numel for t in tensors.values()),
+        parameter_count=sum(t.numel for t in unpacked.tensors.values()),
         revision=revision,
         architecture=architectures[0],
         layer_count=layer_count,
         weights_hash=weights_hash(parts),
         dtype=", ".join(dtypes),
     )
-    return Checkpoint(identity, config, tensors, notes)
+    notes = (*packed.stored_note(unpacked.packed), *packed.contradictions(unpacked, claims))
+    return Checkpoint(identity, config, unpacked.tensors, notes, unpacked.belongs, unpacked.problems, unheld)
 
 
 def _files(name: str, revision: str | None) -> tuple[Path, list[Path], str, str | None]:
@@ -138,12 +157,20 @@ def _from_hub(name: str, revision: str | None) -> Path:
     return Path(snapshot)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+def _metadata(stored: dict[str, StoredTensor], headers: list[bytes]) -> dict[str, str]:
+    """What the files say of their tensors; only torchao says anything there that values depend on."""
+    if not any(name.endswith("_qdata") for name in stored):
+        return {}
+    every = [json.loads(header).get("__metadata__") for header in headers]
+    return {key: text for said in every if isinstance(said, dict) for key, text in said.items()}
+
+
+def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    path = folder / name
     if not path.is_file():
         return {}
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as problem:
-        raise SourceError(f"config.json in {folder.name} is no JSON ({problem})") from problem
+        raise SourceError(f"{name} in {folder.name} is no JSON ({problem})") from problem
     return config if isinstance(config, dict) else {}

@@ -1,9 +1,10 @@
 """GGUF files: unpacked once into the user's cache folder, then opened like any other model.
 
-Not here: dequantization, which transformers and the gguf package do. Left alone, they take 23 s for SmolLM2, of which
-dequantization is 2 s: the file is parsed three times, each time reading 49 thousand token strings through numpy memory
-maps, and a table of tensor names is rebuilt for each of 397 modules. Sharing both makes it 10 s. The unpacked copy
-opens in 1 s.
+Not here: dequantization, which transformers and the gguf package do, but for MXFP4 and NVFP4 (packed/gguf_blocks.py):
+NVFP4's tensor scales are tensors of their own, which transformers knows nothing of. Left alone, they take 23 s for
+SmolLM2, of which dequantization is 2 s: the file is parsed three times, each time reading 49 thousand token strings
+through numpy memory maps, and a table of tensor names is rebuilt for each of 397 modules. Sharing both makes it 10 s.
+The unpacked copy opens in 1 s.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from srdd.errors import MissingExtraError, SourceError
@@ -29,7 +31,7 @@ from srdd.models.quiet import quiet
 log = logging.getLogger("srdd")
 
 _SAMPLES, _SAMPLE = 64, 4096  # samples of the values, so that fine-tunes of one model get their own copies
-_LAYOUT = "2"  # of the cache folder; a new number leaves old copies unused
+_LAYOUT = "3"  # of the cache folder; a new number leaves old copies unused
 _COMPLETE = "srdd-complete.json"  # file name -> size, written last
 
 
@@ -162,6 +164,8 @@ def _unpack(file: Path, scratch: Path, dtype: str) -> None:
 def _parsed_once() -> Iterator[None]:
     """Inside, the reader and the table of names are made once per file and architecture, and no bar is drawn.
 
+    What the reader gives is decoded here where gguf's own decoder lacks a tensor's scale.
+
     transformers asks gguf for new ones at every step. They are only read, so one of each serves all steps; the
     originals are restored on leaving.
     """
@@ -169,8 +173,51 @@ def _parsed_once() -> Iterator[None]:
     from transformers import modeling_gguf_pytorch_utils as loading
 
     with (
-        patch.object(gguf, "GGUFReader", cache(gguf.GGUFReader)),
+        patch.object(gguf, "GGUFReader", cache(partial(_read, gguf.GGUFReader))),
         patch.object(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
         patch.object(loading, "tqdm", lambda items, **_: items, create=True),  # drawn whatever the verbosity
     ):
         yield
+
+
+def _read(reader_class: Any, path: Any) -> Any:
+    """A reader whose MXFP4 and NVFP4 tensors are float32, times their tensor scales, which are not listed."""
+    from srdd.models.files.packed.gguf_blocks import READERS
+
+    reader = reader_class(path)
+    scales = {tensor.name: tensor.data for tensor in reader.tensors if tensor.name.endswith((".scale", ".input_scale"))}
+    tensors = []
+    for tensor in reader.tensors:
+        stem = tensor.name.removesuffix(".weight")
+        if int(tensor.tensor_type) in READERS:
+            tensors.append(_Decoded(tensor, scales.get(f"{stem}.scale", scales.get(f"{tensor.name}.scale"))))
+        elif tensor.name not in scales:
+            tensors.append(tensor)
+    reader.tensors = tensors
+    return reader
+
+
+class _Decoded:
+    """A tensor of a reader, decoded when its data is asked for, so that one at a time is in memory."""
+
+    def __init__(self, tensor: Any, scale: Any) -> None:
+        from gguf import GGMLQuantizationType
+
+        self.name, self.shape, self.tensor_type = tensor.name, tensor.shape, GGMLQuantizationType.F32
+        self._tensor, self._scale = tensor, scale
+
+    @property
+    def data(self) -> Any:
+        """float32, the axes as numpy has them: [out, in] or [experts, out, in]. Raises SourceError."""
+        import torch
+
+        from srdd.models.files.packed.gguf_blocks import READERS
+
+        raw = torch.from_numpy(self._tensor.data.copy())
+        values = READERS[int(self._tensor.tensor_type)](raw)
+        if self._scale is not None:
+            scale = torch.from_numpy(self._scale.astype("float32"))
+            if scale.numel() not in (1, *values.shape[:-2]):
+                raise SourceError(f"{self.name} has {scale.numel()} tensor scales; expected 1, or one for each expert")
+            values *= scale.view(-1, *(1 for _ in values.shape[1:]))
+        return values.numpy()

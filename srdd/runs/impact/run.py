@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from srdd.core.formats import BlockFormat
 from srdd.core.metrics import BY_NAME, MAIN, as_error
 from srdd.core.modes import MODES, Mode
-from srdd.core.roles import is_tower
 from srdd.documents.costs import Costs, CostSettings, How
 from srdd.documents.mean_of_draws import mean_of_draws
 from srdd.documents.parts import KINDS, Model, Note, notes_on_units
@@ -157,9 +156,7 @@ def _scan_scores(model: nn.Module, token_ids: Tensor, request: Request) -> Class
         return {}
     # a scan refuses a pattern that matches nothing, and a Linear that never runs (Mamba's dt_proj) if it is left in
     found = find_sites(model)
-    inside = replace(
-        found, sites=tuple(site for site in found.sites if site.layer is not None and not is_tower(site.module))
-    )
+    inside = replace(found, sites=tuple(site for site in found.sites if site.layer is not None))
     matching = [glob for glob in request.exclude if any(fnmatchcase(site.name, glob) for site in inside.sites)]
     report = scan_tensors(
         model,

@@ -42,9 +42,14 @@ def scan_checkpoint(
     rows, done = [], 0
     for site in run.sites.sites:
         matrices = matrices_from(checkpoint, site)
-        vectors = measure_matrices(matrices, parsed, name=site.name, seed=seed, backend=run.backend)
-        lines = (partial(of_zeros, matrices_from(checkpoint, site)) for of_zeros in (zero_rows, zero_columns))
-        rows.append(weight_row(site, vectors, parsed, checkpoint.tensors[site.module].shape, *lines))
+        vectors, order = measure_matrices(matrices, parsed, name=site.name, seed=seed, backend=run.backend)
+        lines = (
+            partial(zero_rows, matrices_from(checkpoint, site)),
+            partial(zero_columns, matrices_from(checkpoint, site)),
+        )
+        rows.append(
+            weight_row(site, vectors, parsed, checkpoint.tensors[site.module].shape, lines, checkpoint.config, order)
+        )
         done += sizes[site.name]
         progress("weights", done, sum(sizes.values()))
     return report_of(run, rows, parsed, seed=seed, thresholds=thresholds, notes=checkpoint.notes)

@@ -23,6 +23,7 @@ from srdd.documents.report import Report
 from srdd.documents.schema import Site as SiteRow
 from srdd.errors import SettingError, SiteError
 from srdd.kernels.seeds import generator_for
+from srdd.models.heads import config_of
 from srdd.models.modules import require_module
 from srdd.models.placement import present
 from srdd.models.running import evaluating, explained, run
@@ -71,8 +72,19 @@ def scan_tensors(
         tap = _scan_activations(model, opened, parsed, opened.calibration.sequence_hashes, batch_size, seed, progress)
         uncovered = tap.idle()
         rows += [activation_row(result, parsed) for result in tap.results()]
+        notes = [*notes, *_unseen(tap.without_pictures())]
     report = report_of(opened, rows, parsed, seed=seed, thresholds=thresholds, uncovered=uncovered, notes=notes)
     return report.model_copy(update={"warnings": [*report.warnings, *notes_on_units(opened.calibration)]})
+
+
+def _unseen(modules: Sequence[str]) -> list[str]:
+    """What a reader of a model with towers must know."""
+    if not modules:
+        return []
+    return [
+        f"{len(modules)} module(s) beside the text model do not run on text, so of their tensors only weights are "
+        f"measured: {modules[0]} ..."
+    ]
 
 
 def _sites_of(model: nn.Module, sites: str | Sequence[str] | Selection | SiteMap) -> SiteMap:
@@ -92,15 +104,16 @@ def _scan_weights(
     modules = dict(model.named_modules())
     sites = opened.sites.of("weight")
     total = sum(site.numel for site in sites)
+    config = config_of(model)
     rows, done = [], 0
     for site in sites:
         module = modules[site.module]
         with torch.no_grad(), present(module):
             weight = getattr(module, site.parameter or "weight")
             matrices = matrices_of(module, site)
-            vectors = measure_matrices(matrices, formats, name=site.name, seed=seed, backend=opened.backend)
-            lines = (partial(of_zeros, matrices_of(module, site)) for of_zeros in (zero_rows, zero_columns))
-            rows.append(weight_row(site, vectors, formats, tuple(weight.shape), *lines))
+            vectors, order = measure_matrices(matrices, formats, name=site.name, seed=seed, backend=opened.backend)
+            lines = partial(zero_rows, matrices_of(module, site)), partial(zero_columns, matrices_of(module, site))
+            rows.append(weight_row(site, vectors, formats, tuple(weight.shape), lines, config, order))
         done += weight.numel()
         progress("weights", done, total)
     return rows

@@ -5,7 +5,9 @@ Not here: measuring. This is where vectors leave the device: one transfer a site
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from srdd.documents.parts import Note
 from srdd.documents.report import Report, in_order
 from srdd.documents.schema import Coverage, Measurement, Settings, measurement
 from srdd.documents.schema import Site as SiteRow
+from srdd.models.heads import column_heads, dead_heads, row_heads
 from srdd.models.sites import Site
 from srdd.runs.scans.tap import Result
 from srdd.runs.setup import Run, backend_used
@@ -72,12 +75,14 @@ def weight_row(
     vectors: Tensor,
     formats: Sequence[BlockFormat],
     shape: Sequence[int],
-    rows_of_zeros: Callable[[], list[int]],
-    columns_of_zeros: Callable[[], list[int]],
+    lines_of_zeros: tuple[Callable[[], list[int]], Callable[[], list[int]]],
+    config: Mapping[str, Any],
+    order_sum: float,
 ) -> SiteRow:
-    """The row of a weight from its vectors [formats, fields]; `shape` as stored.
+    """The row of a weight from its vectors [formats, fields]; `shape` as stored, `config` the model's.
 
-    The last two read the weight again; they are called where so many values are zero that a row or column may be.
+    Rows and columns of zeros read the weight again; they are asked for where so many values are zero that there may
+    be one.
     """
     tallies = [Tally.from_vector(row) for row in vectors.cpu().tolist()]
     columns = shape[-2] if site.transposed else shape[-1]
@@ -85,8 +90,10 @@ def weight_row(
     rows = shape[-1] if site.transposed else shape[-2]
     dead = dead_text(tallies[0])
     if not dead:
-        of_rows = _dead_rows(rows_of_zeros(), tallies[0], columns) if zeros >= columns > 0 else ""
-        of_columns = _dead_columns(columns_of_zeros(), columns) if zeros >= rows > 0 else ""
+        outs = int(tallies[0].n + tallies[0].excluded) // max(columns, 1)  # of all experts
+        heads = row_heads(site.role, site.name, config), column_heads(site.role, site.name, config)
+        of_rows = _dead("output", lines_of_zeros[0](), outs, heads[0]) if zeros >= columns > 0 else ""
+        of_columns = _dead("input", lines_of_zeros[1](), columns, heads[1]) if zeros >= rows > 0 else ""
         dead = "; ".join(filter(None, (of_rows, of_columns)))
     measured = {f.spec: measurement(t) for f, t in zip(formats, tallies, strict=True)}
     return SiteRow(
@@ -97,20 +104,20 @@ def weight_row(
         layer=site.layer,
         group=site.group,
         shape=list(shape),
+        transposed=site.transposed,
+        order_sum=order_sum if math.isfinite(order_sum) else None,
         notes=[*([Note.of("dead", dead)] if dead else []), *_notes(tallies[0], formats, columns, rows)],
         formats=measured,
     )
 
 
-def _dead_rows(rows: Sequence[int], tally: Tally, columns: int) -> str:
-    if not rows:
+def _dead(side: Literal["output", "input"], found: Sequence[int], size: int, heads: int | None) -> str:
+    if not found:
         return ""
-    of = int(tally.n + tally.excluded) // columns
-    return f"{len(rows)} of {of} output channels are all zero: rows {span(rows)}"
-
-
-def _dead_columns(found: Sequence[int], columns: int) -> str:
-    return f"{len(found)} of {columns} input channels are all zero: columns {span(found)}" if found else ""
+    lines = "rows" if side == "output" else "columns"
+    of_heads = dead_heads(found, size, heads)
+    whole = f" ({of_heads})" if of_heads else ""
+    return f"{len(found)} of {size} {side} channels are all zero: {lines} {span(found)}{whole}"
 
 
 def activation_row(result: Result, formats: Sequence[BlockFormat]) -> SiteRow:

@@ -102,8 +102,12 @@ class Tap:
         self._seen.clear()
 
     def results(self) -> list[Result]:
-        """All results in the order the model produced them. Raises SiteError for a hook that never fired."""
-        silent = [s.name for s in self._sites if (s.kind, s.name) not in self._fired and not s.may_be_idle]
+        """All results in the order the model produced them. Raises SiteError for a hook that never fired.
+
+        Towers need not run on text, unless nothing else was to be measured.
+        """
+        waited = [s for s in self._sites if not s.may_be_idle and not (s.beside_text and self._fired)]
+        silent = [s.name for s in waited if (s.kind, s.name) not in self._fired]
         if silent:
             shown = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
             others = [s.name for s in self._sites if s.name not in set(silent)]
@@ -115,12 +119,18 @@ class Tap:
 
     def idle(self) -> list[str]:
         """Experts that got no tokens: whole modules, and single experts of fused ones."""
-        names = [s.module for s in self._sites if s.kind == "input" and (s.kind, s.name) not in self._fired]
+        experts = [s for s in self._sites if s.kind == "input" and s.may_be_idle and not s.beside_text]
+        names = [s.module for s in experts if (s.kind, s.name) not in self._fired]
         for result in self._results.values():
             if result.expert_tokens is not None:
                 counts = result.expert_tokens.tolist()
                 names += [f"{result.site.module}.{expert}" for expert, tokens in enumerate(counts) if tokens == 0]
         return names
+
+    def without_pictures(self) -> list[str]:
+        """Modules of towers and further heads that text alone does not reach."""
+        silent = [s.module for s in self._sites if s.beside_text and (s.kind, s.name) not in self._fired]
+        return list(dict.fromkeys(silent))
 
     def _input_hook(self, site: Site, experts: bool) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -23,13 +23,16 @@ from srdd.kernels.seeds import generator_for
 from srdd.models.modules import weight_of
 from srdd.models.sites import Site
 
+_GOLDEN_RATIO = (1 + 5**0.5) / 2
+
 
 def measure_matrices(
     matrices: Iterable[Iterable[Tensor]], formats: Sequence[BlockFormat], *, name: str, seed: int, backend: Backend
-) -> Tensor:
-    """The tally [formats, WIDTH] of matrices given as re-readable runs of row chunks, merged."""
+) -> tuple[Tensor, float]:
+    """The tally [formats, WIDTH] of matrices given as re-readable runs of row chunks, merged; and their `order_sum`."""
     formats = [fmt.for_weights for fmt in formats]
     merged: Tensor | None = None
+    order = 0.0
     before = 0  # rows: blocks are numbered through all matrices
     generator: torch.Generator | None = None
     for chunks in matrices:
@@ -40,11 +43,29 @@ def measure_matrices(
             vectors = kernels.measure_many(chunk, formats, generator=generator, global_amax=amax, backend=backend)
             for vector, fmt in zip(vectors, formats, strict=True):
                 vector[-1] += block_number(before, chunk.shape[-1], fmt.block)
+            order += order_sum(chunk, before)
             before += len(chunk)
             merged = vectors if merged is None else kernels.merge(merged, vectors)
     if merged is None:
-        return kernels.measure_many(torch.empty(0), formats, generator=torch.Generator(), backend=backend)
-    return merged
+        return kernels.measure_many(torch.empty(0), formats, generator=torch.Generator(), backend=backend), order
+    return merged, order
+
+
+def order_sum(chunk: Tensor, first_row: int) -> float:
+    """sum of u_r u_c x_rc with u_i = frac(i * golden ratio): another one when rows or columns change places.
+
+    `chunk` is [rows, columns] from row `first_row` on. No other sum tells a weight from the same values elsewhere. In
+    float32 along a row, so that of equal weights it is equal to about 1e-6 of sqrt(sum x^2). nan where x is not finite.
+    """
+    if not chunk.numel():
+        return 0.0
+    along = chunk.float() @ _golden(0, chunk.shape[1]).float().to(chunk.device)
+    return float(along.cpu().double() @ _golden(first_row, len(chunk)))
+
+
+def _golden(first: int, count: int) -> Tensor:
+    """float64 [count] of the fractional parts of i * 1.618..., i from `first` on: no two are alike."""
+    return (torch.arange(first, first + count, device="cpu", dtype=torch.float64) * _GOLDEN_RATIO).frac()
 
 
 def _finite_amax(chunks: Iterable[Tensor]) -> Tensor:
