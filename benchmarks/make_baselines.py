@@ -22,7 +22,7 @@ def main() -> None:
         for part in range(PARTS):
             generator = torch.Generator().manual_seed(part)
             x = torch.randn(ROWS, COLUMNS, generator=generator)
-            tally += Tally.from_vector(reference.measure(x, parse(spec), generator=generator).tolist())
+            tally += Tally.from_vector(reference.measure(x, parse(spec).for_weights, generator=generator).tolist())
         table[spec] = {k: float(f"{v:.6g}") for k, v in values(tally).items() if math.isfinite(v)}
         print(spec, table[spec]["sqnr_db"])
     rows = ",\n".join(f" {json.dumps(spec)}: {json.dumps(table[spec], sort_keys=True)}" for spec in table)

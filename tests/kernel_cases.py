@@ -8,7 +8,7 @@ from torch import Tensor
 
 from srdd import kernels
 from srdd.core.blocks import SQNR_BINS
-from srdd.core.formats import FORMATS
+from srdd.core.formats import FORMATS, BlockFormat
 from srdd.core.tally import FIELDS
 
 SPECS = [f"{row.name}:{rule.value}" for row in FORMATS.values() for rule in row.rules]
@@ -76,7 +76,7 @@ def _cases() -> dict[str, Tensor]:
 CASES = _cases()
 
 
-def check_values(x: Tensor, spec: str, backend: str) -> None:
+def check_values(x: Tensor, spec: str | BlockFormat, backend: str) -> None:
     want = kernels.quant_dequant(x, spec, generator=torch.Generator().manual_seed(3), backend="reference")
     got = kernels.quant_dequant(x, spec, generator=torch.Generator().manual_seed(3), backend=backend)
     check_equal(x, want, got, f"{spec} {backend}")

@@ -123,17 +123,35 @@ def tiles_of(shape, block):
                 yield (*lead, slice(r, r + rows), slice(c, c + columns))
 
 
+def largest_of_tiles(x, tile):
+    """The largest finite magnitude of each element's tile; a tile wider than x ends where x does."""
+    size = np.where(np.isfinite(x), np.abs(x), F32(0))
+    if tile == (math.inf, math.inf):
+        return np.full(x.shape, size.max(initial=0), dtype=F32)
+    largest = np.zeros(x.shape, dtype=F32)
+    for part in tiles_of(x.shape, tuple(int(min(side, n)) for side, n in zip(tile, x.shape[-2:], strict=True))):
+        largest[part] = size[part].max()
+    return largest
+
+
 def oracle(x, spec):
     """Of a float32 array of two axes or more, in float64: what it becomes, and each element's scale and limit."""
     row = parse(spec)
     element, rule = row.element.name, row.rule.value
     q, scale, limit = np.zeros(x.shape), np.ones(x.shape), np.ones(x.shape)  # a block of zeros has any scale
     gmax = np.abs(x[np.isfinite(x)]).max(initial=0)
+    largest = largest_of_tiles(x, row.tile) if row.name.startswith("fp8") else None
     for tile in tiles_of(x.shape, row.block):
         values = x[tile]
         amax = float(np.abs(values).max())
         if not math.isfinite(amax):
             q[tile] = np.nan
+        elif largest is not None:
+            scale[tile] = d = largest[tile].flat[0] / F32(448)
+            limit[tile] = F32(448) * d
+            if d > 0:
+                codes = nearest(np.minimum(np.abs(values) / d, F32(448)).astype(np.float64), "E4M3")
+                q[tile] = codes.astype(F32) * d
         elif row.name.startswith("nv"):
             d = oracle_two_level_scale(amax, gmax, rule)
             scale[tile], limit[tile] = d, F32(6) * d
@@ -146,13 +164,17 @@ def oracle(x, spec):
     return np.copysign(q, x), scale, limit
 
 
-def oracle_tally(x, q, limit):
-    """The sums of `srdd.core.tally` in float64, from x, q and each block's largest value."""
+def oracle_tally(x, q, limit, *, rounded_down=False):
+    """The sums of `srdd.core.tally` in float64, from x, q and each block's largest value.
+
+    `rounded_down`: a float32 scale may be so, and what is above the limit by a rounding is not clipped.
+    """
     bad = np.isnan(q)
+    held = (limit.astype(F32) * F32(1 + 2.0**-22)).astype(np.float64)[~bad] if rounded_down else limit[~bad]
     x64, q, limit = x.astype(np.float64)[~bad], q[~bad], limit[~bad]
     e = q - x64
     dead = (x64 != 0) & (q == 0)
-    clipped = (limit > 0) & (np.abs(x64) > limit)
+    clipped = (limit > 0) & (np.abs(x64) > held)
     size = np.abs(x64)
     return {
         "n": size.size,

@@ -15,8 +15,12 @@ def formats(
     Example: srdd formats
     """
     from srdd.cli import console
-    from srdd.core.formats import FORMATS, SYNONYMS
+    from srdd.core.formats import ALL, FORMATS, SYNONYMS, Tile
     from srdd.core.gaussian import gaussian_metrics
+
+    def sides(tile: Tile) -> list[float | None]:
+        """Rows and columns under one scale; null: all there are."""
+        return [None if side == ALL else side for side in tile]
 
     if as_json:
         rows = [
@@ -24,7 +28,8 @@ def formats(
                 "name": row.name,
                 "element": row.element.name,
                 "element_max": row.element.max,
-                "block": list(row.block),
+                "block": sides(row.tile),
+                "weight_block": sides(row.weight_tile),
                 "scale": row.scale.value,
                 "default_rule": row.rule.value,
                 "rules": [rule.value for rule in row.rules],

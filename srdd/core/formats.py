@@ -8,7 +8,7 @@ value. Every grid follows from them: between 2^e and 2^(e+1) neighbours lie 2^(e
 0, 0.5, 1, 1.5, 2, 3, 4, 6.
 
 Sources: OCP Microscaling Formats (MX) v1.0, sections 5.3 (elements) and 5.4 (E8M0); NVIDIA's NVFP4 as computed by
-TransformerEngine, TensorRT-LLM and vLLM.
+TransformerEngine, TensorRT-LLM and vLLM; FP8 by tensor, channel and token as in vLLM, by tile as in DeepSeek-V3.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Scale(StrEnum):
 
     E8M0 = "E8M0"  # a power of two, 2^-127 to 2^127
     E4M3_FP32 = "E4M3 x FP32"  # one E4M3 number per block under one float32 number per tensor
+    FP32 = "FP32"  # one float32 number per tile, which holds many blocks
 
 
 class Rule(StrEnum):
@@ -72,24 +73,37 @@ class Rule(StrEnum):
     MIN_SUBNORMAL = "min_subnormal"  # nvidia with s_b at least 2^-9. ModelOpt's export
     MIN_NORMAL = "min_normal"  # nvidia with s_b at least 2^-6. torchao
     SINGLE_LEVEL = "single_level"  # no tensor scale: s_t = 1, s_b at least 2^-6. torchao without a tensor scale
+    AMAX = "amax"  # amax / 448 in float32, amax of the whole tile. DeepSeek-V3, vLLM. Clips below 2^-126 alone
 
 
 _RULES = {
     Scale.E8M0: (Rule.FLOOR, Rule.RCEIL, Rule.CEIL, Rule.EVEN, Rule.EVEN_M1),
     Scale.E4M3_FP32: (Rule.NVIDIA, Rule.MIN_SUBNORMAL, Rule.MIN_NORMAL, Rule.SINGLE_LEVEL),
+    Scale.FP32: (Rule.AMAX,),
 }
+_SCALE_BITS = {Scale.E8M0: 8, Scale.E4M3_FP32: 8, Scale.FP32: 32}
 _RULE_SYNONYMS = {"ocp": Rule.FLOOR}
 # Rules under which |x| can never pass the largest value of its block, so that saturation is zero by construction.
-_NEVER_CLIPS = frozenset({Rule.RCEIL, Rule.CEIL})
+_NEVER_CLIPS = frozenset({Rule.RCEIL, Rule.CEIL, Rule.AMAX})
+
+Tile = tuple[float, float]  # rows x columns
+ALL = math.inf  # of a tile: as many rows or columns as there are. (1, ALL) is a row, (ALL, ALL) the whole tensor
 
 
 @dataclass(frozen=True)
 class BlockFormat:
-    """A block format with its scale rule: what `mxfp4:even` means."""
+    """A block format with its scale rule: what `mxfp4:even` means.
+
+    A block is what is looked at alone: its SQNR is counted, and a NaN spoils it. A scale is for a block too, but for
+    float32 scales, which are for a whole tile: there a block is the run of 32 that mxfp8 scales alone, so that the
+    blocks of both can be compared.
+    """
 
     name: str
     element: Element
     block: tuple[int, int]  # rows x columns; (1, 32) runs along the last axis
+    tile: Tile  # rows x columns under one scale
+    weight_tile: Tile  # the same where the tensor is a weight
     scale: Scale
     rule: Rule
     stochastic: bool = False
@@ -106,8 +120,23 @@ class BlockFormat:
 
     @property
     def has_tensor_scale(self) -> bool:
-        """True when the block scales stand under one scale of the whole tensor, which a part of it cannot know."""
-        return self.scale is Scale.E4M3_FP32 and self.rule is not Rule.SINGLE_LEVEL
+        """True when a scale is made from the amax of the whole tensor, which a part of it cannot know."""
+        two_levels = self.scale is Scale.E4M3_FP32 and self.rule is not Rule.SINGLE_LEVEL
+        return two_levels or self.tile == (ALL, ALL)
+
+    @property
+    def for_weights(self) -> BlockFormat:
+        """The format as it is for a weight; `fp8_block` has other tiles there, all else is the same."""
+        return self if self.tile == self.weight_tile else replace(self, tile=self.weight_tile)
+
+    @property
+    def multiple(self) -> tuple[int, int]:
+        """Rows and columns of which a tensor must be a multiple, or most stacks refuse it.
+
+        Those of an input's tile, since stacks store the short last tiles of a weight (DeepSeek-V3 has 576 rows).
+        """
+        rows, columns = (1 if side == ALL else int(side) for side in self.tile)
+        return rows, columns
 
     @property
     def block_size(self) -> int:
@@ -115,8 +144,9 @@ class BlockFormat:
 
     @property
     def bits_per_value(self) -> float:
-        """Storage per value with the block scale's 8 bits; a tensor-wide scale is not counted. mxfp4: 4.25."""
-        return self.element.bits + 8 / self.block_size
+        """Storage per value of a weight with its share of a scale; a row's or tensor's is not counted. mxfp4: 4.25."""
+        rows, columns = self.weight_tile
+        return self.element.bits + _SCALE_BITS[self.scale] / (rows * columns)
 
     @property
     def never_clips(self) -> bool:
@@ -127,11 +157,15 @@ class BlockFormat:
 
 
 def _mx(name: str, element: Element, rule: Rule, *, block: tuple[int, int] = (1, 32), sr: bool = False) -> BlockFormat:
-    return BlockFormat(name, element, block, Scale.E8M0, rule, stochastic=sr)
+    return BlockFormat(name, element, block, block, block, Scale.E8M0, rule, stochastic=sr)
 
 
 def _nv(name: str, *, block: tuple[int, int] = (1, 16), sr: bool = False) -> BlockFormat:
-    return BlockFormat(name, E2M1, block, Scale.E4M3_FP32, Rule.NVIDIA, stochastic=sr)
+    return BlockFormat(name, E2M1, block, block, block, Scale.E4M3_FP32, Rule.NVIDIA, stochastic=sr)
+
+
+def _fp8(name: str, tile: Tile, weight_tile: Tile) -> BlockFormat:
+    return BlockFormat(name, E4M3, (1, 32), tile, weight_tile, Scale.FP32, Rule.AMAX)
 
 
 _ROWS = (
@@ -146,6 +180,9 @@ _ROWS = (
     _nv("nvfp4_2d", block=(16, 16)),
     _mx("mxfp4_sr", E2M1, Rule.RCEIL, sr=True),  # a rule that clips would not be unbiased
     _nv("nvfp4_sr", sr=True),
+    _fp8("fp8", (ALL, ALL), (ALL, ALL)),  # llm-compressor's FP8, ModelOpt's FP8
+    _fp8("fp8_channel", (1, ALL), (1, ALL)),  # FP8_DYNAMIC: a row is an output channel, or a token
+    _fp8("fp8_block", (1, 128), (128, 128)),  # FP8_BLOCK, DeepSeek-V3, Qwen3-FP8
 )
 FORMATS: dict[str, BlockFormat] = {fmt.name: fmt for fmt in _ROWS}
 SYNONYMS: dict[str, str] = {"mxfp8": "mxfp8_e4m3"}

@@ -2,7 +2,8 @@
 
 A format costs this much on data without outliers. E8M0 scales are powers of two, so the figures move slightly (0.1 dB)
 with the standard deviation; these are for 1. They lie in gaussian.json, which `benchmarks/make_baselines.py` writes
-from 2^23 values with the reference kernel.
+from 2^23 values with the reference kernel, as matrices [1024, 1024] of weights: scales of a row or a tensor, and
+tiles, move SQNR by 0.3 dB (fp8_block: 31.55 dB in a weight's tiles, 31.80 dB in an input's).
 
 Worked number: mxfp4:floor gives 18.8 dB, with 8.8 % of the values becoming zero and 2.3 % clipped.
 """

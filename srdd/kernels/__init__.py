@@ -2,7 +2,8 @@
 
 Not here: arithmetic (reference.py is the spec, expression.py its fast equivalent, which fused.py runs), the choice of a
 backend (backend.py) and the check of a backend before a run (selfcheck.py). A new format is a row in
-`srdd.core.formats`; a new scale rule is a line in reference.py and one in scales.py, and tests hold them equal.
+`srdd.core.formats`; a new scale rule is a line in reference.py and one in scales.py (or reaching.py, where a scale is
+for more than a block), and tests hold them equal.
 
 Three backends give bit-equal values and counts: `reference` (slow, obviously right), `eager` (the fast expression
 without a compiler) and `fused` (the same under torch.compile). Sums agree to 1e-6. Two costs of float32 inside a group
@@ -44,7 +45,8 @@ def quant_dequant(
     """What `x` becomes after a trip through the format: same shape, same dtype, exact in float32.
 
     A value that rounds up beyond the type's range becomes infinite, as on hardware: float16 65504 under mxfp4:even is
-    65536. `global_amax` replaces the tensor's largest magnitude in a two-level scale; other formats have no use for it.
+    65536. `global_amax` replaces the tensor's largest magnitude where a scale is made of it (nvfp4, fp8); other formats
+    have no use for it. A weight is given under `fmt.for_weights`: its tiles may be others than an input's (fp8_block).
     The result carries no gradient (`srdd.fake_quantize` passes gradients through). Raises FormatError; TensorError for
     what cannot be quantized or scaled by; BackendError if the named backend cannot run here.
     """

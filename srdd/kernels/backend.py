@@ -1,6 +1,6 @@
 """Chooses a backend, by name or by whether compiling repays itself on this device, and runs what was chosen.
 
-Not here: the contract (`srdd.kernels`), engines (fused.py) and arithmetic (reference.py, expression.py).
+Not here: the contract (`srdd.kernels`), engines (engine.py) and arithmetic (reference.py, expression.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from srdd.core.formats import BlockFormat
 from srdd.errors import BackendError, setting
-from srdd.kernels import fused
+from srdd.kernels.engine import EAGER, FUSED, Engine, is_compile_error
 from srdd.kernels.precision import float64_device, plain_dtype
 
 NAMES = ("reference", "eager", "fused")
@@ -89,15 +89,15 @@ def resolve(backend: str | Backend, x: Tensor, formats: tuple[BlockFormat, ...])
     return choose(backend, elements=x.numel(), formats=formats, device=x.device)
 
 
-def run(chosen: Backend, work: Callable[[fused.Engine], Tensor], generator: torch.Generator | None) -> Tensor:
+def run(chosen: Backend, work: Callable[[Engine], Tensor], generator: torch.Generator | None) -> Tensor:
     """Run fused or eager. When compiling fails under "auto", keep the reason and go on with eager."""
     if chosen.name == "eager" or (_fallback and not chosen.strict):
-        return _plainly(work, fused.EAGER)
+        return _plainly(work, EAGER)
     state = None if generator is None else generator.get_state()
     try:
-        return _plainly(work, fused.FUSED)
+        return _plainly(work, FUSED)
     except Exception as error:
-        if not fused.is_compile_error(error):
+        if not is_compile_error(error):
             raise
         said = " ".join(str(error).split())  # one line; compilers put the cause after the command
         reason = f"compiling failed with {type(error).__name__}: {said[:300]}"
@@ -106,10 +106,10 @@ def run(chosen: Backend, work: Callable[[fused.Engine], Tensor], generator: torc
         _fallback.append(reason)
     if generator is not None and state is not None:
         generator.set_state(state)  # the failed attempt may have drawn from it
-    return _plainly(work, fused.EAGER)
+    return _plainly(work, EAGER)
 
 
-def _plainly(work: Callable[[fused.Engine], Tensor], engine: fused.Engine) -> Tensor:
+def _plainly(work: Callable[[Engine], Tensor], engine: Engine) -> Tensor:
     with plain_dtype():  # constants of the expression are of the default type, and counts need float32
         return work(engine)
 

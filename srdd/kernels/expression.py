@@ -27,13 +27,14 @@ from srdd.kernels.scales import block_scales
 
 GROUP = 2048  # elements
 _ROWS = 64  # of a group when it is summed, whatever the block's width: that many float32 numbers are added in a row
+_HELD = {Scale.E4M3_FP32: 1.0, Scale.FP32: 1 + 2.0**-22}  # see reference.py
 _PACK = 256.0  # three counts of 64 rows fit one float32: 64 * (1 + 256 + 65536) < 2^24
 
 
 def largest_finite(fmts: Sequence[BlockFormat], x: Tensor) -> Tensor:
-    """The largest finite magnitude of every group [G, K, L], float32 [G]: gmax of step 5 is the largest of them."""
+    """The largest finite magnitude of every row of groups [G, K, L], float32 [G, K]: gmax and tiles' amax of step 5."""
     a = x.to(torch.float32).abs()
-    return torch.where(a < math.inf, a, 0.0).amax(2).amax(1)
+    return torch.where(a < math.inf, a, 0.0).amax(2)
 
 
 def quantize(fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Tensor], noise: Tensor | None) -> Tensor:
@@ -116,7 +117,7 @@ def _tallies(
             on_grid = round_to(a / first, a, fmt, noise)  # 6; 7: where d is zero, first is infinite
             q = on_grid * second
             e, base = q - a, a
-            clipped = a > first * fmt.element.max  # nothing clips where d is zero
+            clipped = a > first * fmt.element.max * _HELD[fmt.scale]  # nothing clips where d is zero
             rescale, to_own = inverse, own
             zero_scale = _sum(torch.where(second == 0, torch.where(a > 0, 1.0, 0.0), 0.0))
         zero = q == 0

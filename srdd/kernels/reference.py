@@ -9,15 +9,22 @@ The steps below stand as numbers beside the lines that do them, here and in expr
  3. amax is the largest magnitude of the block. Exponents come from frexp, never from log2.
  4. An E8M0 scale is 2^e with e from the rule, clamped to [-127, 127].
  5. A two-level scale is d = s_b * s_t with s_t = gmax / 2688 and s_b = E4M3((amax / 6) / s_t), every step rounded to
-    float32. gmax is the largest finite magnitude of the tensor, or what the caller gives.
+    float32. gmax is the largest finite magnitude of the tensor, or what the caller gives. A float32 scale is
+    amax / 448, rounded to float32, of the largest finite magnitude of its tile (of the tensor: or what is given).
  6. x / scale is rounded to the nearest element, ties to even, and saturates at the element's largest value. With
     stochastic rounding it goes up with probability (distance to the lower code) / (gap). Signs are kept, also of 0.
+    Under scales that are no powers of two, x / scale and q = code * scale are rounded to float32.
  7. A scale of zero gives zeros. A block that holds a NaN or an infinity becomes NaN and enters no sum.
 
 Worked number: amax 3.9 under mxfp4:floor gives e = 1 - 2 = -1, so 3.9 becomes 7.8 in units of 0.5, saturates at 6 and
-returns as 3; mxfp4:even sees significand 1.95 >= 1.75, takes e = 0 and returns 4.
+returns as 3; mxfp4:even sees significand 1.95 >= 1.75, takes e = 0 and returns 4. In a tensor whose amax is 2 fp8
+scales by 2 / 448 = 1 / 224: 0.3 is 67.2 there, lies between the codes 64 and 72, and returns as 64 / 224 = 0.286.
 
-Sources: OCP MX v1.0 sections 5.1, 5.3, 5.4 and 6.3; NVIDIA NVFP4 (arXiv 2509.25149, appendix on quantization).
+Sources: OCP MX v1.0 sections 5.1, 5.3, 5.4 and 6.3; NVIDIA NVFP4 (arXiv 2509.25149, appendix on quantization). FP8:
+max|x| / 448 and x / scale in float32 are those of DeepSeek-V3 (act_quant) and vLLM (per_token_group_quant_fp8); stacks
+that multiply by 448 / amax or by 1 / scale differ where a value lies within a float32 rounding of a midpoint. Stacks
+disagree about tiny tiles, for which vLLM has a least scale (1e-10 / 448, or 1 / (448 * 512) a token) and DeepSeek-V3
+none, and about NaN, which spoils a tile or is dropped from amax: here step 7 holds, as for NVFP4.
 """
 
 from __future__ import annotations
@@ -33,6 +40,9 @@ from srdd.core.formats import E4M3, BlockFormat, Element, Rule, Scale, parse
 from srdd.core.tally import FIELDS
 
 _NVFP4_TENSOR_RANGE = 6.0 * 448.0  # 2688: largest E2M1 times largest E4M3
+# amax / 448 may be rounded down, and 448 times that be below amax by less than this: no value there is clipped. Below
+# 2^-126, where a scale has few bits left, the product is rounded away and amax can clip.
+_ROUNDED_DOWN = 1 + 2.0**-22
 _MIN_BLOCK_SCALE = {
     Rule.NVIDIA: 0.0,
     Rule.MIN_SUBNORMAL: 2.0**-9,
@@ -68,7 +78,7 @@ def measure(
     e = q64 - x64
     nonzero, no_scale = x64 != 0, limit == 0
     deadzone = nonzero & (q64 == 0)
-    clipped = ~no_scale & (x64.abs() > limit)
+    clipped = ~no_scale & (x64.abs() > blocks.held.expand_as(blocks.q)[keep])
     sums = {
         "n": torch.ones_like(x64).sum(),
         "nonzero": nonzero.sum(),
@@ -119,6 +129,7 @@ class _Blocks:
     x: Tensor  # [blocks, size], padding is zero
     q: Tensor  # [blocks, size]
     limit: Tensor  # [blocks, 1], the largest value the block can hold; 0 where its scale is zero
+    held: Tensor  # [blocks, 1], the limit, or as much above it as a float32 scale may be rounded down: not clipped
     scale: Tensor  # [blocks, 1]
     real: Tensor  # [blocks, size] bool, False on padding
     bad: Tensor  # [blocks, 1] bool, the block holds a NaN or an infinity
@@ -142,17 +153,23 @@ def _quantize(
         scale = torch.ldexp(torch.ones_like(amax, dtype=torch.float64), _e8m0_exponent(amax.double(), fmt))
         y = x.double().abs() / scale
         q = _round(y, fmt.element, noise) * scale  # 6
-        limit = fmt.element.max * scale
-    else:  # 5: two levels, d = s_b * s_t
+        held = limit = fmt.element.max * scale
+    else:  # 5: two levels, d = s_b * s_t, or amax / 448 of a tile
         if global_amax is None:
             global_amax = magnitude.max() if magnitude.numel() else 0.0
-        scale = _two_level_scale(amax, torch.as_tensor(global_amax, device=x.device).to(torch.float32), fmt)
+        gmax = torch.as_tensor(global_amax, device=x.device).to(torch.float32)
+        if fmt.scale is Scale.E4M3_FP32:
+            scale = _two_level_scale(amax, gmax, fmt)
+        else:
+            of_tile = gmax.expand_as(amax) if fmt.has_tensor_scale else _amax_of_tiles(given, fmt)
+            scale = of_tile / torch.full_like(of_tile, fmt.element.max)
         y = (x.abs() / scale).where(scale > 0, 0)  # 7: a scale of zero gives zeros
         q = _round(y.double(), fmt.element, noise).float() * scale  # 6; rounded to float32, as stored
         limit = fmt.element.max * scale
+        held = limit * _ROUNDED_DOWN if fmt.scale is Scale.FP32 else limit
     q = torch.copysign(q.double(), x.double())  # 6: signs are kept
     q = q.where(~bad, torch.nan)  # 7: a bad block becomes NaN
-    return _Blocks(x.double(), q, limit.double(), scale, real, bad)
+    return _Blocks(x.double(), q, limit.double(), held.double(), scale, real, bad)
 
 
 def _e8m0_exponent(amax: Tensor, fmt: BlockFormat) -> Tensor:
@@ -179,6 +196,16 @@ def _two_level_scale(amax: Tensor, gmax: Tensor, fmt: BlockFormat) -> Tensor:
     wanted = ((amax / largest) / s_t).where(s_t > 0, 0)
     wanted = wanted.clamp(_MIN_BLOCK_SCALE[fmt.rule], E4M3.max)
     return _round(wanted.double(), E4M3, None).float() * s_t
+
+
+def _amax_of_tiles(x: Tensor, fmt: BlockFormat) -> Tensor:
+    """Step 5: for each block the largest finite magnitude of the tile it lies in, [blocks, 1] float32."""
+    rows, columns = (x.shape[-2] if x.dim() >= 2 else 1), (x.shape[-1] if x.dim() else 1)
+    tile = int(min(fmt.tile[0], max(rows, 1))), int(min(fmt.tile[1], max(columns, 1)))
+    x = x.to(torch.float32)
+    tiles = _to_blocks(x.abs().where(x.isfinite(), 0), tile)
+    everywhere = _from_blocks(tiles.amax(dim=1, keepdim=True).expand_as(tiles), x.shape, tile)
+    return _to_blocks(everywhere, fmt.block).amax(dim=1, keepdim=True)
 
 
 def _round(y: Tensor, element: Element, noise: Tensor | None) -> Tensor:

@@ -34,11 +34,12 @@ _MIN_BLOCK_SCALE = {
 def block_scales(fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """For groups [G, K, L]: float32 [3 + 2 * formats, G, K], scales of rows, and [3, G]: unit, amax, bad elements.
 
-    `tensor_scales` holds one [G, 1] for every format, since the groups may belong to several tensors.
+    `tensor_scales` holds one [G, 1] for every format, since the groups may belong to several tensors; [G, K] of formats
+    with a scale for each tile.
 
     Row 0 is 1/unit of the group, 0 in bad blocks; rows 1 and 2 are 1/unit and unit of the block, the power of two of
-    its amax. Then come two rows a format: 1/scale and scale of MX; divisor and d of nvfp4, where the divisor is
-    infinite if d is zero, so that x / divisor is zero.
+    its amax. Then come two rows a format: 1/scale and scale of MX; divisor and d of nvfp4 and fp8, where the
+    divisor is infinite if d is zero, so that x / divisor is zero.
     """
     groups, rows, width = x.shape
     height = fmts[0].block[0]  # of a block, in rows; all formats given have the same block
@@ -56,7 +57,7 @@ def block_scales(fmts: Sequence[BlockFormat], x: Tensor, tensor_scales: Sequence
             e8m0 = _e8m0_bits(amax, bits, fmt)
             table += [_inverse(e8m0), _power(e8m0)]
         else:  # 5
-            d = _two_level_scale(amax, tensor_scale, fmt)
+            d = tensor_scale.expand_as(amax) if fmt.scale is Scale.FP32 else _two_level_scale(amax, tensor_scale, fmt)
             table += [torch.where(d > 0, d, math.inf), d]  # 7: what is divided by infinity is zero
     stacked = torch.stack(table)
     if height > 1:

@@ -53,6 +53,14 @@ def strips(sheets: Tensor, block: tuple[int, int], chunk: int) -> Iterator[tuple
             yield sheet, slice(start, min(start + step, rows))
 
 
+def blocks_before(sheets: Tensor, where: tuple[int, slice], block: tuple[int, int]) -> int:
+    """How many blocks lie before a strip."""
+    sheet, rows = where
+    down, across = -(-sheets.shape[1] // block[0]), -(-sheets.shape[2] // block[1])
+    before: int = sheet * down + rows.start // block[0]
+    return before * across
+
+
 def to_groups(strip: Tensor, block: tuple[int, int]) -> Tensor:
     """[rows, columns] -> [G, K, L], a view of the strip where nothing needs padding or moving."""
     height, width = block

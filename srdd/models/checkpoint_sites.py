@@ -14,6 +14,7 @@ pooler), the rest are embeddings, norms and biases.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -24,14 +25,12 @@ from srdd.core.roles import fusion_group, is_beside_text
 from srdd.documents.schema import Skipped
 from srdd.errors import SiteError, SourceError
 from srdd.models.files import packed
-from srdd.models.files.checkpoint import Checkpoint
+from srdd.models.files.checkpoint import TALLEST_TILE, Checkpoint
 from srdd.models.files.packed import float8
 from srdd.models.files.packed.contract import Packed
 from srdd.models.files.safetensors import StoredTensor
 from srdd.models.live_names import live_sites
 from srdd.models.sites import Site, SiteMap
-
-TILE_ROWS = 128  # the tallest tile of any format
 
 # A layer holds modules: what follows its number is a module's name before the parameter's.
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.(?=[^.]+\.)")
@@ -125,22 +124,23 @@ def matrices_from(checkpoint: Checkpoint, site: Site) -> Iterator[_Matrix]:
 
 
 class _Matrix:
-    """One matrix as row chunks that can be read again. A transposed chunk is still whole blocks along in."""
+    """One matrix as row chunks that can be read again; one chunk if transposed, since a row may share one scale."""
 
     def __init__(self, checkpoint: Checkpoint, names: Sequence[str], expert: int | None, transposed: bool) -> None:
         self._checkpoint, self._names, self._expert, self._transposed = checkpoint, names, expert, transposed
 
     def __iter__(self) -> Iterator[Tensor]:
         rows = [self._checkpoint.tensors[name].shape[-2] for name in self._names[:-1]]
-        if any(count % TILE_ROWS for count in rows):  # a tile would cross from one tensor into the next
+        if any(count % TALLEST_TILE for count in rows):  # a tile would cross from one tensor into the next
             yield torch.cat([chunk.clone() for chunk in self._chunks()])
             return
         for chunk in self._chunks():
             yield chunk.transpose(-1, -2) if self._transposed else chunk
 
     def _chunks(self) -> Iterator[Tensor]:
+        limit = sys.maxsize if self._transposed else None
         for name in self._names:
-            yield from self._checkpoint.row_chunks(name, expert=self._expert)
+            yield from self._checkpoint.row_chunks(name, expert=self._expert, max_bytes=limit)
 
 
 def _stack_of(name: str) -> str:

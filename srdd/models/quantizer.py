@@ -50,8 +50,9 @@ class Quantizer:
         named = self.sequences if len(self.sequences) == (len(x) if x.dim() > 2 else 1) else None
         if self.fmt is not None and (self.fmt.has_tensor_scale or self.fmt.stochastic) and x.dim() > 2:
             places: Sequence[str | int] = named or range(len(x))
-            return torch.stack([self._apply(part, name, call, at) for part, at in zip(x, places, strict=True)])
-        return self._apply(x, name, call, named[0] if named else 0)
+            parts = zip(x, places, strict=True)
+            return torch.stack([self._apply(self.fmt, part, name, call, at) for part, at in parts])
+        return self._apply(self.fmt, x, name, call, named[0] if named else 0)
 
     def weight(self, w: Tensor, name: str, call: int = 0, *, transposed: bool = False) -> Tensor:
         """A weight [out, in], [in, out] if transposed, or [experts, out, in], each expert with its own tensor scale."""
@@ -59,19 +60,20 @@ class Quantizer:
         known = None if self.kept is None or version is None else self.kept.get(name)
         if known is not None and known[0] == version:
             return known[1]
+        fmt = None if self.fmt is None else self.fmt.for_weights
         turned = w.transpose(-1, -2) if transposed else w
         if turned.dim() == 3:
-            q = torch.stack([self._apply(part, name, call, expert) for expert, part in enumerate(turned)])
+            q = torch.stack([self._apply(fmt, part, name, call, expert) for expert, part in enumerate(turned)])
         else:
-            q = self._apply(turned, name, call, 0)
+            q = self._apply(fmt, turned, name, call, 0)
         q = q.transpose(-1, -2) if transposed else q
         if self.kept is not None and version is not None:
             self.kept[name] = (version, q)
         return q
 
-    def _apply(self, x: Tensor, name: str, call: int, place: str | int) -> Tensor:
-        if self.fmt is None:
+    def _apply(self, fmt: BlockFormat | None, x: Tensor, name: str, call: int, place: str | int) -> Tensor:
+        if fmt is None:
             return x
         drawn = (f"draw {self.draw}", f"call {call}", f"part {place}")
-        generator = generator_for((self.fmt,), x.device, self.seed, name, *drawn)
-        return kernels.quant_dequant(x.detach(), self.fmt, generator=generator, backend=self.backend)
+        generator = generator_for((fmt,), x.device, self.seed, name, *drawn)
+        return kernels.quant_dequant(x.detach(), fmt, generator=generator, backend=self.backend)

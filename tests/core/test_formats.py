@@ -5,6 +5,7 @@ import re
 import pytest
 
 from srdd.core.formats import (
+    ALL,
     E2M1,
     E2M3,
     E3M2,
@@ -77,7 +78,7 @@ def test_elements_lists_every_element_of_every_format():
     [
         pytest.param(*row, id=row[0])
         for row in (
-            # bits = element bits + 8 / block size
+            # bits = element bits + 8 / block size; of fp8 + 32 / a weight's tile
             ("mxfp4", E2M1, (1, 32), Scale.E8M0, Rule.EVEN, 4.25, False),
             ("mxfp6_e2m3", E2M3, (1, 32), Scale.E8M0, Rule.EVEN, 6.25, False),
             ("mxfp6_e3m2", E3M2, (1, 32), Scale.E8M0, Rule.EVEN, 6.25, False),
@@ -89,6 +90,9 @@ def test_elements_lists_every_element_of_every_format():
             ("nvfp4_2d", E2M1, (16, 16), Scale.E4M3_FP32, Rule.NVIDIA, 4.03125, False),
             ("mxfp4_sr", E2M1, (1, 32), Scale.E8M0, Rule.RCEIL, 4.25, True),
             ("nvfp4_sr", E2M1, (1, 16), Scale.E4M3_FP32, Rule.NVIDIA, 4.5, True),
+            ("fp8", E4M3, (1, 32), Scale.FP32, Rule.AMAX, 8.0, False),
+            ("fp8_channel", E4M3, (1, 32), Scale.FP32, Rule.AMAX, 8.0, False),
+            ("fp8_block", E4M3, (1, 32), Scale.FP32, Rule.AMAX, 8 + 32 / 128**2, False),
         )
     ],
 )
@@ -103,7 +107,34 @@ def test_table_of_formats_is_complete():
     assert list(FORMATS) == [
         *("mxfp4", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp8_e4m3", "mxfp8_e5m2", "mxint8", "nvfp4"),
         *("mxfp4_2d", "nvfp4_2d", "mxfp4_sr", "nvfp4_sr"),
+        *("fp8", "fp8_channel", "fp8_block"),
     ]
+
+
+@pytest.mark.parametrize("row", FORMATS.values(), ids=lambda row: row.name)
+def test_a_scale_is_for_the_block_but_for_float32_scales(row):
+    if not row.name.startswith("fp8"):
+        assert row.tile == row.weight_tile == row.block
+        assert row.for_weights is row
+    assert row.for_weights.tile == row.weight_tile
+    assert row.for_weights.for_weights == row.for_weights
+    assert (row.for_weights.spec, row.for_weights.bits_per_value) == (row.spec, row.bits_per_value)
+
+
+@pytest.mark.parametrize(
+    ("name", "tile", "weight_tile", "multiple", "of_tensor"),
+    [
+        pytest.param("fp8", (ALL, ALL), (ALL, ALL), (1, 1), True, id="fp8"),
+        pytest.param("fp8_channel", (1, ALL), (1, ALL), (1, 1), False, id="fp8_channel"),
+        pytest.param("fp8_block", (1, 128), (128, 128), (1, 128), False, id="fp8_block"),
+        pytest.param("mxfp4_2d", (32, 32), (32, 32), (32, 32), False, id="mxfp4_2d"),
+        pytest.param("nvfp4", (1, 16), (1, 16), (1, 16), True, id="nvfp4"),
+        pytest.param("nvfp4:single_level", (1, 16), (1, 16), (1, 16), False, id="single_level"),
+    ],
+)
+def test_how_far_a_scale_reaches(name, tile, weight_tile, multiple, of_tensor):
+    row = parse(name)
+    assert (row.tile, row.weight_tile, row.multiple, row.has_tensor_scale) == (tile, weight_tile, multiple, of_tensor)
 
 
 @pytest.mark.parametrize("row", FORMATS.values(), ids=lambda row: row.name)
@@ -123,7 +154,7 @@ def test_every_row_round_trips_through_its_spec_with_every_rule(row):
 
 @pytest.mark.parametrize("row", FORMATS.values(), ids=lambda row: row.name)
 def test_rules_belong_to_the_kind_of_scale(row):
-    expected = NV_RULES if row.name.startswith("nv") else MX_RULES
+    expected = {"nv": NV_RULES, "fp": ("amax",)}.get(row.name[:2], MX_RULES)
     assert tuple(rule.value for rule in row.rules) == expected
 
 
@@ -142,6 +173,11 @@ def test_never_clips_is_true_of_even_m1_too_where_the_element_reaches_1_75(name,
 @pytest.mark.parametrize("rule", NV_RULES)
 def test_two_level_scales_can_always_clip(rule):
     assert not parse(f"nvfp4:{rule}").never_clips  # s_b is rounded, half of the time down
+
+
+@pytest.mark.parametrize("name", ["fp8", "fp8_channel", "fp8_block"])
+def test_a_scale_from_the_amax_of_its_tile_never_clips(name):
+    assert parse(name).never_clips
 
 
 # --- parse ------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def test_eager_values_and_tallies_equal_the_reference(case: str) -> None:
 
 
 @pytest.mark.filterwarnings("default")  # torch's own compiler warns
-@pytest.mark.parametrize("spec", ["mxfp4", "mxfp8", "nvfp4"])
+@pytest.mark.parametrize("spec", ["mxfp4", "mxfp8", "nvfp4", "fp8_channel"])
 def test_fused_values_and_tallies_equal_the_reference(spec: str) -> None:
     device = _device()
     try:

@@ -10,7 +10,7 @@ import torch
 from srdd import kernels
 from srdd.core.tally import IS_MAX, WIDTH, Tally
 from srdd.errors import BackendError, FormatError, TensorError
-from srdd.kernels import backend, fused
+from srdd.kernels import backend, engine
 
 
 @pytest.fixture(autouse=True)
@@ -22,13 +22,13 @@ def _no_fallback_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 def failing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor.exc import CppCompileError
 
-    def fail(self: fused.Engine, expression: fused.Expression, *args: object) -> object:
+    def fail(self: engine.Engine, expression: engine.Expression, *args: object) -> object:
         if self.compiled:
             raise CppCompileError(["g++", "x.cpp"], "cannot execute cc1plus")
         return eager_call(self, expression, *args)
 
-    eager_call = fused.Engine.call
-    monkeypatch.setattr(fused.Engine, "call", fail)
+    eager_call = engine.Engine.call
+    monkeypatch.setattr(engine.Engine, "call", fail)
     monkeypatch.setattr(backend, "_missing", lambda device: None)
 
 
@@ -70,10 +70,10 @@ def test_every_failure_of_the_compiler_is_known_as_one() -> None:
     from torch._inductor.exc import CppCompileError
 
     for error in (FailOnRecompileLimitHit("limit"), Unsupported("op", "gb"), CppCompileError(["g++"], "no")):
-        assert fused.is_compile_error(error)
+        assert engine.is_compile_error(error)
     of_triton = type("OutOfResources", (Exception,), {"__module__": "triton.runtime.errors"})
-    assert fused.is_compile_error(of_triton())
-    assert not fused.is_compile_error(RuntimeError("of the arithmetic"))
+    assert engine.is_compile_error(of_triton())
+    assert not engine.is_compile_error(RuntimeError("of the arithmetic"))
 
 
 def test_triton_is_told_not_to_fuse_multiplications_into_additions() -> None:
@@ -82,7 +82,7 @@ def test_triton_is_told_not_to_fuse_multiplications_into_additions() -> None:
     from torch._inductor.codegen.triton import TritonKernel
 
     assert TritonKernel.triton_meta_common()["enable_fp_fusion"]
-    with config.patch(fused._options()):
+    with config.patch(engine._options()):
         told = TritonKernel.triton_meta_common()
     assert not told["enable_fp_fusion"]
     assert told["disable_ftz"]

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_cases import CASES, EXACT, SPECS, check_blocks, check_tally, check_values
+from kernel_cases import CASES, EXACT, SPECS, check_blocks, check_equal, check_tally, check_values
 
 from srdd import kernels
 from srdd.core.formats import FORMATS, BlockFormat, parse
 from srdd.core.tally import FIELDS
-from srdd.kernels import expression
-from srdd.kernels.fused import Engine, Expression
+from srdd.kernels import expression, fused
+from srdd.kernels.engine import Engine, Expression
 
-FUSED_SPECS = ("mxfp4", "mxfp8", "nvfp4")
+FUSED_SPECS = ("mxfp4", "mxfp8", "nvfp4", "fp8_block")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -43,12 +43,29 @@ def test_eager_takes_every_float_type(dtype: torch.dtype, spec: str) -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     g = torch.Generator().manual_seed(5)
     for x in (torch.randn(130, 96, generator=g), torch.randn(2, 70, 45, generator=g)):
-        whole = {spec: kernels.measure(x, spec, generator=g.manual_seed(3), backend="eager") for spec in FORMATS}
+        rows = {row: None for fmt in FORMATS.values() for row in (fmt, fmt.for_weights)}
+        whole = {row: kernels.measure(x, row, generator=g.manual_seed(3), backend="eager") for row in rows}
         with monkeypatch.context() as patch:
-            patch.setattr("srdd.kernels.fused.Engine.chunk", lambda self, device: 2048)
-            for spec, want in whole.items():
-                check_tally(want, kernels.measure(x, spec, generator=g.manual_seed(3), backend="eager"), spec)
-                check_values(x, spec, "eager")
+            patch.setattr("srdd.kernels.engine.Engine.chunk", lambda self, device: 2048)
+            for row, want in whole.items():
+                check_tally(want, kernels.measure(x, row, generator=g.manual_seed(3), backend="eager"), row.spec)
+                check_values(x, row, "eager")
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (2, 130, 160), (129, 257), (3, 2, 140, 33), (257, 1), (1, 300)], ids=str)
+def test_tiles_wider_and_higher_than_a_group_equal_the_reference(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short tiles at both ends, tiles over several strips, bad blocks in the middle of a tile."""
+    g = torch.Generator().manual_seed(6)
+    x = torch.randn(shape, generator=g) * torch.exp(3 * torch.randn(shape, generator=g))
+    x.view(-1)[57], x.view(-1)[-1] = torch.inf, torch.nan
+    monkeypatch.setattr("srdd.kernels.engine.Engine.chunk", lambda self, device: 1 << 14)
+    for fmt in (parse("fp8"), parse("fp8_channel"), parse("fp8_block"), parse("fp8_block").for_weights):
+        check_equal(x, *(kernels.quant_dequant(x, fmt, backend=name) for name in ("reference", "eager")), fmt.spec)
+        want, got = (kernels.measure(x, fmt, backend=name) for name in ("reference", "eager"))
+        check_tally(want, got, fmt.spec)
+        assert want[-1] == got[-1], "the number of the worst block"
 
 
 def test_many_formats_equal_one_by_one() -> None:
@@ -83,9 +100,10 @@ def test_blocks_of_16_and_32_share_one_reading(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_given_global_amax_counts() -> None:
     x = CASES["normal"]
-    for amax in (7.5, torch.tensor(100.0), 0.0):
-        want = kernels.measure(x, "nvfp4", global_amax=amax, backend="reference")
-        check_tally(want, kernels.measure(x, "nvfp4", global_amax=amax, backend="eager"), f"amax {amax}")
+    for amax in (7.5, torch.tensor(100.0), 0.5, 0.0):
+        for spec in ("nvfp4", "fp8", "fp8_block"):
+            want = kernels.measure(x, spec, global_amax=amax, backend="reference")
+            check_tally(want, kernels.measure(x, spec, global_amax=amax, backend="eager"), f"{spec} amax {amax}")
 
 
 def test_stochastic_rounding_has_the_mean_of_its_input() -> None:
@@ -103,7 +121,7 @@ def _needs_compiler() -> None:
 
 
 @pytest.mark.filterwarnings("default")  # torch's own compiler warns
-@pytest.mark.parametrize("spec", ["mxfp4", "nvfp4"])
+@pytest.mark.parametrize("spec", ["mxfp4", "nvfp4", "fp8_channel"])
 def test_fused_values_equal_the_reference_bit_for_bit(spec: str) -> None:
     _needs_compiler()
     for x in CASES.values():
@@ -139,6 +157,15 @@ def test_one_compilation_serves_every_shape() -> None:
     assert counters["stats"]["unique_graphs"] == before
 
 
+def test_weights_and_inputs_of_one_format_share_a_compilation() -> None:
+    """Their tiles differ, which is outside the expression."""
+    engine, fmt, x = Engine(compiled=False), parse("fp8_block"), torch.randn(130, 160)
+    fused.measure(engine, x, [fmt], None, None)
+    before = set(engine._bound)
+    assert not torch.equal(*(fused.measure(engine, x, [row], None, None) for row in (fmt, fmt.for_weights)))
+    assert set(engine._bound) == before
+
+
 @pytest.mark.filterwarnings("default")
 def test_compiled_code_leaves_subnormals_alone() -> None:
     """A compiler's fast-math may switch the whole process to flush-to-zero."""
@@ -149,14 +176,17 @@ def test_compiled_code_leaves_subnormals_alone() -> None:
 
 
 @pytest.mark.parametrize("backend", ["eager", "reference"])
-@pytest.mark.parametrize("shape", [(4, 64, 64), (3, 50, 96), (2, 32, 70), (1, 128, 64), (5, 7), (2, 0, 4)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(4, 64, 64), (3, 16, 256), (3, 50, 96), (2, 32, 70), (1, 128, 64), (5, 7), (2, 0, 4)], ids=str
+)
 def test_a_batch_equals_its_tensors_one_by_one(shape: tuple[int, ...], backend: str) -> None:
     """Each tensor of a batch keeps its own nvfp4 scale and its own bad blocks; whole groups take the one-call path."""
     g = torch.Generator().manual_seed(5)
     x = torch.randn(shape, generator=g) * torch.logspace(-3, 3, shape[0]).view(-1, *[1] * (len(shape) - 1))
     if x.numel() > 100:
         x.view(-1)[3] = torch.nan
-    fmts = ["mxfp4", "nvfp4", "mxfp8", "mxfp4:floor", "nvfp4:single_level", "nvfp4_2d"]
+    nv_and_mx = ["mxfp4", "nvfp4", "mxfp8", "mxfp4:floor", "nvfp4:single_level", "nvfp4_2d"]
+    fmts = [*nv_and_mx, "fp8", "fp8_channel", "fp8_block"]
     got = kernels.measure_each(x, fmts, backend=backend)
     one_by_one = torch.stack([kernels.measure_many(part, fmts, backend=backend) for part in x])
     exact = [FIELDS.index(name) for name in sorted(EXACT)]

@@ -15,8 +15,9 @@ import srdd
 from srdd import kernels
 from srdd.core.formats import FORMATS, BlockFormat, Element, Scale, parse_list
 from srdd.errors import BackendError
-from srdd.kernels import fused, rounding, scales, selfcheck
+from srdd.kernels import rounding, scales, selfcheck
 from srdd.kernels.backend import Backend
+from srdd.kernels.engine import Engine
 
 CPU = torch.device("cpu")
 THREE = parse_list(["mxfp4,nvfp4,mxfp8"])
@@ -123,8 +124,8 @@ def test_the_check_compiles_nothing_that_the_scan_does_not(monkeypatch: pytest.M
         chosen = kernels.choose("fused")
     except BackendError as error:
         pytest.skip(str(error))
-    engine = fused.Engine(compiled=True)
-    monkeypatch.setattr(fused, "FUSED", engine)
+    engine = Engine(compiled=True)
+    monkeypatch.setattr("srdd.kernels.backend.FUSED", engine)
     selfcheck.checked(chosen, THREE, CPU, torch.float32)
     before = set(engine._bound)
     x = torch.randn(4, 64, 96)

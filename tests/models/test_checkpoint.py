@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import srdd
+from srdd.core.formats import parse
 from srdd.core.tally import FIELDS, Tally
 from srdd.errors import SourceError
 from srdd.models.checkpoint_sites import checkpoint_sites
@@ -17,9 +18,9 @@ from srdd.models.files.checkpoint import open_checkpoint
 WEIGHT = "model.layers.{}.mlp.up_proj.weight"
 
 
-def sharded(folder: Path, dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
+def sharded(folder: Path, dtype: torch.dtype = torch.bfloat16, rows: int = 100) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    tensors = {WEIGHT.format(i): torch.randn(100, 64, generator=generator).to(dtype) for i in range(4)}
+    tensors = {WEIGHT.format(i): torch.randn(rows, 64, generator=generator).to(dtype) for i in range(4)}
     tensors["model.embed_tokens.weight"] = torch.randn(10, 64, generator=generator).to(dtype)
     tensors["model.norm.weight"] = torch.ones(64, dtype=dtype)
     names = sorted(tensors)
@@ -35,12 +36,12 @@ def sharded(folder: Path, dtype: torch.dtype = torch.bfloat16) -> dict[str, torc
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.float8_e4m3fn])
 @pytest.mark.parametrize("max_bytes", [1, 5000, 2**20])
-def test_chunks_are_the_tensor_in_multiples_of_32_rows(tmp_path: Path, dtype: torch.dtype, max_bytes: int) -> None:
-    tensors = sharded(tmp_path, dtype)
+def test_chunks_are_the_tensor_in_multiples_of_128_rows(tmp_path: Path, dtype: torch.dtype, max_bytes: int) -> None:
+    tensors = sharded(tmp_path, dtype, rows=300)
     checkpoint = open_checkpoint(str(tmp_path))
     for name, tensor in tensors.items():
         chunks = [chunk.clone() for chunk in checkpoint.row_chunks(name, max_bytes=max_bytes)]
-        assert all(len(chunk) % 32 == 0 for chunk in chunks[:-1])
+        assert all(len(chunk) % 128 == 0 for chunk in chunks[:-1])
         assert torch.equal(torch.cat(chunks).view(tensor.shape).float(), tensor.float())
 
 
@@ -56,15 +57,18 @@ def test_an_expert_of_a_fused_tensor(tmp_path: Path) -> None:
     assert site.formats["nvfp4:nvidia"].merged().sum_e2 == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("quant", ["mxfp4", "nvfp4", "mxfp4_2d", "nvfp4_2d"])
+@pytest.mark.parametrize("quant", ["mxfp4", "nvfp4", "mxfp4_2d", "nvfp4_2d", "fp8", "fp8_channel", "fp8_block"])
 def test_a_scan_in_chunks_equals_the_whole_tensor(tmp_path: Path, quant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    tensors = sharded(tmp_path)
+    tensors = sharded(tmp_path, rows=300)
     monkeypatch.setattr("srdd.models.files.checkpoint.CHUNK_BYTES", 32 * 64 * 2)
-    report = srdd.scan_checkpoint(open_checkpoint(str(tmp_path)), quant)
+    checkpoint = open_checkpoint(str(tmp_path))
+    assert [len(chunk) for chunk in checkpoint.row_chunks(WEIGHT.format(0))] == [128, 128, 44]
+    report = srdd.scan_checkpoint(checkpoint, quant)
     assert [site.layer for site in report.sites] == [0, 1, 2, 3]
     for site in report.sites:
         (measured,) = site.formats.values()
-        expected = srdd.measure(tensors[f"{site.name}.weight"], quant, backend="reference").tolist()
+        weight, fmt = tensors[f"{site.name}.weight"], parse(quant).for_weights
+        expected = srdd.measure(weight, fmt, backend="reference").tolist()
         assert measured.tally[:7] == expected[:7]
         assert measured.tally == pytest.approx(expected[: len(FIELDS)], rel=1e-6, abs=1e-6)
         blocks = Tally.from_vector(expected).blocks
@@ -92,6 +96,20 @@ def test_conv1d_weights_are_turned(tmp_path: Path) -> None:
     expected = srdd.measure(weight.T, "mxfp4", backend="reference").tolist()
     slack = 1e-6 * expected[FIELDS.index("sum_abs_e")]  # sum_x and sum_e cancel
     assert site.formats["mxfp4:even"].tally == pytest.approx(expected[: len(FIELDS)], rel=1e-6, abs=slack)
+
+
+@pytest.mark.parametrize("quant", ["mxfp4_2d", "nvfp4", "fp8", "fp8_channel", "fp8_block"])
+def test_a_turned_weight_is_read_whole(tmp_path: Path, quant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row [out, in] lies across all rows of the file, and one scale may be for all of it."""
+    weight = torch.randn(300, 160, generator=torch.Generator().manual_seed(2))  # [in, out]
+    save_file({"h.0.attn.c_attn.weight": weight}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    monkeypatch.setattr("srdd.models.files.checkpoint.CHUNK_BYTES", 1)
+    site = srdd.scan_checkpoint(open_checkpoint(str(tmp_path)), quant).sites[0]
+    (measured,) = site.formats.values()
+    expected = Tally.from_vector(srdd.measure(weight.T, parse(quant).for_weights, backend="reference").tolist())
+    assert measured.merged().sum_e2 == pytest.approx(expected.sum_e2, rel=1e-6)
+    assert measured.blocks[2][1] == expected.blocks.worst[1], "numbered as in the matrix"
 
 
 def test_everything_is_measured_or_listed(tmp_path: Path) -> None:

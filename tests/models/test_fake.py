@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 import srdd
+from srdd.core.formats import parse
 from srdd.errors import BusyError, FormatError, SettingError, SiteError
 from srdd.models.fake import fake_quantize
 from srdd.models.quantizer import Quantizer
@@ -44,6 +45,19 @@ def test_linear_by_hand(spec: str) -> None:
         with fake_quantize(nn.Sequential(linear), spec, mode):  # type: ignore[arg-type]
             assert torch.equal(linear(x), value)
     assert "forward" not in linear.__dict__
+
+
+@pytest.mark.parametrize("spec", ["fp8", "fp8_channel", "fp8_block"])
+def test_a_weight_has_tiles_of_its_own(spec: str) -> None:
+    linear = nn.Linear(200, 150)
+    x = torch.randn(3, 5, 200) * torch.tensor([1.0, 10.0, 100.0]).view(3, 1, 1)
+    xq = torch.stack([srdd.quant_dequant(part, spec) for part in x])  # fp8 scales each sequence
+    wq = srdd.quant_dequant(linear.weight, parse(spec).for_weights)
+    with fake_quantize(nn.Sequential(linear), spec):
+        assert torch.equal(linear(x), nn.functional.linear(xq, wq, linear.bias))
+        linear(x).sum().backward()
+    assert torch.allclose(linear.weight.grad, xq.sum((0, 1)).expand(150, 200), rtol=1e-4), "straight through"
+    assert torch.equal(wq, srdd.quant_dequant(linear.weight, spec)) == (spec != "fp8_block")
 
 
 def test_conv1d_blocks_run_along_the_input() -> None:

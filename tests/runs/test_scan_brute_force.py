@@ -149,6 +149,42 @@ def test_equals_brute_force(name: str, backend: str) -> None:
             check(report, "weight", site.name, brute_force(turned.detach()))
 
 
+def fp8_noise(x: torch.Tensor, rows: int, columns: int) -> float:
+    """sum_e2 of a matrix in tiles under float32 scales amax / 448, by torch's own cast."""
+    noise = 0.0
+    for part in (p for strip in x.split(rows) for p in strip.split(columns, dim=1)):
+        scale = part.abs().max() / 448
+        q = (part / scale).clamp(-448, 448).to(torch.float8_e4m3fn).float() * scale
+        noise += float(((q.double() - part.double()) ** 2).sum())
+    return noise
+
+
+@pytest.mark.parametrize("backend", ["reference", "eager"])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_fp8_scales_tensors_rows_and_tiles(name: str, backend: str) -> None:
+    """Tiles are 128 x 128 in weights and 1 x 128 in activations; a tensor is one sequence at one site."""
+    torch.manual_seed(8)
+    wide = {**SMALL, "hidden_size": 160, "intermediate_size": 200, "num_hidden_layers": 1}
+    gpt2 = GPT2Config(vocab_size=96, n_embd=160, n_layer=1, n_head=4, n_positions=64)
+    model = (LlamaForCausalLM(LlamaConfig(**wide)) if name == "llama" else GPT2LMHeadModel(gpt2)).eval()
+    ids = tokens()
+    report = srdd.scan(model, ids, formats="fp8,fp8_channel,fp8_block", backend=backend, batch_size=3)
+    seen, modules, whole = captured(model, ids), dict(model.named_modules()), 10**6
+    for site in report.sites:
+        if site.kind == "weight":
+            module = modules[site.name]
+            parts = [module.weight.detach().T if isinstance(module, Conv1D) else module.weight.detach()]
+            tiles = {"fp8": (whole, whole), "fp8_channel": (1, whole), "fp8_block": (128, 128)}
+        else:
+            parts = list(seen[site.kind, site.name])
+            tiles = {"fp8": (whole, whole), "fp8_channel": (1, whole), "fp8_block": (1, 128)}
+        for fmt, tile in tiles.items():
+            got = dict(zip(report.tally_fields, site.formats[f"{fmt}:amax"].tally, strict=True))["sum_e2"]
+            assert got == pytest.approx(sum(fp8_noise(part, *tile) for part in parts), rel=1e-6), (site.name, fmt)
+        ragged = parts[0].shape[-1] % 128 > 0
+        assert any("in fp8_block: " in note for note in site.notes) == ragged, "fp8 and fp8_channel have no multiple"
+
+
 def test_fused_experts_are_measured_per_matrix_and_counted() -> None:
     model, ids = build("mixtral"), tokens()
     report = srdd.scan(model, ids, formats="mxfp4:floor")

@@ -6,19 +6,19 @@ Not here: the formats themselves (srdd.core.formats).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from srdd.core.formats import ELEMENTS, BlockFormat
+from srdd.core.formats import ALL, ELEMENTS, BlockFormat, Tile
 from srdd.core.gaussian import gaussian_metrics
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def show(out: Console, formats: Iterable[BlockFormat]) -> None:
+def show(out: Console, formats: Collection[BlockFormat]) -> None:
     """A row for every format and rule, the default rule first; then the elements."""
     table = Table(title="Formats (write NAME or NAME:RULE, e.g. mxfp4:floor; the default rule stands first)")
     for heading in ("format", "element", "block"):
@@ -31,7 +31,9 @@ def show(out: Console, formats: Iterable[BlockFormat]) -> None:
     for fmt in formats:
         _add(table, fmt)
     out.print(table)
-    out.print("Baselines: standard normal data. `ocp` is a synonym of floor; mxfp8 of mxfp8_e4m3.\n")
+    out.print("Baselines: standard normal data. `ocp` is a synonym of floor; mxfp8 of mxfp8_e4m3.")
+    others = [f"{_shape(fmt.tile)} in {fmt.name}" for fmt in formats if fmt.tile != fmt.weight_tile]
+    out.print(f"Blocks and bits are a weight's; an input's block is {', '.join(others)}.\n" if others else "")
     _elements(out)
 
 
@@ -39,7 +41,7 @@ def _add(table: Table, fmt: BlockFormat) -> None:
     facts = (
         fmt.name,
         fmt.element.name,
-        f"{fmt.block[0]}x{fmt.block[1]}",
+        _shape(fmt.weight_tile),
         f"{fmt.bits_per_value:g}",
         fmt.scale.value,
     )
@@ -54,6 +56,11 @@ def _add(table: Table, fmt: BlockFormat) -> None:
             *(f"{100 * share:.2f}" for share in shares),
             end_section=index == len(rules) - 1,
         )
+
+
+def _shape(tile: Tile) -> str:
+    """1x32, or in words: a row is an output channel of a weight, a token of an input."""
+    return {(1, ALL): "a row", (ALL, ALL): "a tensor"}.get(tile) or f"{tile[0]}x{tile[1]}"
 
 
 def _elements(out: Console) -> None:

@@ -32,6 +32,7 @@ from srdd.models.files.packed.contract import Packed
 from srdd.models.files.safetensors import StoredTensor, mapped, opened
 
 CHUNK_BYTES = 64 * 2**20
+TALLEST_TILE = 128  # rows of the tallest tile of a format: no chunk may end inside one
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Checkpoint:
     unheld: str | None = None  # a line, where the config names a format that no tensor holds
 
     def row_chunks(self, name: str, *, expert: int | None = None, max_bytes: int | None = None) -> Iterator[Tensor]:
-        """A matrix in runs of rows, each a multiple of 32 rows except the last; `expert` picks one of a 3-D tensor.
+        """A matrix in runs of rows, each a multiple of 128 rows except the last; `expert` picks one of a 3-D tensor.
 
         Memory is held only as long as its chunk; writing to a chunk does not change the file.
         """
@@ -63,7 +64,8 @@ class Checkpoint:
         first = tensor.start + (0 if expert is None else expert * rows * row_bytes)
         if expert is None:
             rows *= math.prod(lead)
-        step = max((CHUNK_BYTES if max_bytes is None else max_bytes) // max(row_bytes, 1) // 32 * 32, 32)
+        limit = CHUNK_BYTES if max_bytes is None else max_bytes
+        step = max(limit // max(row_bytes, 1) // TALLEST_TILE * TALLEST_TILE, TALLEST_TILE)
         with opened(tensor.file) as file:
             for start in range(0, rows, step):
                 count = min(step, rows - start)
@@ -75,7 +77,7 @@ def _packed_chunks(weight: Packed, expert: int | None, max_bytes: int) -> Iterat
     *lead, rows, columns = weight.shape
     if weight.numel == 0:
         return
-    step = max(max_bytes // (columns * 4) // 32 * 32, 32)
+    step = max(max_bytes // (columns * 4) // TALLEST_TILE * TALLEST_TILE, TALLEST_TILE)
     for matrix in range(math.prod(lead)) if expert is None else (expert,):
         for start in range(0, rows, step):
             yield weight.rows(matrix, start, min(step, rows - start))

@@ -2,7 +2,7 @@
 
 Not here: which tensors are weights (srdd.models.sites, srdd.models.checkpoint_sites). Blocks run along the input axis,
 the one that a matrix product sums over, so Conv1D's [in, out] is turned first. Each expert of a fused 3-D tensor is a
-matrix of its own, with its own tensor scale under nvfp4.
+matrix of its own, with its own tensor scale under nvfp4 and fp8. Formats with other tiles for weights have them here.
 
 Worked number: a [4096, 4096] bfloat16 matrix is read in chunks of 64 MiB (8192 rows), so one chunk; nvfp4 reads it
 twice, first for the amax of the whole tensor.
@@ -30,6 +30,7 @@ def measure_matrices(
     matrices: Iterable[Iterable[Tensor]], formats: Sequence[BlockFormat], *, name: str, seed: int, backend: Backend
 ) -> tuple[Tensor, float]:
     """The tally [formats, WIDTH] of matrices given as re-readable runs of row chunks, merged; and their `order_sum`."""
+    formats = [fmt.for_weights for fmt in formats]
     merged: Tensor | None = None
     order = 0.0
     before = 0  # rows: blocks are numbered through all matrices

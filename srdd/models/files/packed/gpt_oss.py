@@ -40,7 +40,7 @@ def _packed(name: str, codes: StoredTensor, scale: StoredTensor) -> Packed:
     expect(scale, POWERS, (experts, out, groups))
 
     def rows(matrix: int, first: int, count: int) -> Tensor:
-        """A run of in for all outputs, as [in, out]; whole groups, as runs begin at multiples of 32."""
+        """A run of in for all outputs, as [in, out]; whole groups, as runs begin at multiples of 128."""
         part = slice(first // 32, -(-(first + count) // 32))
         raw = read(codes, matrix * out * groups, out * groups).view(out, groups, 16)[:, part]
         factors = e8m0(read(scale, matrix * out, out)[:, part])

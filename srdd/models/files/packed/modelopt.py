@@ -43,7 +43,7 @@ def _transposed(name: str, codes: StoredTensor, scale: StoredTensor, tensor_scal
     groups.expect_one_each(tensor_scale, shape)
 
     def rows(matrix: int, first: int, count: int) -> Tensor:
-        """Rows along in; whole groups of 16, as runs of rows begin at multiples of 32."""
+        """Rows along in; whole groups of 16, as runs of rows begin at multiples of 128."""
         raw = read(codes, matrix * half + first // 2, -(-count // 2))
         values = nibble_pairs(raw.view(torch.uint8).unsqueeze(-1)).transpose(1, 2).flatten(0, 1)
         block = read(scale, matrix * (half // 8) + first // 16, -(-count // 16))
