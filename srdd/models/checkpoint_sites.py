@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
@@ -59,7 +60,7 @@ def checkpoint_sites(checkpoint: Checkpoint) -> SiteMap:
         if reason:
             skipped.append(Skipped(name=tensor.name, parameters=tensor.numel, reason=reason))
         elif isinstance(tensor, StoredTensor) and tensor.dtype not in _PLAIN:
-            raise SourceError(_unknown(tensor))
+            raise SourceError(_unknown(tensor, checkpoint.config))
         else:
             sites.append(replace(_site(tensor, model_type), index=len(sites)))
     if checkpoint.unheld:
@@ -117,11 +118,13 @@ def _numbered(sites: Sequence[Site]) -> tuple[dict[str, int], int]:
     return first, count
 
 
-def _unknown(tensor: StoredTensor) -> str:
-    what = "in a packed form that is not known"
+def _unknown(tensor: StoredTensor, config: dict[str, Any]) -> str:
+    found = f"{tensor.name} is stored as {tensor.dtype} {list(tensor.shape)}"
     if tensor.dtype in float8.CODES:
-        what = "without a scale, and codes are not measured without theirs"
-    return f"{tensor.name} is stored as {tensor.dtype} {list(tensor.shape)} {what}; packed forms known: {packed.KNOWN}"
+        return f"{found} without a scale, and codes are not measured without theirs; expected one beside it"
+    said = config.get("quantization_config")
+    method = f" (config.json: {said['quant_method']})" if isinstance(said, dict) and said.get("quant_method") else ""
+    return f"{found}, in a packed form that is not known{method}; known: {packed.KNOWN}"
 
 
 def _reason(tensor: StoredTensor | Packed) -> str | None:

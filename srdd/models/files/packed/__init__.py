@@ -21,7 +21,7 @@ from srdd.models.files.packed.contract import Facts, Form, Packed
 from srdd.models.files.safetensors import StoredTensor
 
 FORMS: tuple[Form, ...] = (gpt_oss, torchao, compressed_tensors, modelopt, quark, float8)
-KNOWN = ", ".join(["GGUF", *(form.KNOWN for form in FORMS)])
+KNOWN = ", ".join(form.KNOWN for form in FORMS)
 INTEGERS = frozenset({"I8", "U8", "I16", "I32", "I64"})
 _BESIDE = re.compile(r"(scale|zero_point|amax)", re.I)
 

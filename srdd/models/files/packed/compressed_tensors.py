@@ -14,7 +14,7 @@ from srdd.errors import SourceError
 from srdd.models.files.packed import groups
 from srdd.models.files.packed.contract import Facts, Module, Packed, require, weight_name
 
-KNOWN = "compressed-tensors"
+KNOWN = "NVFP4, MXFP4 and MXFP6 of compressed-tensors"
 
 
 def recognise(module: Module, facts: Facts) -> Iterator[Packed]:

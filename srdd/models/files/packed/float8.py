@@ -21,7 +21,7 @@ from srdd.models.files.packed.contract import Facts, Module, Packed, expect, rea
 from srdd.models.files.packed.groups import POWERS, Lines, as_stored
 from srdd.models.files.safetensors import StoredTensor
 
-KNOWN = "FP8 with scales"
+KNOWN = "FP8 and MXFP8 with scales"
 CODES = ("F8_E4M3", "F8_E5M2")
 _ENDS = ("weight_scale_inv", "weight_scale", "scale_inv", "scale")
 Tile = tuple[int, int]

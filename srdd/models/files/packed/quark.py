@@ -15,7 +15,7 @@ from srdd.models.files.packed import groups
 from srdd.models.files.packed.codes import SIX_BIT
 from srdd.models.files.packed.contract import Facts, Module, Packed, weight_name
 
-KNOWN = "Quark"
+KNOWN = "MXFP4 and MXFP6 of Quark and ModelOpt"
 
 
 def recognise(module: Module, facts: Facts) -> Iterator[Packed]:

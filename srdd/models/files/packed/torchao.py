@@ -22,7 +22,7 @@ from srdd.models.files.packed import float8, groups
 from srdd.models.files.packed.contract import Facts, Module, Packed, as_json, read, require, weight_name
 from srdd.models.files.safetensors import StoredTensor
 
-KNOWN = "torchao"
+KNOWN = "MX, NVFP4 and FP8 of torchao"
 _KNOWN_TYPES = ("MXTensor", "NVFP4Tensor", "Float8Tensor")
 
 

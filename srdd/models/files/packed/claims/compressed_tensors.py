@@ -39,7 +39,7 @@ def read(method: str, file: str, said: dict[str, Any]) -> Claims:
         elif weights.get("num_bits") == 8 and weights.get("strategy") == "group":
             tiles.append((1, int(weights["group_size"])))
         for target in group.get("targets") or ():
-            kind = patterns if target.startswith("re:") else exact if "." in target else classes
+            kind = patterns if target.startswith("re:") else classes if target[:1].isupper() else exact
             kind[target] = family
     ignored = tuple(said.get("ignore") or ())
     ordered = [(re.compile(text.removeprefix("re:")), patterns[text]) for text in sorted(patterns)]
