@@ -96,8 +96,8 @@ def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     config = _config(folder)
     claims = claims_of(config, _config(folder, "hf_quant_config.json"))
     unpacked = packed.unpack(stored, claims, _metadata(stored, [header for header, _ in parts]))
-    # A single shard need not hold what the config of all of them names.
-    unheld = packed.unheld(unpacked, claims) if len(files) > 1 or files[0].name == "model.safetensors" else None
+    single = (packaged(name) or Path(name).expanduser()).is_file()  # a shard need not hold what the config names
+    unheld = None if single else packed.unheld(unpacked, claims)
     architectures = config.get("architectures") or [None]
     nested = config.get("text_config")  # of a model with a vision part
     configs = [config, *([nested] if isinstance(nested, dict) else [])]

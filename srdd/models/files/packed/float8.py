@@ -30,9 +30,11 @@ Tile = tuple[int, int]
 def recognise(module: Module, facts: Facts) -> Iterator[Packed]:
     """Weights in FP8 that have a scale. Raises SourceError for scales that do not fit."""
     for local, codes in module.items():
+        if codes.dtype not in CODES or len(codes.shape) not in (2, 3):
+            continue
         names = _ENDS if local == "weight" else tuple(f"{local}_{end}" for end in _ENDS)
         scale = next((module[name] for name in names if name in module), None)
-        if codes.dtype not in CODES or scale is None or len(codes.shape) not in (2, 3):
+        if scale is None:
             continue
         if "weight_zero_point" in module:
             raise SourceError(f"{module['weight_zero_point'].name} is stored beside FP8 codes; no known form has it")
