@@ -68,7 +68,7 @@ BAD: dict[str, tuple[dict[str, torch.Tensor], str]] = {
         rf"{M}\.weight holds codes of 6 bits, E2M3 or E3M2",
     ),
     "zero points": (
-        {f"{M}.weight_packed": z(64, 16), f"{M}.weight_scale": z(64, 1), f"{M}.weight_zero_point": z(64, 1)},
+        {f"{M}.weight_packed": z(64, 16), f"{M}.weight_scale": z(64, 1), f"{M}.weight_zero_point": f(64, 1)},
         rf"{M}\.weight_zero_point",
     ),
     "another order of groups": (
@@ -217,6 +217,12 @@ def test_integers_that_are_no_weights_are_left_alone(tmp_path: Path) -> None:
     report = srdd.scan_checkpoint(open_checkpoint(str(tmp_path)), "mxfp4")
     assert [site.name for site in report.sites] == ["encoder.layer.0.output.dense"]
     assert report.warnings == []
+
+
+def test_zero_points_that_are_all_zero_are_none(tmp_path: Path) -> None:
+    tensors = {f"{M}.weight": z(64, 64, dtype=E4M3), f"{M}.weight_scale": f(64, 1), f"{M}.weight_zero_point": z(64, 1)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert len(checkpoint_sites(open_checkpoint(str(tmp_path))).sites) == 1
 
 
 def test_every_form_says_in_messages_which_it_is() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from packed_bits import E4M3, nibbles, power, tiled
 from safetensors.torch import load_file, save_file
-from transformers import GptOssConfig, GptOssForCausalLM
+from transformers import GptOssConfig, GptOssForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 import srdd as library
 from srdd.errors import SourceError
@@ -141,6 +141,53 @@ def test_gpt_oss_is_as_transformers_dequantizes_it(tmp_path: Path) -> None:
         (twin,) = [site for site in of_model.sites if site.name == name]
         assert row.formats == twin.formats
         assert (row.shape, row.layer, row.group) == (twin.shape, twin.layer, twin.group)
+
+
+def test_single_experts_in_the_files_are_fused_in_the_model(tmp_path: Path) -> None:
+    config = Qwen3MoeConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=64, moe_intermediate_size=32, num_hidden_layers=1, head_dim=16,
+        num_attention_heads=4, num_key_value_heads=2, num_experts=3, num_experts_per_tok=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    Qwen3MoeForCausalLM(config).save_pretrained(tmp_path)
+    stored, values, generator = {}, {}, np.random.default_rng(0)
+    for name, tensor in load_file(tmp_path / "model.safetensors").items():
+        if ".experts." in name:
+            parts, values[name] = pack(tensor, 0, generator)
+            stored |= {f"{name.removesuffix('weight')}{local}": part for local, part in parts.items()}
+        else:
+            stored[name] = tensor
+    assert len(values) == 9
+    save_file(stored, tmp_path / "model.safetensors")
+    opened = open_model(str(tmp_path), dtype="float32", device_map="cpu")
+    layer = "model.layers.0.mlp.experts"
+    fused = opened.model.state_dict()[f"{layer}.gate_up_proj"]
+    for expert in range(3):
+        gate, up = (values[f"{layer}.{expert}.{which}_proj.weight"] for which in ("gate", "up"))
+        assert torch.equal(fused[expert], torch.cat([gate, up]))
+    assert opened.model.lm_head.weight is opened.model.model.embed_tokens.weight
+    assert opened.notes == open_checkpoint(str(tmp_path)).notes
+
+
+def test_a_packed_model_of_the_hub_says_it_too(
+    tmp_path: Path, pair: tuple[Path, Path, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache as the hub client leaves it; no network."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "models--somebody--packed" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--somebody--packed/refs").mkdir()
+    (tmp_path / "models--somebody--packed/refs/main").write_text(commit)
+    for file in pair[0].iterdir():
+        (snapshot / file.name).write_bytes(file.read_bytes())
+    config = json.loads((snapshot / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "compressed-tensors", "config_groups": {}}
+    (snapshot / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    opened = open_model("somebody/packed")
+    for name, value in pair[2].items():
+        assert torch.equal(opened.model.state_dict()[name], value), name
+    assert opened.notes[0].startswith(NOTE)
+    assert opened.identity.revision == commit
 
 
 def test_codes_that_stay_codes_in_the_model_are_refused() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from srdd.errors import SourceError
 from srdd.models.files.packed.codes import e8m0
-from srdd.models.files.packed.contract import Facts, Module, Packed, expect, read, weight_name
+from srdd.models.files.packed.contract import Facts, Module, Packed, expect, read, refuse_zero_points, weight_name
 from srdd.models.files.packed.groups import POWERS, Lines, as_stored
 from srdd.models.files.safetensors import StoredTensor
 
@@ -36,8 +36,7 @@ def recognise(module: Module, facts: Facts) -> Iterator[Packed]:
         scale = next((module[name] for name in names if name in module), None)
         if scale is None:
             continue
-        if "weight_zero_point" in module:
-            raise SourceError(f"{module['weight_zero_point'].name} is stored beside FP8 codes; no known form has it")
+        refuse_zero_points(module, codes)
         yield packed(weight_name(codes, local), codes, scale, facts.tiles)
 
 
