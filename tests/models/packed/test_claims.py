@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from packed_bits import E4M3, tiled
 from safetensors.torch import save_file
 
 from srdd.errors import SourceError
@@ -91,6 +93,12 @@ def test_a_mixed_checkpoint_that_is_as_its_config_says(tmp_path: Path) -> None:
         ([group("MXFP4", [UP, GATE])], [], f"{UP} is stored in NVFP4, config.json says MXFP4"),
         ([group("NVFP4", [UP])], [GATE], f"{GATE} is stored in MXFP4, config.json leaves it unquantized"),
         ([group("NVFP4", [UP, HEAD])], [], f"{HEAD} is stored as F32, config.json says NVFP4"),
+        (
+            [group("NVFP4", [UP]), group("MXFP4", [GATE, "re:.*head$"])],
+            [],
+            f"{HEAD} is stored as F32, config.json says MXFP4",
+        ),
+        ([group("NVFP4", ["Linear"]), group("MXFP4", [GATE])], [], f"{HEAD} is stored as F32, config.json says NVFP4"),
         ([group("NVFP4", ["Linear"])], [HEAD], f"{GATE} is stored in MXFP4, config.json says NVFP4"),
     ],
 )
@@ -99,6 +107,50 @@ def test_a_contradiction_is_one_note(groups: list, ignore: list, words: str, tmp
     notes = notes_of(tmp_path, modules, compressed_tensors(groups, ignore))
     assert len(notes) == 2
     assert notes[1] == f"the tensors are believed, not the config: {words}"
+
+
+def test_what_nobody_quantizes_is_no_contradiction(tmp_path: Path) -> None:
+    plain = ["model.embed_tokens", "model.layers.0.mlp.gate", "model.visual.blocks.0.attn.proj"]
+    modules = {UP: "NVFP4", **dict.fromkeys(plain, "plain")}
+    assert len(notes_of(tmp_path, modules, compressed_tensors([group("NVFP4", ["Linear", "re:.*"])], []))) == 1
+
+
+def test_fp8_is_the_method_of_powers_of_two_as_well(tmp_path: Path) -> None:
+    (note,) = notes_of(tmp_path, {UP: "MXFP8"}, {"quantization_config": {"quant_method": "fp8"}})
+    assert "MXFP8 (1 module)" in note
+
+
+def fp8_config(**weights: Any) -> dict[str, Any]:
+    one = {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", **weights}}
+    return compressed_tensors([one], [])["quantization_config"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile", "said"),
+    [
+        ((100, 96), (64, 64), {"quant_method": "fp8", "weight_block_size": [64, 64]}),
+        ((100, 96), (1, 16), fp8_config(strategy="group", group_size=16)),
+        ((130, 260), (128, 256), fp8_config(strategy="block", block_structure=[128, 256])),
+    ],
+)
+def test_the_config_says_how_large_fp8_tiles_are(
+    shape: tuple[int, int], tile: tuple[int, int], said: dict[str, Any], tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    codes = generator.integers(0, 256, shape, dtype=np.uint8)
+    scale = generator.uniform(0.1, 1, (-(-shape[0] // tile[0]), -(-shape[1] // tile[1]))).astype(np.float32)
+    tensors = {
+        f"{UP}.weight": torch.from_numpy(codes).view(torch.float8_e4m3fn),
+        f"{UP}.weight_scale": torch.from_numpy(scale),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": said}))
+    checkpoint = open_checkpoint(str(tmp_path))
+    checkpoint_sites(checkpoint)
+    for max_bytes in (1, 2**26):
+        found = torch.cat(list(checkpoint.row_chunks(f"{UP}.weight", max_bytes=max_bytes)))
+        np.testing.assert_array_equal(found.numpy(), tiled(codes.view(E4M3).astype(np.float32), scale, *tile))
+    assert f"FP8 in blocks of {tile[0]} x {tile[1]} (1 module)" in checkpoint.notes[0]
 
 
 def test_contradictions_are_counted(tmp_path: Path) -> None:
@@ -206,7 +258,7 @@ def test_without_a_config_the_tensors_say_it_all(tmp_path: Path) -> None:
         (
             {"quant_method": "auto-round", "bits": 4, "data_type": "mx_fp", "extra_config": {"a": {"bits": 8}}},
             "a",
-            None,
+            "MXFP8",
         ),
     ],
 )

@@ -124,6 +124,15 @@ BAD: dict[str, tuple[dict[str, torch.Tensor], str]] = {
         {f"{M}.weight_packed": z(64, 8, dtype=torch.int32), f"{M}.weight_scale": f(64, 1)},
         rf"{M}\.weight_packed is stored as I32",
     ),
+    "quanto": (
+        {f"{M}.weight._data": z(64, 64, dtype=torch.int8), f"{M}.weight._scale": f(64, 1)},
+        rf"{M}\.weight\._data is stored as I8",
+    ),
+    "hqq": ({f"{M}.W_q": z(64, 32), f"{M}.scale": f(64, 1)}, rf"{M}\.W_q is stored as U8"),
+    "codebooks": (
+        {f"{M}.codes": z(64, 8, 2, dtype=torch.int16), f"{M}.codebooks": f(2, 256, 1, 8)},
+        rf"{M}\.codes is stored as I16",
+    ),
     "integer experts": ({E: z(2, 64, 64, dtype=torch.int8)}, rf"{E} is stored as I8"),
     "plain and packed": (
         {f"{M}.weight": f(64, 32), f"{M}.weight_packed": z(64, 16), f"{M}.weight_scale": z(64, 1)},
@@ -211,6 +220,8 @@ def test_integers_that_are_no_weights_are_left_alone(tmp_path: Path) -> None:
         "embeddings.position_ids": torch.arange(64).view(1, 64),
         "encoder.layer.0.attention.masked_bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8),
         "encoder.layer.0.output.dense.weight": torch.randn(64, 64),
+        "encoder.layer.0.attention.relative_position_index": torch.zeros(49, 49, dtype=torch.int64),
+        "model.layers.0.ffn.gate.tid2eid": torch.zeros(64, 8, dtype=torch.int64),
         "encoder.layer.0.norm.num_batches_tracked": torch.tensor(3),
     }
     save_file(tensors, tmp_path / "model.safetensors")

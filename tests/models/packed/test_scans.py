@@ -100,7 +100,8 @@ def test_report_and_terminal_say_it(pair: tuple[Path, Path, dict], text: Path, t
 
 
 def test_a_dry_run_lists_each_weight_once(pair: tuple[Path, Path, dict], srdd: Run) -> None:
-    code, stdout, _ = srdd("scan", pair[0], "--quant", "mxfp4", "--sites", "weight", "--dry-run")
+    code, stdout, stderr = srdd("scan", pair[0], "--quant", "mxfp4", "--sites", "weight", "--dry-run")
+    assert NOTE in " ".join(stderr.split())
     names = [line.split()[-1] for line in stdout.splitlines()]
     assert code == 0
     assert len(names) == len(set(names)) == 22

@@ -18,11 +18,10 @@ def nothing(module: str) -> str | None:
 
 @dataclass(frozen=True)
 class Claims:
-    """`of` gives a module's format, PLAIN, or None; `exactly` only where the config names the module itself."""
+    """`of` gives a module's format, PLAIN, or None where nothing is said of it."""
 
     method: str  # quant_method
     file: str  # where it stands
     named: frozenset[str] = frozenset()  # formats: NVFP4, MXFP4, MXFP6 E2M3, MXFP8, FP8, INT
     of: Callable[[str], str | None] = nothing
-    exactly: Callable[[str], str | None] = nothing
     tiles: tuple[tuple[int, int], ...] = ()

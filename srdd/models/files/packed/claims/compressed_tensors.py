@@ -44,7 +44,7 @@ def read(method: str, file: str, said: dict[str, Any]) -> Claims:
     ignored = tuple(said.get("ignore") or ())
     ordered = [(re.compile(text.removeprefix("re:")), patterns[text]) for text in sorted(patterns)]
 
-    def exactly(module: str) -> str | None:
+    def named_as(module: str) -> str | None:
         if any(_matches(entry, module) for entry in ignored):
             return PLAIN
         found = next((family for pattern, family in ordered if pattern.match(module)), None)
@@ -54,7 +54,7 @@ def read(method: str, file: str, said: dict[str, Any]) -> Claims:
     if not said.get("config_groups") and top in _FORMATS:
         named = frozenset({_FORMATS[top]})
     rest = next(iter(classes.values())) if len(set(classes.values())) == 1 else None
-    return Claims(method, file, named, lambda module: exactly(module) or rest, exactly, tuple(tiles))
+    return Claims(method, file, named, lambda module: named_as(module) or rest, tuple(tiles))
 
 
 def _family(form: str | None, weights: dict[str, Any]) -> str:

@@ -18,13 +18,13 @@ def read(method: str, file: str, said: dict[str, Any]) -> Claims:
     whole = None if layers else _family(inner.get("quant_algo"))
     left_out = (*(inner.get("exclude_modules") or ()), *(inner.get("ignore") or ()))
 
-    def exactly(module: str) -> str | None:
+    def named_as(module: str) -> str | None:
         if module in layers:
             return layers[module]
         return PLAIN if any(fnmatchcase(module, entry) for entry in left_out) else None
 
     named = frozenset(family for family in (*layers.values(), whole) if family)
-    return Claims(method, file, named, lambda module: exactly(module) or whole, exactly)
+    return Claims(method, file, named, lambda module: named_as(module) or whole)
 
 
 def _family(algo: Any) -> str | None:

@@ -17,13 +17,13 @@ def read(method: str, file: str, said: dict[str, Any]) -> Claims:
     layers = {name: _family(entry.get("weight")) for name, entry in (said.get("layer_quant_config") or {}).items()}
     left_out = tuple(said.get("exclude") or ())
 
-    def exactly(module: str) -> str | None:
+    def named_as(module: str) -> str | None:
         if any(fnmatchcase(module, entry) for entry in left_out):
             return PLAIN
         return next((layers[name] for name in sorted(layers) if fnmatchcase(module, name)), None)
 
     named = frozenset(family for family in (*layers.values(), whole) if family)
-    return Claims(method, file, named, lambda module: exactly(module) or whole, exactly)
+    return Claims(method, file, named, lambda module: named_as(module) or whole)
 
 
 def _family(spec: Any) -> str | None:
