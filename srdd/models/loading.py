@@ -16,7 +16,7 @@ from torch import nn
 
 from srdd.core.packaged_models import near_model
 from srdd.errors import MissingExtraError, SourceError, setting
-from srdd.models.dequantized import is_packed, load_dequantized, refuse_codes
+from srdd.models.dequantized import is_packed, load_dequantized
 from srdd.models.files.checkpoint import Checkpoint, open_checkpoint
 from srdd.models.quiet import quiet, quiet_hub
 
@@ -123,7 +123,6 @@ def load_model(
         found = "is no folder here, and the hub did not give it" if from_hub else "cannot be opened"
         near = near_model(label) if from_hub else ""
         raise SourceError(f"{label} {found}: {_one_line(problem, target, label)}{near}") from problem
-    refuse_codes(model, label)
     random = random_part(model, sorted(info["missing_keys"]), label, causal)
     return model, (*notes, *random, *unread_part(model, sorted(info["unexpected_keys"])))
 

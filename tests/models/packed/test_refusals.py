@@ -22,7 +22,7 @@ U8, E4M3, E8M0 = torch.uint8, torch.float8_e4m3fn, torch.float8_e8m0fnu
 
 
 def z(*shape: int, dtype: torch.dtype = U8) -> torch.Tensor:
-    return torch.zeros(*shape, dtype=dtype)
+    return torch.zeros(shape, dtype=dtype)
 
 
 def f(*shape: int) -> torch.Tensor:
@@ -58,6 +58,10 @@ BAD: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "codes cut in a row": (
         {f"{M}.weight_packed": z(64, 15), f"{M}.weight_scale": z(64, 1)},
         rf"{M}\.weight_packed is \[64, 15\].*32 codes in 16 bytes",
+    ),
+    "codes that are one byte": (
+        {f"{M}.weight_packed": z(), f"{M}.weight_scale": z(64, 1)},
+        rf"{M}\.weight_packed is \[\]",
     ),
     "codes in one row": (
         {f"{M}.weight_packed": z(64), f"{M}.weight_scale": z(64, 1)},
@@ -170,6 +174,31 @@ def test_the_command_ends_with_2_and_writes_nothing(
     assert not (tmp_path / "report.json").exists()
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["[]", "{", '{"_type": "MXTensor"}', '{"_type": "MXTensor", "_data": []}', '{"_type": "Int4Tensor", "_data": {}}'],
+)
+def test_metadata_of_torchao_that_says_nothing(said: str, tmp_path: Path) -> None:
+    tensors = {f"{M}._weight_qdata": z(64, 16), f"{M}._weight_scale": z(64, 1)}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={f"{M}.weight": said})
+    with pytest.raises(SourceError, match=rf"{M}\._weight_qdata holds codes \(U8\) and .*; known: MXTensor, "):
+        checkpoint_sites(open_checkpoint(str(tmp_path)))
+
+
+@pytest.mark.parametrize("shape", [(), (64,), (2, 2, 64, 32)], ids=str)
+@pytest.mark.parametrize("swizzled", [True, False])
+@pytest.mark.parametrize("kind", ["MXTensor", "NVFP4Tensor", "Float8Tensor"])
+def test_shapes_of_torchao_that_are_no_matrix(
+    shape: tuple[int, ...], swizzled: bool, kind: str, tmp_path: Path
+) -> None:
+    flags = {"_type": kind, "_data": {"is_swizzled_scales": swizzled, "block_size": [0, "a"]}}
+    codes = z(*shape, dtype=E4M3 if kind == "Float8Tensor" else U8)
+    tensors = {f"{M}._weight_qdata": codes, f"{M}._weight_scale": z(64, 1, dtype=E8M0)}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={f"{M}.weight": json.dumps(flags)})
+    with pytest.raises(SourceError, match=rf"{M}\._weight_qdata is \["):
+        checkpoint_sites(open_checkpoint(str(tmp_path)))
+
+
 def test_a_file_cut_inside_packed_codes(tmp_path: Path) -> None:
     save_file({f"{M}.weight_packed": z(64, 16), f"{M}.weight_scale": z(64, 1)}, tmp_path / "model.safetensors")
     file = tmp_path / "model.safetensors"
@@ -199,6 +228,9 @@ NAMES_NOTHING = [
     {"quant_method": "quark", "global_quant_config": 3},
     {"quant_method": "auto-round", "bits": "four", "data_type": "mx_fp"},
     {"quant_method": "fp8", "weight_block_size": [128]},
+    {"quant_method": "fp8", "weight_block_size": [0, 128]},
+    {"quant_method": "auto-round", "bits": 4, "data_type": "mx_fp", "extra_config": {"(": {"bits": 8}}},
+    {"quant_method": "compressed-tensors", "config_groups": {}, "ignore": ["re:("]},
     {"quant_method": "fp8", "weight_block_size": ["a", "b"]},
     ["a", "list"],
     "text",

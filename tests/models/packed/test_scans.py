@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GptOssConfig, GptOssForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 import srdd as library
-from srdd.errors import SourceError
-from srdd.models.dequantized import refuse_codes
+from srdd.errors import SiteError, TensorError
 from srdd.models.files.checkpoint import open_checkpoint
+from srdd.models.sites import find_sites
 from srdd.models.source import open_model
 
 Run = Callable[..., tuple[int, str, str]]
@@ -191,14 +191,15 @@ def test_a_packed_model_of_the_hub_says_it_too(
     assert opened.identity.revision == commit
 
 
-def test_codes_that_stay_codes_in_the_model_are_refused() -> None:
+def test_codes_that_stay_codes_in_a_model_are_refused_as_weights() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
-    refuse_codes(model, "m")
+    assert len(find_sites(model).of("weight")) == 2
     model[1].weight = torch.nn.Parameter(torch.zeros(8, 8).to(torch.float8_e4m3fn), requires_grad=False)
-    with pytest.raises(
-        SourceError, match=r"m cannot be measured as it was opened: 1\.weight is float8_e4m3fn in Linear"
-    ):
-        refuse_codes(model, "m")
+    with pytest.raises(TensorError, match=r"1\.weight holds codes \(float8_e4m3fn\) in Linear, .* scales"):
+        find_sites(model)
+    assert len(find_sites(model, ("input",)).sites) == 2, "inputs are numbers all the same"
+    with pytest.raises(TensorError, match=r"1\.weight holds codes"):
+        library.scan(model, None, "mxfp4", "weight", costs="none")
     del model[1].weight
-    with pytest.raises(SourceError, match=r"1\.weight is no plain tensor in Linear"):
-        refuse_codes(model, "m")
+    with pytest.raises(SiteError, match="expected a tensor as weight, found NoneType"):
+        find_sites(model)

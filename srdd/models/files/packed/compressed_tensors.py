@@ -30,5 +30,5 @@ def recognise(module: Module, facts: Facts) -> Iterator[Packed]:
         yield groups.nv(name, codes, scale, require(module, "weight_global_scale", codes), divide=True)
     else:
         # 4 bits give 16 bytes for a scale, 6 bits 24
-        six = len(scale.shape) == 2 and codes.shape[-1] == 24 * scale.shape[-1]
+        six = len(scale.shape) > 1 and codes.shape[-1:] == (24 * scale.shape[-1],)
         yield groups.mx(name, codes, scale, six="E2M3" if six else None)

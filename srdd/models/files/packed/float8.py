@@ -44,6 +44,9 @@ def packed(
     name: str, codes: StoredTensor, scale: StoredTensor, tiles: Sequence[Tile], *, lines: Lines = read
 ) -> Packed:
     """A weight of FP8 codes; `tiles` are what the config names. Raises SourceError for scales that do not fit."""
+    expect(codes, CODES)
+    if len(codes.shape) not in (2, 3):
+        raise SourceError(f"{codes.name} is {list(codes.shape)} in {codes.dtype}; expected a matrix, or one an expert")
     expect(scale, ("F32", "BF16", "F16", *POWERS))
     tile = _tile(codes.shape, scale, tiles)
     rows_each, columns = codes.shape[-2:]

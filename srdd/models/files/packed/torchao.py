@@ -34,10 +34,10 @@ def recognise(module: Module, facts: Facts) -> Iterator[Packed]:
         stem = local.removesuffix("_qdata")
         name = weight_name(codes, stem.removeprefix("_"))
         said = as_json(facts.metadata.get(name))
-        kind, flags = said.get("_type"), said.get("_data") or {}
-        if kind not in _KNOWN_TYPES:
+        kind, flags = said.get("_type"), said.get("_data")
+        if kind not in _KNOWN_TYPES or not isinstance(flags, dict):
             found = f"metadata says {kind}" if kind else "the file's metadata does not say of which type"
-            raise SourceError(f"{codes.name} is stored by torchao, and {found}; known: {', '.join(_KNOWN_TYPES)}")
+            raise SourceError(f"{codes.name} holds codes ({codes.dtype}) and {found}; known: {', '.join(_KNOWN_TYPES)}")
         scale = require(module, f"{stem}_scale", codes)
         lines: groups.Lines = read
         if flags.get("is_swizzled_scales"):
@@ -52,9 +52,10 @@ def recognise(module: Module, facts: Facts) -> Iterator[Packed]:
 
 def _tiles(block: object) -> tuple[tuple[int, int], ...]:
     """The tile that metadata names: [128, 128], or 32 for a run of a row."""
-    if isinstance(block, int):
-        return ((1, block),)
-    return ((int(block[0]), int(block[1])),) if isinstance(block, list) and len(block) == 2 else ()
+    sizes = [1, block] if isinstance(block, int) else block
+    if not (isinstance(sizes, list) and len(sizes) == 2 and all(isinstance(size, int) and size > 0 for size in sizes)):
+        return ()
+    return ((sizes[0], sizes[1]),)
 
 
 def _unswizzled(codes: StoredTensor, scale: StoredTensor, group: int) -> StoredTensor:

@@ -8,17 +8,17 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-from srdd.models.files.packed.claims.claim import PLAIN, Claims
+from srdd.models.files.packed.claims.claim import PLAIN, Claims, left_out
 
 
 def read(method: str, file: str, said: dict[str, Any]) -> Claims:
     """Raises whatever a config of another shape makes Python raise."""
     whole = _family((said.get("global_quant_config") or {}).get("weight"))
     layers = {name: _family(entry.get("weight")) for name, entry in (said.get("layer_quant_config") or {}).items()}
-    left_out = tuple(said.get("exclude") or ())
+    skipped = left_out(said.get("exclude") or ())
 
     def named_as(module: str) -> str | None:
-        if any(fnmatchcase(module, entry) for entry in left_out):
+        if skipped(module):
             return PLAIN
         return next((layers[name] for name in sorted(layers) if fnmatchcase(module, name)), None)
 
