@@ -199,6 +199,22 @@ def test_shapes_of_torchao_that_are_no_matrix(
         checkpoint_sites(open_checkpoint(str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [
+        (torch.ones(512, dtype=torch.bfloat16), r"_weight_scale is stored as BF16; expected U8 or F8_E8M0"),
+        (z(256, dtype=E8M0), r"_weight_scale holds 256 bytes; expected 512, in tiles of 128 x 4"),
+        (z(1024, dtype=E8M0), r"_weight_scale holds 1024 bytes; expected 512"),
+    ],
+)
+def test_swizzled_scales_that_do_not_fit(scale: torch.Tensor, words: str, tmp_path: Path) -> None:
+    flags = {"_type": "MXTensor", "_data": {"is_swizzled_scales": True, "block_size": 32}}
+    tensors = {f"{M}._weight_qdata": z(64, 64, dtype=E4M3), f"{M}._weight_scale": scale}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={f"{M}.weight": json.dumps(flags)})
+    with pytest.raises(SourceError, match=words):
+        checkpoint_sites(open_checkpoint(str(tmp_path)))
+
+
 def test_a_file_cut_inside_packed_codes(tmp_path: Path) -> None:
     save_file({f"{M}.weight_packed": z(64, 16), f"{M}.weight_scale": z(64, 1)}, tmp_path / "model.safetensors")
     file = tmp_path / "model.safetensors"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from srdd.errors import SourceError
 from srdd.models.files.packed import float8, groups
-from srdd.models.files.packed.contract import Facts, Module, Packed, as_json, read, require, weight_name
+from srdd.models.files.packed.contract import Facts, Module, Packed, as_json, expect, read, require, weight_name
 from srdd.models.files.safetensors import StoredTensor
 
 KNOWN = "MX, NVFP4 and FP8 of torchao"
@@ -62,6 +62,7 @@ def _unswizzled(codes: StoredTensor, scale: StoredTensor, group: int) -> StoredT
     """The scales with the shape that they have when they are put in order. Raises SourceError for too few bytes."""
     if len(codes.shape) != 2:
         raise SourceError(f"{codes.name} is {list(codes.shape)}; swizzled scales are read for matrices only")
+    expect(scale, ("F8_E4M3",) if group == 16 else groups.POWERS)
     columns = codes.shape[1] * (2 if codes.dtype == "U8" else 1) // group
     across, down = -(-columns // 4), -(-codes.shape[0] // 128)
     if scale.numel != 512 * across * down:
