@@ -81,11 +81,23 @@ BAD: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     ),
     "fp8 blocks of no size": (
         {f"{M}.weight": z(300, 256, dtype=E4M3), f"{M}.weight_scale_inv": f(2, 2)},
-        rf"{M}\.weight_scale_inv is \[2, 2\] beside codes \[300, 256\]|FP8",
+        rf"{M}\.weight_scale_inv is \[2, 2\] beside codes \[300, 256\]",
     ),
     "fp8 scales that do not divide": (
         {f"{M}.weight": z(300, 257, dtype=E4M3), f"{M}.weight_scale_inv": f(7, 2)},
         rf"{M}\.weight_scale_inv is \[7, 2\] beside codes \[300, 257\]; expected \[3, 3\] for blocks of 128 x 128",
+    ),
+    "fp8 scales of the transpose": (
+        {f"{M}.weight": z(256, 512, dtype=E4M3), f"{M}.weight_scale_inv": f(4, 2)},
+        rf"{M}\.weight_scale_inv is \[4, 2\] beside codes \[256, 512\]; expected \[2, 4\]",
+    ),
+    "fp8 scales that lack a row": (
+        {f"{M}.weight": z(256, 512, dtype=E4M3), f"{M}.weight_scale_inv": f(1, 4)},
+        rf"{M}\.weight_scale_inv is \[1, 4\]",
+    ),
+    "fp8 blocks that are one": (
+        {f"{M}.weight": z(300, 256, dtype=E4M3), f"{M}.weight_scale_inv": f(1, 1)},
+        rf"{M}\.weight_scale_inv is \[1, 1\] beside codes \[300, 256\]; expected \[3, 2\] for blocks of 128 x 128",
     ),
     "fp8 scales that are integers": (
         {f"{M}.weight": z(64, 64, dtype=E4M3), f"{M}.weight_scale": torch.ones(64, 1, dtype=torch.int32)},
@@ -149,7 +161,7 @@ BAD: dict[str, tuple[dict[str, torch.Tensor], str]] = {
 def test_one_line_that_names_the_tensor(kind: str, tmp_path: Path) -> None:
     tensors, words = BAD[kind]
     save_file({"model.layers.0.mlp.down_proj.weight": f(32, 64), **tensors}, tmp_path / "model.safetensors")
-    if kind == "fp8 blocks of no size":
+    if kind in ("fp8 blocks of no size", "fp8 blocks that are one"):
         named = {"quant_method": "fp8", "weight_block_size": [128, 128]}
         (tmp_path / "config.json").write_text(json.dumps({"quantization_config": named}))
     checkpoint = open_checkpoint(str(tmp_path))

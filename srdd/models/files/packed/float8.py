@@ -2,7 +2,7 @@
 
 compressed-tensors, ModelOpt, Quark and FBGEMM write them, and DeepSeek, whose weight_scale_inv is a factor in spite of
 its name. Not here: codes of 4 and 6 bits. The last tiles of a weight may be short. Sizes of tiles are the config's,
-else 128 x 128, else what divides the weight evenly.
+else 128 x 128, else square or runs of a row, where they divide the weight evenly.
 
 Worked number: weight F8_E4M3 [256, 300], weight_scale_inv F32 [2, 3]: element (200, 280) is times scale (1, 2).
 """
@@ -71,7 +71,7 @@ def _form(tile: Tile, shape: tuple[int, ...], scale: StoredTensor) -> str:
         return "MXFP8"
     if tile == shape[-2:]:
         return "FP8 per tensor"
-    return "FP8 per row" if tile == (1, shape[-1]) else f"FP8 in blocks of {tile[0]} x {tile[1]}"
+    return "FP8 per row" if tile == (1, shape[-1]) and shape[-1] > 1 else f"FP8 in blocks of {tile[0]} x {tile[1]}"
 
 
 def _grid(shape: tuple[int, ...], tile: Tile) -> tuple[int, ...]:
@@ -84,17 +84,20 @@ def _tile(shape: tuple[int, ...], scale: StoredTensor, named: Sequence[Tile]) ->
     if len(found) == len(shape) + 2 and found[-1] == found[-3] == 1:  # ModelOpt writes [down, 1, across, 1]
         found = (*found[:-3], found[-2])
     each = lead or (1,)
-    if scale.numel == 1 or found in (each, (*each, 1), (*each, 1, 1)):
+    a_grid = bool(named) and len(found) == len(shape)  # what the config says is asked of it first
+    if not a_grid and (scale.numel == 1 or found in (each, (*each, 1), (*each, 1, 1))):
         return rows, columns
-    if found in ((*lead, rows), (*lead, rows, 1)):
-        return 1, columns
     of_powers = [(1, 32)] if scale.dtype in POWERS else []
     for tile in (*named, *of_powers, *([] if named else [(128, 128)])):
         if _grid(shape, tile) == found:
             return tile
+    if found in ((*lead, rows), (*lead, rows, 1)):
+        return 1, columns
     down, across = found[-2:] if len(found) == len(shape) else (0, 0)
     if not named and down and across and found[:-2] == lead and rows % down == 0 and columns % across == 0:
-        return rows // down, columns // across
+        high, wide = rows // down, columns // across
+        if high in (1, wide) or (of_powers and wide == 32):  # any other is rather a grid of another weight
+            return high, wide
     tile = next(iter((*named, *of_powers)), (128, 128))
     raise SourceError(
         f"{scale.name} is {list(scale.shape)} beside codes {list(shape)}; expected {list(_grid(shape, tile))} for "
