@@ -6,6 +6,7 @@ model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -80,6 +81,7 @@ def _run_checkpoint(what: ScanOptions, model: ModelOptions, seed: int, out: Cons
     sites = selection.filter(checkpoint_sites(checkpoint))
     _announce(out, what, checkpoint.identity.id, "cpu, as stored, no model built", sites, None)
     if what.dry_run:
+        _note(out, checkpoint.notes)
         return sites, None
     with bars_on(out) as progress:
         report = scan_checkpoint(
@@ -120,6 +122,7 @@ def _run_model(
         sequences = text.load(opened)
     _announce(out, what, opened.identity.id, f"{opened.device}, {opened.identity.dtype}", sites, sequences)
     if what.dry_run:
+        _note(out, notes)
         return sites, None
     with bars_on(out) as progress:
         report = scan(
@@ -140,6 +143,12 @@ def _run_model(
             progress=progress,
         )
     return sites, report
+
+
+def _note(out: Console, notes: Sequence[str]) -> None:
+    """What a report would say, of a run that makes none."""
+    for note in notes:
+        out.print(f"  note     {escape(note)}")
 
 
 def _announce(
