@@ -16,6 +16,7 @@ from srdd.analysis.comparison.decisions import decide
 from srdd.analysis.comparison.limits import Factor, Floor, Limit
 from srdd.analysis.comparison.pairing import By, Pair, pairs
 from srdd.analysis.comparison.policy import Policy
+from srdd.analysis.comparison.recalled import RecalledReport
 from srdd.core.layers import parse_layers
 from srdd.core.metrics import Metric, as_error
 from srdd.documents.check import Case, Finding
@@ -32,6 +33,11 @@ class Pairs:
     def __init__(self, base: Report, new: Report) -> None:
         self._base, self._new = base, new
         self._made: dict[tuple[Place, str, By], list[Pair]] = {}
+
+    @property
+    def called(self) -> str:
+        """What the base is, in messages."""
+        return "the slim baseline" if isinstance(self._base, RecalledReport) else "the baseline"
 
     def of(self, kind: Place, spec: str, by: By) -> list[Pair]:
         if (kind, spec, by) not in self._made:
@@ -71,7 +77,7 @@ def held_by(
     wanted = None if limit.layers is None else set(parse_layers(limit.layers))
     held: list[Held] = []
     notes: list[str] = []
-    which = "this report" if isinstance(limit, Floor) else "the baseline"
+    which = "this report" if isinstance(limit, Floor) else compared.called
     for kind in kinds:
         for spec in specs:
             by = _by(limit, kind, policy)

@@ -21,12 +21,15 @@ from srdd.analysis.comparison.dead import newly_dead, newly_equal, newly_rearran
 from srdd.analysis.comparison.held_places import counts_blocks, has_kind, held_places, may_compare_costs
 from srdd.analysis.comparison.limits import Floor
 from srdd.analysis.comparison.older import sharing_documents
+from srdd.analysis.comparison.pairing import sequence_order
 from srdd.analysis.comparison.policy import Policy, built_in
+from srdd.analysis.comparison.recalled import RecalledReport, recall
 from srdd.analysis.layer_costs import cost_specs, has_costs, weakness
 from srdd.analysis.series import cost_series
+from srdd.documents.baseline import Baseline
 from srdd.documents.check import Case, CheckResult
 from srdd.documents.comparison import Beginning
-from srdd.documents.parts import Place
+from srdd.documents.parts import Place, same_sequences
 from srdd.documents.report import Report
 from srdd.errors import ReportError, SettingError, setting
 
@@ -35,7 +38,7 @@ _COSTS: tuple[Place, ...] = ("layer", "model")
 
 def check(
     new: Report,
-    baseline: Report | None,
+    baseline: Report | Baseline | None,
     policy: Policy | None = None,
     *,
     allow_different_model: bool = False,
@@ -48,6 +51,7 @@ def check(
     Raises SettingError for limits without a baseline, ReportError for what differs and for limits that match nothing.
     """
     policy = Policy(are_defaults=True) if policy is None else policy
+    baseline = recall(baseline) if isinstance(baseline, Baseline) else baseline
     if baseline is not None:
         baseline, new = sharing_documents(baseline, new)
     if policy.are_defaults and not policy.limits:
@@ -58,7 +62,7 @@ def check(
         raise SettingError("policy", None, f"nothing was checked: give limits with {setting('baseline')}, or floors")
     if policy.limits and baseline is None:
         raise SettingError("baseline", None, f"missing; limits compare with it, a {setting('floor')} needs none")
-    notes: list[str] = []
+    notes: list[str] = _of_slim(baseline, new) if isinstance(baseline, RecalledReport) else []
     held: list[Held] = []
     compared = Pairs(baseline or new, new)
     for limit in policy.limits:
@@ -122,6 +126,17 @@ def families(held: list[Held]) -> dict[bool, int]:
         if one.kind != "weight" and not isinstance(one.limit, Floor):
             tests[one.kind in _COSTS] += len(one.places)
     return {family: count * 2 if all(tests.values()) else count for family, count in tests.items()}
+
+
+def _of_slim(base: RecalledReport, new: Report) -> list[str]:
+    """What a slim baseline makes of the check."""
+    notes = [
+        "the baseline is a slim one: its values are rounded to the worse side, and changes of sqnr_db are not paired"
+    ]
+    a, b = base.settings.calibration, new.settings.calibration
+    if a is not None and b is not None and same_sequences(a, b) and sequence_order(a, b) is None:
+        notes.append("the slim baseline does not know the documents of its text: no change is paired; write it anew")
+    return notes
 
 
 def _costliest(base: Report, new: Report) -> list[str]:
