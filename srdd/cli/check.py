@@ -56,7 +56,10 @@ def check(
 
     Example: srdd check new.json --baseline base.json --limit sqnr_db=-0.5 --junit gate.xml
     """
+    import gc
     from dataclasses import replace
+
+    gc.disable()  # two reports are millions of objects that all stay: looking through them finds nothing to free
 
     from srdd.analysis.comparison.gate import check as hold
     from srdd.analysis.comparison.policy import check_by, check_undecided

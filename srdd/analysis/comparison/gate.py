@@ -25,11 +25,10 @@ from srdd.analysis.comparison.pairing import sequence_order
 from srdd.analysis.comparison.policy import Policy, built_in
 from srdd.analysis.comparison.recalled import RecalledReport, recall
 from srdd.analysis.layer_costs import cost_specs, has_costs, weakness
-from srdd.analysis.series import cost_series
 from srdd.documents.baseline import Baseline
 from srdd.documents.check import Case, CheckResult
 from srdd.documents.comparison import Beginning
-from srdd.documents.parts import Place, same_sequences
+from srdd.documents.parts import Kind, Place, same_sequences
 from srdd.documents.report import Report
 from srdd.errors import ReportError, SettingError, setting
 
@@ -64,6 +63,7 @@ def check(
         raise SettingError("baseline", None, f"missing; limits compare with it, a {setting('floor')} needs none")
     notes: list[str] = _of_slim(baseline, new) if isinstance(baseline, RecalledReport) else []
     held: list[Held] = []
+    seen: list[tuple[list[Kind], list[str]]] = []  # most limits hold for the same sites
     compared = Pairs(baseline or new, new)
     for limit in policy.limits:
         assert baseline is not None
@@ -77,15 +77,17 @@ def check(
                     f"{limit.text}: the new report has no costs of {', '.join(lacking)}; scan it with costs"
                 )
             notes += comparable_costs(baseline, new, allow_other_text=allow_different_model or allow_other_text)
-        measured = [kind for kind in kinds if kind != "layer" and kind != "model"]
-        notes += comparable(
-            baseline,
-            new,
-            measured,
-            specs,
-            allow_different_model=allow_different_model,
-            allow_other_text=allow_other_text,
-        )
+        measured: list[Kind] = [kind for kind in kinds if kind != "layer" and kind != "model"]
+        if (measured, specs) not in seen:
+            seen.append((measured, specs))
+            notes += comparable(
+                baseline,
+                new,
+                measured,
+                specs,
+                allow_different_model=allow_different_model,
+                allow_other_text=allow_other_text,
+            )
         more, untested = held_by(limit, compared, kinds, specs, policy, optional=policy.are_defaults)
         held, notes = held + more, notes + untested
     alone = Pairs(new, new)
@@ -143,6 +145,8 @@ def _costliest(base: Report, new: Report) -> list[str]:
     """What no built-in limit holds: the dearest layer under each format, or that no costs are known."""
     if not has_costs(new) or not has_costs(base):
         return weakness(new) or weakness(base)
+    from srdd.analysis.series import cost_series  # takes as long to import as a tenth of a check
+
     notes = []
     for spec in cost_specs(new):
         series = cost_series(new, spec)

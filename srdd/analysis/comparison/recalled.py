@@ -113,6 +113,7 @@ def recall(baseline: Baseline) -> RecalledReport:
             known = marks.get((table.kind, name))
             formats = {
                 spec: Recalled.model_construct(
+                    given={},  # what is not given here takes long: each default is asked how it is called
                     columns=columns,
                     row=row,
                     rows=len(places),
@@ -129,6 +130,9 @@ def recall(baseline: Baseline) -> RecalledReport:
                 kind=table.kind,
                 name=name,
                 role="",
+                members=[],
+                shape=[],
+                notes=[],
                 layer=layer,
                 formats={},
                 mark=known.mark if known else None,
