@@ -72,6 +72,7 @@ class Columns(Part):
 
     values: dict[str, list[Steps]]  # the least, then how much more each place has; the least alone where all have it
     each: dict[str, str] = Field(default_factory=dict)  # packed words
+    rms: list[float | None] | None = None  # of weights, where it is not that of the mark: other values were left out
     _words: dict[str, list[str]] = PrivateAttr(default_factory=dict)
 
     def steps(self, metric: str, row: int) -> Steps:
@@ -100,6 +101,8 @@ class Columns(Part):
             lowest, highest = (min(rows), max(rows)) if rows else (0, 0)
             if BY_NAME[metric].unit == "%" and (lowest < 0 or (metric in _SHARES and highest > STEPS_IN_1[metric])):
                 raise ValueError(f"{metric} is {lowest} to {highest} steps, which no share is")
+        if self.rms is not None and len(self.rms) != count:
+            raise ValueError(f"{len(self.rms)} rms for {count} sites")
         for metric, words in self.each.items():
             if metric not in self.values:
                 raise ValueError(f"the scatter of {metric} without its values")

@@ -316,6 +316,18 @@ def test_sites_that_lack_a_format_or_were_nan_come_back() -> None:
     assert math.isnan(kept[exact.name].formats[SPECS[0]].value("block_sqnr_db"))
 
 
+def test_a_weight_whose_rms_depends_on_the_format_keeps_each() -> None:
+    """Where values were left out with a NaN in their block, blocks of other sizes leave out others."""
+    sites = list(BASE.sites)
+    sums = replace(tally(0.3, 2.0, 900.0), blocks=BLOCKS)
+    sites[0] = sites[0].model_copy(update={"formats": {**sites[0].formats, SPECS[1]: measurement(sums)}})
+    base = BASE.model_copy(update={"sites": sites})
+    kept = recall(again(slim(base))).sites[0].formats
+    for spec in SPECS:
+        assert kept[spec].value("rms") == pytest.approx(sites[0].formats[spec].value("rms"), rel=1e-4)
+    assert check(base, again(slim(base))).passed
+
+
 def test_reports_without_sums_are_refused() -> None:
     old = Report(**{**dict(BASE), "sites": [BASE.sites[0].model_copy(update={"formats": {SPECS[0]: _without_sums()}})]})
     with pytest.raises(ReportError, match="no sums"):

@@ -118,7 +118,7 @@ def recall(baseline: Baseline) -> RecalledReport:
                     row=row,
                     rows=len(places),
                     steps_in_1=baseline.error_steps.get(spec, STEPS_IN_1["relative_error"]),
-                    rms=known.mark.rms if known else None,
+                    rms=columns.rms[row] if columns.rms else known.mark.rms if known else None,
                 )
                 for spec, columns in table.formats.items()
             }

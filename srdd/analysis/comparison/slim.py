@@ -123,7 +123,11 @@ def _tables(report: Report, error_steps: Mapping[str, int], most: int) -> list[T
                     columns = {}
                     for spec in specs:
                         steps = STEPS_IN_1 | {"relative_error": error_steps[spec]}
-                        columns[spec] = _columns([formats[spec][place] for place in places], steps, most)
+                        rows = [formats[spec][place] for place in places]
+                        columns[spec] = _columns(rows, steps, most)
+                        first = [formats[specs[0]][place] for place in places]
+                        if kind == "weight" and by == "module" and _rms(rows) != _rms(first):
+                            columns[spec].rms = _rms(rows)
                     tables.append(Table(kind=kind, by=by, formats=columns, **names))
     return tables
 
@@ -201,6 +205,11 @@ def _steps(metric: str, value: float, per_one: int) -> Steps:
     return steps + (steps / per_one < value)
 
 
+def _rms(rows: Sequence[Measurement]) -> list[float | None]:
+    values = [row.value("rms") for row in rows]
+    return [None if math.isnan(value) else _rounded(value, _DIGITS_OF_AN_RMS) for value in values]
+
+
 def _marks(report: Report) -> list[Marks]:
     marks = []
     for kind in report.settings.kinds:
@@ -220,11 +229,10 @@ def _mark(kind: Kind, spec: str, names: dict[str, Any], sites: Sequence[Site]) -
     }
     if kind == "weight":
         dead = {str(place): rows for place, site in enumerate(sites) if (rows := dead_rows(site))[0]}
-        rms = [next(iter(site.formats.values())).value("rms") for site in sites]
         kept |= {
             "digests": " ".join(mark.digest for mark in found),
             "worst": [mark.worst for mark in found],
-            "rms": [None if math.isnan(value) else _rounded(value, _DIGITS_OF_AN_RMS) for value in rms],
+            "rms": _rms([next(iter(site.formats.values())) for site in sites]),
             "dead": dead,
         }
     else:
