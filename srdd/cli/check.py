@@ -56,10 +56,7 @@ def check(
 
     Example: srdd check new.json --baseline base.json --limit sqnr_db=-0.5 --junit gate.xml
     """
-    import gc
     from dataclasses import replace
-
-    gc.disable()  # two reports are millions of objects that all stay: looking through them finds nothing to free
 
     from srdd.analysis.comparison.gate import check as hold
     from srdd.analysis.comparison.policy import check_by, check_undecided
@@ -97,12 +94,12 @@ def check(
     if undecided is not None and not rules.limits and not rules.are_defaults:
         raise NoEffectError("undecided", f"on floors alone, without {setting('limit')}")
     rules = rules if undecided is None else replace(rules, undecided=check_undecided(undecided))
-    opened = open_document(new, Report)
     base = None if baseline is None else open_baseline(baseline)
     if write_baseline is not None and base is not None and not isinstance(base.document, Report):
         raise SettingError("write_baseline", write_baseline, f"{baseline} is a slim baseline already; copy it")
+    made_slim = open_document(new, Report) if write_baseline is not None and base is None else base
     verdict = hold(
-        opened.document,
+        Report.load(new) if made_slim is base or made_slim is None else made_slim.document,
         None if base is None else base.document,
         rules,
         allow_different_model=allow_different_model,
@@ -117,9 +114,9 @@ def check(
             if verbose:
                 show_table(people, verdict)
     _write(verdict, junit, summary)
-    if write_baseline is not None:
+    if write_baseline is not None and made_slim is not None:
         try:
-            _write_slim(write_baseline, base or opened, machine=True)
+            _write_slim(write_baseline, made_slim, machine=True)
         except WriteError as error:
             console.problem(f"error: {error}")
     if not verdict.passed:
