@@ -20,6 +20,7 @@ import math
 from dataclasses import dataclass
 
 from srdd.analysis.comparison.pairing import Pair
+from srdd.analysis.comparison.recalled import Recalled
 from srdd.core.formats import parse
 from srdd.core.metrics import Metric
 from srdd.core.position import swing_db
@@ -66,7 +67,7 @@ def _position_error(pair: Pair, metric: Metric) -> float:
     if metric.name not in _AMPLITUDES:
         return 0.0
     errors = []
-    for side, spec in ((pair.base, pair.spec), (pair.new, pair.new_spec)):
+    for side, spec in zip(_sides(pair), (pair.spec, pair.new_spec), strict=True):
         swing = swing_db(tallies, parse(spec)) if (tallies := _tallies(side)) and _is_known(spec) else 0.0
         errors.append(0.0 if math.isnan(swing) else swing / math.sqrt(12))
     db = math.hypot(*errors)
@@ -81,9 +82,14 @@ def _draw_error(pair: Pair, metric: Metric) -> float:
     """Of stochastic rounding: as if as many values decided as sum x^2 and sum x^4 say; 0 for what counts blocks."""
     if metric.name not in _AMPLITUDES or not (_is_known(pair.spec) and parse(pair.spec).stochastic):
         return 0.0
-    relative = math.hypot(*(math.sqrt(2 * t.sum_x4) / t.sum_x2 for s in (pair.base, pair.new) for t in _whole(s)))
+    relative = math.hypot(*(math.sqrt(2 * t.sum_x4) / t.sum_x2 for s in _sides(pair) for t in _whole(s)))
     value = pair.new.value(metric.name)
     return relative * (_DB if metric.unit == "dB" else value / 2 if metric.name == "relative_rms" else abs(1 - value))
+
+
+def _sides(pair: Pair) -> tuple[object, object]:
+    """Base and new; a slim baseline keeps no sums, and its largest values are taken to be those of the new report."""
+    return pair.new if isinstance(pair.base, Recalled) else pair.base, pair.new
 
 
 def _tallies(side: object) -> list[Tally]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from srdd.analysis.comparison.costs import by_cost, cost_spec_of, model_specs
 from srdd.analysis.comparison.limits import Factor, Floor, Limit
+from srdd.analysis.comparison.recalled import Recalled
 from srdd.analysis.layer_costs import cost_specs
 from srdd.core.formats import parse
 from srdd.core.metrics import OF_MODEL
@@ -71,4 +72,8 @@ def has_kind(report: Report, kind: Kind) -> bool:
 
 def counts_blocks(report: Report) -> bool:
     """Whether a report holds counts of single blocks, which older ones do not."""
-    return any(measured.blocks is not None for site in report.sites for measured in site.formats.values())
+    return any(
+        measured.counts_blocks if isinstance(measured, Recalled) else measured.blocks is not None
+        for site in report.sites
+        for measured in site.formats.values()
+    )

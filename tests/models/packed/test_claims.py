@@ -206,7 +206,11 @@ def test_hf_quant_config_alone(tmp_path: Path) -> None:
 def test_without_a_config_the_tensors_say_it_all(tmp_path: Path) -> None:
     (note,) = notes_of(tmp_path, {UP: "MXFP4", HEAD: "plain"}, {})
     assert note.startswith("the weights were stored in MXFP4 (1 module)")
-    assert notes_of(tmp_path, {UP: "plain"}, {"quantization_config": {"quant_method": "bitsandbytes"}}) == ()
+
+
+def test_a_config_that_plain_weights_were_left_with_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="says that weights are stored in bitsandbytes, and no tensor is"):
+        notes_of(tmp_path, {UP: "plain"}, {"quantization_config": {"quant_method": "bitsandbytes"}})
 
 
 @pytest.mark.parametrize(
