@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from srdd.core.blocks import block_place
-from srdd.core.formats import parse
+from srdd.core.formats import parse, parse_measured
 from srdd.core.position import swing_db
 from srdd.documents.schema import Measurement, Site
 from srdd.errors import FormatError
@@ -42,7 +42,7 @@ def noisiest_block(site: Site, spec: str) -> NoisiestBlock | None:
     measured = site.formats.get(spec)
     if measured is None or measured.blocks is None or not site.shape or (site.kind == "input" and _is_routed(site)):
         return None
-    block = parse(spec).block
+    block = parse_measured(spec).block
     parts = measured.per_sequence() if measured.sequences else [measured.merged()]
     known = [(part.blocks.worst, place) for place, part in enumerate(parts) if part.blocks.worst]
     if not known:

@@ -38,6 +38,7 @@ class Invariant:
     formula: str  # over the fields of a Tally and _NAMES
     said: str
     stochastic: bool = True  # False: stochastic rounding may break it, because it may round away from x
+    codes: bool = True  # False: codes that somebody else chose may break it: they may be any, also where x is 0
     follows: bool = False  # from other lines
 
     @property
@@ -59,8 +60,14 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant(" + ".join(f"{name} % 1" for name in _COUNTS) + " == 0", "a count is no whole number"),
     Invariant("nonzero <= n", "more values are not zero than there are"),
     Invariant("deadzone <= nonzero", "more values became zero than were not zero"),
-    Invariant("clipped <= at_max", "more values were clipped than ended at the largest value of their block"),
-    Invariant("at_max <= nonzero - deadzone", "more values are the largest of their block than are not zero after"),
+    Invariant(
+        "clipped <= at_max", "more values were clipped than ended at the largest value of their block", codes=False
+    ),
+    Invariant(
+        "at_max <= nonzero - deadzone",
+        "more values are the largest of their block than are not zero after",
+        codes=False,
+    ),
     Invariant("zero_scale <= deadzone", "values in blocks without a scale did not become zero"),
     Invariant("nonfinite <= excluded", "more values are NaN or infinite than were left out for it"),
     Invariant("nonfinite > 0 or excluded == 0", "values were left out, and none was NaN or infinite"),
@@ -71,10 +78,12 @@ INVARIANTS: tuple[Invariant, ...] = (
     ),
     *(
         Invariant(f"{name} >= 0", f"{name} is negative")
-        for name in ("sum_e2", "sum_q2", "sum_xq", "sum_e2_clipped", "sum_e2_deadzone", "max_abs_x", "max_abs_e")
+        for name in ("sum_e2", "sum_q2", "sum_e2_clipped", "sum_e2_deadzone", "max_abs_x", "max_abs_e")
     ),
-    *(Invariant(f"{name} < largest", f"{name} is beyond float32") for name in ("max_abs_x", "max_abs_e")),
-    Invariant("sum_rel < most_relative", "the relative errors are infinite"),
+    Invariant("sum_xq >= 0", "sum_xq is negative", codes=False),
+    Invariant("max_abs_x < largest", "max_abs_x is beyond float32"),
+    Invariant("max_abs_e < largest", "max_abs_e is beyond float32", codes=False),
+    Invariant("sum_rel < most_relative", "the relative errors are infinite", codes=False),
     # x
     Invariant("abs(sum_x) <= near * sum_abs_x", "the sum of x is larger than that of its magnitudes"),
     Invariant(
@@ -91,7 +100,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant("nonzero == 0 or max_abs_x > 0", "x is not zero, and its largest magnitude is"),
     # e
     Invariant("abs(sum_e) <= near * sum_abs_e", "the sum of errors is larger than that of their magnitudes"),
-    Invariant("sum_abs_e <= near * nonzero * max_abs_e", "the errors are larger than the largest one"),
+    Invariant("sum_abs_e <= near * nonzero * max_abs_e", "the errors are larger than the largest one", codes=False),
     Invariant("max_abs_e <= near * sum_abs_e", "the largest error is larger than the sum of all"),
     Invariant(
         "max_abs_e * max_abs_e <= near * sum_e2 + tiny * max_abs_x * max_abs_x",
@@ -104,8 +113,11 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant(
         "sum_abs_e * sum_abs_e <= near * nonzero * sum_e2 + tiny * n * n * max_abs_x * max_abs_x",
         "the noise power is too small for the errors",
+        codes=False,
     ),
-    Invariant("sum_abs_e <= near * max_abs_x * sum_rel", "the errors are too large for the relative errors"),
+    Invariant(
+        "sum_abs_e <= near * max_abs_x * sum_rel", "the errors are too large for the relative errors", codes=False
+    ),
     Invariant(
         "sum_rel == 0 or max_abs_e > 0 or max_abs_x >= 131072",  # 2^17: then 2^-133, bfloat16's least, may underflow
         "there are relative errors or values that became zero, and no error",
@@ -120,6 +132,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant(
         "sum_e2_clipped + sum_e2_deadzone <= near * sum_e2 + tiny * n * max_abs_x * max_abs_x",
         "the shares of the noise power are more than all of it",
+        codes=False,
     ),
     Invariant(
         "sum_e2_clipped <= near * clipped * max_abs_e * max_abs_e + tiny * n * max_abs_x * max_abs_x"
@@ -145,17 +158,18 @@ INVARIANTS: tuple[Invariant, ...] = (
         "sum_q2 <= near * (nonzero - deadzone) * (max_abs_x + max_abs_e) * (max_abs_x + max_abs_e)"
         " + tiny * n * max_abs_x * max_abs_x and (nonzero > deadzone or sum_q2 == 0)",
         "what x became is larger than it can be",
+        codes=False,
     ),
-    Invariant("nonzero == deadzone or sum_xq > 0", "values remain, and what x became is zero"),
+    Invariant("nonzero == deadzone or sum_xq > 0", "values remain, and what x became is zero", codes=False),
     Invariant(
-        "abs(sum_x2 + sum_q2 - 2 * sum_xq - sum_e2) <= (near - 1) * (sum_x2 + sum_q2 + 2 * sum_xq)",
+        "abs(sum_x2 + sum_q2 - 2 * sum_xq - sum_e2) <= (near - 1) * (sum_x2 + sum_q2 + 2 * abs(sum_xq))",
         "the noise power is not that of x and what it became",
     ),
 )
 
 
-def _lines(stochastic: bool) -> list[Invariant]:
-    return [line for line in INVARIANTS if line.stochastic or not stochastic]
+def _lines(stochastic: bool, codes: bool) -> list[Invariant]:
+    return [line for line in INVARIANTS if (line.stochastic or not (stochastic or codes)) and (line.codes or not codes)]
 
 
 def _compiled(formula: str) -> Callable[..., bool]:
@@ -165,19 +179,20 @@ def _compiled(formula: str) -> Callable[..., bool]:
 
 
 _AGREE = {
-    stochastic: _compiled(" and ".join(f"({line.formula})" for line in _lines(stochastic) if not line.follows))
-    for stochastic in (False, True)
+    kind: _compiled(" and ".join(f"({line.formula})" for line in _lines(*kind) if not line.follows))
+    for kind in ((False, False), (True, False), (False, True), (True, True))
 }
 
 
-def contradiction(sums: Sequence[float], *, stochastic: bool = False) -> Invariant | None:
+def contradiction(sums: Sequence[float], *, stochastic: bool = False, codes: bool = False) -> Invariant | None:
     """The first invariant that these sums (in the order of FIELDS) break; None for a tally that can be true.
 
     What a kernel returns after them, counts of blocks, is not looked at.
 
-    `stochastic` says that the format rounds stochastically, or may.
+    `stochastic` says that the format rounds stochastically, or may; `codes` that q was read from a checkpoint, whose
+    codes may be any.
     """
     sums = sums[: len(FIELDS)]
-    if _AGREE[stochastic](*sums):
+    if _AGREE[stochastic, codes](*sums):
         return None
-    return next(line for line in _lines(stochastic) if not _compiled(line.formula)(*sums))
+    return next(line for line in _lines(stochastic, codes) if not _compiled(line.formula)(*sums))

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from srdd.core.near import did_you_mean
-from srdd.errors import FormatError
+from srdd.errors import FormatError, setting
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Rule(StrEnum):
     MIN_NORMAL = "min_normal"  # nvidia with s_b at least 2^-6. torchao
     SINGLE_LEVEL = "single_level"  # no tensor scale: s_t = 1, s_b at least 2^-6. torchao without a tensor scale
     AMAX = "amax"  # amax / 448 in float32, amax of the whole tile. DeepSeek-V3, vLLM. Clips below 2^-126 alone
+    STORED = "stored"  # codes and scales as they lie in a checkpoint: in reports alone, nothing is computed by it
 
 
 _RULES = {
@@ -205,12 +206,33 @@ def parse(spec: str | BlockFormat) -> BlockFormat:
         raise FormatError(f"unknown format {name!r} in quant spec {spec!r}; known: {known}; see `srdd formats`{near}")
     if not colon:
         return fmt
+    if rule_name == Rule.STORED:
+        raise FormatError(
+            f"quant spec {spec!r} names the codes of a checkpoint, which are measured where a packed checkpoint is "
+            f"scanned with {setting('reference')}; expected a rule of {fmt.name}: {', '.join(fmt.rules)}"
+        )
     rule = next((r for r in fmt.rules if r == _RULE_SYNONYMS.get(rule_name, rule_name)), None)
     if rule is None:
         names = [r.value for r in fmt.rules] + [s for s, r in _RULE_SYNONYMS.items() if r in fmt.rules]
         known, near = ", ".join(names), did_you_mean(rule_name, names)
         raise FormatError(f"unknown scale rule {rule_name!r} in quant spec {spec!r}; {fmt.name} knows: {known}{near}")
     return replace(fmt, rule=rule)
+
+
+def stored(fmt: BlockFormat) -> BlockFormat:
+    """The format as a checkpoint holds it, whoever chose its codes: "nvfp4:stored"."""
+    return replace(fmt, rule=Rule.STORED)
+
+
+def parse_measured(spec: str) -> BlockFormat:
+    """As `parse`, of what a report names: "nvfp4:stored" too, which nothing can be quantized with."""
+    name, _, rule = spec.partition(":")
+    return stored(parse(name)) if rule == Rule.STORED else parse(spec)
+
+
+def is_stored(spec: str) -> bool:
+    """Whether a spec of a report names codes of a checkpoint, or several forms of a mixed one joined by "+"."""
+    return all(part.endswith(f":{Rule.STORED}") for part in spec.split("+"))
 
 
 def parse_list(specs: str | Iterable[str | BlockFormat]) -> tuple[BlockFormat, ...]:
@@ -237,6 +259,6 @@ def parse_list(specs: str | Iterable[str | BlockFormat]) -> tuple[BlockFormat, .
 def bits_per_value(spec: str) -> float | None:
     """Storage per value of a format by its spec; None for one that this version does not know."""
     try:
-        return parse(spec).bits_per_value
+        return parse_measured(spec).bits_per_value
     except FormatError:
         return None

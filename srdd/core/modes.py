@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from srdd.core.formats import BlockFormat, parse
+from srdd.core.formats import BlockFormat, parse_measured
 from srdd.errors import FormatError, SettingError
 
 Mode = Literal["weight", "input", "both"]
@@ -28,7 +28,7 @@ def mode_name(mode: Mode | None, fmt: BlockFormat) -> str:
 def mode_title(mode: Mode, spec: str) -> str:
     """The same for a format by name; in words for one that is not known, as the control "identity"."""
     try:
-        return mode_name(mode, parse(spec))
+        return mode_name(mode, parse_measured(spec))
     except FormatError:
         return _WORDS[mode]
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from srdd.core.blocks import SCALE_BINS, SQNR_BINS
-from srdd.core.contradictions import contradiction
-from srdd.core.formats import parse
+from srdd.core.contradictions import Invariant, contradiction
+from srdd.core.formats import is_stored, parse
 from srdd.core.metrics import BY_NAME, significant
 from srdd.core.tally import FIELDS
 from srdd.documents.costs import Cost, Costs, Ratio
@@ -34,7 +34,7 @@ def refuse(sites: Sequence[Site], costs: Costs | None, name: str) -> None:
     for site in sites:
         for spec, measured in site.formats.items():
             for sums in measured.sequences or (measured.whole,):
-                if sums is not None and contradiction(sums, stochastic=stochastic[spec]) is not None:
+                if sums is not None and _of_sums(sums, spec, stochastic[spec]) is not None:
                     raise ReportError(_said(name, site, spec, measured, stochastic[spec]))
             for counts in measured.sequence_blocks or (measured.whole_blocks,):
                 if counts is not None and (wrong := _of_blocks(counts)):
@@ -46,6 +46,10 @@ def refuse(sites: Sequence[Site], costs: Costs | None, name: str) -> None:
     if costs is not None:
         for place, found, wrong in _of_costs(costs):
             raise ReportError(f"{name}: {place} is {significant(found)}, {wrong}; {_REMEDY}")
+
+
+def _of_sums(sums: Sequence[float], spec: str, stochastic: bool) -> Invariant | None:
+    return contradiction(sums, stochastic=stochastic, codes=is_stored(spec))
 
 
 def _may_be_stochastic(spec: str) -> bool:
@@ -62,7 +66,7 @@ def _place(site: Site, spec: str) -> str:
 def _said(name: str, site: Site, spec: str, measured: Measurement, stochastic: bool) -> str:
     """The first tally that is wrong, and which of its sums."""
     for at, sums in enumerate(measured.sequences or [measured.whole or []]):
-        broken = contradiction(sums, stochastic=stochastic)
+        broken = _of_sums(sums, spec, stochastic)
         if broken is not None:
             values = dict(zip(FIELDS, sums, strict=True))
             found = ", ".join(f"{field} {values[field]:.9g}" for field in broken.fields)
