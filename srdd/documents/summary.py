@@ -33,8 +33,9 @@ def layer_rows(sites: Sequence[Site]) -> list[Layer]:
 
 
 def _merge(sites: Sequence[Site]) -> dict[str, Measurement]:
-    specs = [spec for spec in sites[0].formats if all(spec in site.formats for site in sites)]
-    return {spec: merge_measurements([site.formats[spec] for site in sites]) for spec in specs}
+    """By format, of the sites that have it: a mixed checkpoint has weights of several forms in a layer."""
+    specs = dict.fromkeys(spec for site in sites for spec in site.formats)
+    return {spec: merge_measurements([site.formats[spec] for site in sites if spec in site.formats]) for spec in specs}
 
 
 def merge_measurements(parts: Sequence[Measurement]) -> Measurement:
@@ -63,7 +64,7 @@ def summary_rows(layers: Sequence[Layer], thresholds: Mapping[str, float]) -> li
     rows = []
     for kind in KINDS:
         of_kind = [layer for layer in layers if layer.kind == kind]
-        for spec in of_kind[0].formats if of_kind else ():
+        for spec in dict.fromkeys(spec for layer in of_kind for spec in layer.formats):
             rows += [_row(kind, spec, m, of_kind, thresholds.get(m.name)) for m in METRICS if m.better is not None]
     return rows
 

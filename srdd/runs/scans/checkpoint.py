@@ -37,7 +37,7 @@ def scan_checkpoint(
     `sites` are weights only, or what a Selection found in this checkpoint. Raises SrddError subclasses as `scan` does.
     """
     parsed = parse_list([formats] if isinstance(formats, str | BlockFormat) else formats)
-    run = _open(checkpoint, parsed, _sites_of(checkpoint, sites), backend)
+    run = open_files(checkpoint, parsed, sites_of(checkpoint, sites), backend)
     sizes = {site.name: site.numel for site in run.sites.sites}
     rows, done = [], 0
     for site in run.sites.sites:
@@ -62,14 +62,15 @@ def _fewer_layers(checkpoint: Checkpoint, sites: SiteMap) -> tuple[str, ...]:
     return (f"config.json says {promised} layers, and the files hold weights of {sites.layer_count}",)
 
 
-def _sites_of(checkpoint: Checkpoint, sites: str | Sequence[str] | Selection | SiteMap) -> SiteMap:
+def sites_of(checkpoint: Checkpoint, sites: str | Sequence[str] | Selection | SiteMap) -> SiteMap:
+    """The sites that were chosen, found in this checkpoint unless they are at hand."""
     if isinstance(sites, SiteMap):
         return sites
     selection = sites if isinstance(sites, Selection) else Selection.parse(sites)
     return selection.filter(checkpoint_sites(checkpoint))
 
 
-def _open(checkpoint: Checkpoint, formats: Sequence[BlockFormat], sites: SiteMap, backend: str) -> Run:
+def open_files(checkpoint: Checkpoint, formats: Sequence[BlockFormat], sites: SiteMap, backend: str) -> Run:
     """A run on files: numbers as they are stored, on the CPU."""
     started, device = time.monotonic(), torch.device("cpu")
     values = sum(site.numel for site in sites.sites)

@@ -36,7 +36,7 @@ def measure_matrices(
     before = 0  # rows: blocks are numbered through all matrices
     generator: torch.Generator | None = None
     for chunks in matrices:
-        amax = _finite_amax(chunks) if any(fmt.has_tensor_scale for fmt in formats) else None
+        amax = finite_amax(chunks) if any(fmt.has_tensor_scale for fmt in formats) else None
         for chunk in chunks:
             if generator is None:
                 generator = generator_for(formats, chunk.device, seed, name)
@@ -68,7 +68,7 @@ def _golden(first: int, count: int) -> Tensor:
     return (torch.arange(first, first + count, device="cpu", dtype=torch.float64) * _GOLDEN_RATIO).frac()
 
 
-def _finite_amax(chunks: Iterable[Tensor]) -> Tensor:
+def finite_amax(chunks: Iterable[Tensor]) -> Tensor:
     """The largest finite magnitude of a matrix. One pass when all is finite, which is the rule."""
     largest = []
     for chunk in chunks:

@@ -35,6 +35,8 @@ class Packed:
     form: str  # as people call it: "NVFP4", "FP8 in blocks of 128 x 128"
     parts: tuple[StoredTensor, ...]  # codes first, then scales
     rows: Rows = field(repr=False)
+    scales: Rows = field(repr=False)  # the factor of every value: [rows, columns] too
+    largest: float  # magnitude that a code can hold: times its factor, that of a value
     transposed: bool | None = False  # [in, out]; None where the architecture says it, as for plain weights
 
     @property

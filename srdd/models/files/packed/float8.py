@@ -53,17 +53,23 @@ def packed(
     (high, wide), (down, across) = tile, _grid(codes.shape, tile)[-2:]
     grid = replace(scale, shape=(scale.numel // max(across, 1), across))
 
-    def rows(matrix: int, first: int, count: int) -> Tensor:
-        values = read(codes, matrix * rows_each + first, count).float()
+    def factors(matrix: int, first: int, count: int) -> Tensor:
         top = first // high
         before = matrix * down if scale.numel > down * across else 0  # one scale may serve all experts
         raw = lines(grid, before + top, -(-(first + count) // high) - top)
-        factors = e8m0(raw) if scale.dtype in POWERS else raw.float()
-        factors = factors[torch.arange(first, first + count) // high - top]
-        return values * (factors if across == 1 else factors.repeat_interleave(wide, 1)[:, :columns])
+        each = e8m0(raw) if scale.dtype in POWERS else raw.float()
+        each = each[torch.arange(first, first + count) // high - top]
+        return each if across == 1 else each.repeat_interleave(wide, 1)[:, :columns]
+
+    def rows(matrix: int, first: int, count: int) -> Tensor:
+        return read(codes, matrix * rows_each + first, count).float() * factors(matrix, first, count)
+
+    def scales(matrix: int, first: int, count: int) -> Tensor:
+        return factors(matrix, first, count).expand(count, columns)
 
     form = _form(tile, codes.shape, scale) + ("" if codes.dtype == "F8_E4M3" else " in E5M2")
-    return Packed(name, codes.shape, form, (codes, scale), rows, as_stored(codes.shape))
+    largest = torch.finfo(codes.torch_dtype).max
+    return Packed(name, codes.shape, form, (codes, scale), rows, scales, largest, as_stored(codes.shape))
 
 
 def _form(tile: Tile, shape: tuple[int, ...], scale: StoredTensor) -> str:

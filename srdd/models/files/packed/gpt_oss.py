@@ -19,7 +19,7 @@ from torch import Tensor
 from srdd.errors import SourceError
 from srdd.models.files.packed.codes import e8m0, nibble_pairs
 from srdd.models.files.packed.contract import Facts, Module, Packed, expect, read, require, weight_name
-from srdd.models.files.packed.groups import POWERS
+from srdd.models.files.packed.groups import LARGEST, POWERS
 from srdd.models.files.safetensors import StoredTensor
 
 KNOWN = "MXFP4 of GPT-OSS"
@@ -47,4 +47,9 @@ def _packed(name: str, codes: StoredTensor, scale: StoredTensor) -> Packed:
         values = nibble_pairs(raw) * factors.unsqueeze(-1)
         return values.flatten(1).transpose(0, 1)
 
-    return Packed(name, (experts, groups * 32, out), "MXFP4", (codes, scale), rows, transposed=True)
+    def scales(matrix: int, first: int, count: int) -> Tensor:
+        part = slice(first // 32, -(-(first + count) // 32))
+        return e8m0(read(scale, matrix * out, out)[:, part]).repeat_interleave(32, 1).transpose(0, 1)
+
+    shape = (experts, groups * 32, out)
+    return Packed(name, shape, "MXFP4", (codes, scale), rows, scales, LARGEST, transposed=True)

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from srdd.errors import SourceError
-from srdd.models.files.packed.codes import e8m0, nibble_pairs, six_bits
-from srdd.models.files.packed.contract import Packed, expect, read
+from srdd.models.files.packed.codes import E2M1, SIX_BIT, e8m0, nibble_pairs, six_bits
+from srdd.models.files.packed.contract import Packed, Rows, expect, read
 from srdd.models.files.safetensors import StoredTensor
 
 BYTES = ("U8", "I8")
 POWERS = ("U8", "F8_E8M0")
+LARGEST = float(E2M1.max())  # 6
 # how lines of scales are read; not `read` where they are swizzled
 Lines = Callable[[StoredTensor, int, int], Tensor]
 
@@ -30,13 +31,16 @@ def mx(name: str, codes: StoredTensor, scale: StoredTensor, *, six: str | None =
     shape = _unpacked(codes, per_byte=(4, 3) if six else (2, 1), group=32)
     expect(scale, POWERS, (*shape[:-1], shape[-1] // 32))
 
+    def factors(matrix: int, first: int, count: int) -> Tensor:
+        return e8m0(lines(scale, matrix * shape[-2] + first, count))
+
     def rows(matrix: int, first: int, count: int) -> Tensor:
-        at = matrix * shape[-2] + first
-        raw = read(codes, at, count).view(torch.uint8)
-        return _scaled(six_bits(raw, six) if six else nibble_pairs(raw), e8m0(lines(scale, at, count)))
+        raw = read(codes, matrix * shape[-2] + first, count).view(torch.uint8)
+        return _scaled(six_bits(raw, six) if six else nibble_pairs(raw), factors(matrix, first, count))
 
     form = f"MXFP6 {six}" if six else "MXFP4"
-    return Packed(name, shape, form, (codes, scale), rows, as_stored(shape))
+    largest = float(SIX_BIT[six].max()) if six else LARGEST
+    return Packed(name, shape, form, (codes, scale), rows, along_rows(factors, 32), largest, as_stored(shape))
 
 
 def nv(
@@ -54,16 +58,24 @@ def nv(
     expect(scale, ("F8_E4M3",), (*shape[:-1], shape[-1] // 16))
     expect_one_each(tensor_scale, shape)
 
+    def factors(matrix: int, first: int, count: int) -> Tensor:
+        each = lines(scale, matrix * shape[-2] + first, count).float()
+        if tensor_scale is None:
+            return each
+        whole = one_of(tensor_scale, matrix)
+        return each / whole if divide else each * whole
+
     def rows(matrix: int, first: int, count: int) -> Tensor:
-        at = matrix * shape[-2] + first
-        factors = lines(scale, at, count).float()
-        if tensor_scale is not None:
-            whole = one_of(tensor_scale, matrix)
-            factors = factors / whole if divide else factors * whole
-        return _scaled(nibble_pairs(read(codes, at, count).view(torch.uint8)), factors)
+        raw = read(codes, matrix * shape[-2] + first, count).view(torch.uint8)
+        return _scaled(nibble_pairs(raw), factors(matrix, first, count))
 
     parts = (codes, scale) if tensor_scale is None else (codes, scale, tensor_scale)
-    return Packed(name, shape, "NVFP4", parts, rows, as_stored(shape))
+    return Packed(name, shape, "NVFP4", parts, rows, along_rows(factors, 16), LARGEST, as_stored(shape))
+
+
+def along_rows(factors: Rows, size: int) -> Rows:
+    """The factor of every value, from those of runs of `size` in a row."""
+    return lambda matrix, first, count: factors(matrix, first, count).repeat_interleave(size, -1)
 
 
 def as_stored(shape: tuple[int, ...]) -> bool | None:

@@ -46,8 +46,11 @@ def _transposed(name: str, codes: StoredTensor, scale: StoredTensor, tensor_scal
         """Rows along in; whole groups of 16, as runs of rows begin at multiples of 128."""
         raw = read(codes, matrix * half + first // 2, -(-count // 2))
         values = nibble_pairs(raw.view(torch.uint8).unsqueeze(-1)).transpose(1, 2).flatten(0, 1)
-        block = read(scale, matrix * (half // 8) + first // 16, -(-count // 16))
-        factors = block.float() * groups.one_of(tensor_scale, matrix)
-        return values * factors.repeat_interleave(16, 0)
+        return values * scales(matrix, first, count)
 
-    return Packed(name, shape, "NVFP4", (codes, scale, tensor_scale), rows, transposed=True)
+    def scales(matrix: int, first: int, count: int) -> Tensor:
+        block = read(scale, matrix * (half // 8) + first // 16, -(-count // 16))
+        return (block.float() * groups.one_of(tensor_scale, matrix)).repeat_interleave(16, 0)
+
+    parts = (codes, scale, tensor_scale)
+    return Packed(name, shape, "NVFP4", parts, rows, scales, groups.LARGEST, transposed=True)
