@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +44,13 @@ def scan(
     quant: Annotated[
         list[str], typer.Option("--quant", help="Formats NAME or NAME:RULE, comma separated; may repeat.")
     ] = _FORMATS,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            help="Of a packed MODEL: the 16-bit original. Measures the stored codes, beside rounding anew.",
+        ),
+    ] = None,
     sites: Annotated[
         str | None, typer.Option("--sites", help=f"Any of {_ALL}, each also KIND:GLOB, e.g. input:*down_proj.")
     ] = None,
@@ -98,22 +106,34 @@ def scan(
 
     # Everything that can be refused without torch is refused first, before anything slow is loaded.
     model = options.named_model(context, model, model_option)
-    formats, thresholds = parse_list(options.named_formats(quant)), parse_thresholds(threshold or ())
+    typed = given(context)
+    own_alone = reference is not None and "quant" not in typed  # the form of the packed weights, whichever it is
+    formats = () if own_alone else parse_list(options.named_formats(quant))
+    thresholds = parse_thresholds(threshold or ())
     costs = parse_cost(cost, cost_tokens)
     sensitive = options.named_sensitive(noise_on)
-    typed = given(context)
     if costs == "none":
         refuse_unused(typed, ("cost_tokens", "noise_on"), f"with {setting('costs', 'none')}")
     if dry_run:
         refuse_unused(typed, (*_NOT_DRY, *_COSTS), f"with {setting('dry_run')}")
     else:
         check_new(out, force=force)
+    from srdd.cli.scan_reference import run_against
     from srdd.cli.scan_steps import ScanOptions, run
 
     aside = console.aside()
-    site_map, report = run(
+    site_map, report = (run if reference is None else partial(run_against, reference))(
         ScanOptions(
-            formats, sites, layers, tuple(exclude or ()), thresholds, dry_run, typed, costs, cost_tokens, sensitive
+            formats,
+            sites,
+            layers,
+            tuple(exclude or ()),
+            thresholds,
+            dry_run,
+            typed,
+            costs,
+            cost_tokens,
+            sensitive,
         ),
         ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),

@@ -33,7 +33,7 @@ from srdd.runs.impact.request import Sensitive
 from srdd.runs.scanning import CostKind, scan
 from srdd.runs.scans.checkpoint import scan_checkpoint
 
-_OF_TEXT = ("data", "text_column", "samples", "seq_len", "batch_size", "cost", "cost_tokens", "noise_on")
+OF_TEXT = ("data", "text_column", "samples", "seq_len", "batch_size", "cost", "cost_tokens", "noise_on")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ScanOptions:
 def run(what: ScanOptions, model: ModelOptions, text: TextOptions, out: Console) -> tuple[SiteMap, Report | None]:
     """Carry out a scan; no report for a dry run. Raises SrddError."""
     if what.selection().kinds == ("weight",):
-        refuse_unused(what.typed, _OF_TEXT, "when only weights are scanned")
+        refuse_unused(what.typed, OF_TEXT, "when only weights are scanned")
         if not any(fmt.stochastic for fmt in what.formats):
             when = "when only weights are scanned and no format rounds stochastically"
             refuse_unused(what.typed, ("seed",), when)
@@ -81,7 +81,7 @@ def _run_checkpoint(what: ScanOptions, model: ModelOptions, seed: int, out: Cons
     sites = selection.filter(checkpoint_sites(checkpoint))
     _announce(out, what, checkpoint.identity.id, "cpu, as stored, no model built", sites, None)
     if what.dry_run:
-        _note(out, checkpoint.notes)
+        note_all(out, checkpoint.notes)
         return sites, None
     with bars_on(out) as progress:
         report = scan_checkpoint(
@@ -113,7 +113,7 @@ def _run_model(
         if what.sites is not None or text.data is not None:
             weights, data = setting("sites", "weight"), setting("data")
             raise CalibrationError(f"{lack}; use {weights}, or {data} with token ids in an .npz file")
-        refuse_unused(what.typed, _OF_TEXT, f"as this model has {lack}, and only weights can be scanned")
+        refuse_unused(what.typed, OF_TEXT, f"as this model has {lack}, and only weights can be scanned")
         selection = what.selection("weight")
         notes.append(f"only weights are scanned, {lack}")
     sites = selection.apply(opened.model)
@@ -122,7 +122,7 @@ def _run_model(
         sequences = text.load(opened)
     _announce(out, what, opened.identity.id, f"{opened.device}, {opened.identity.dtype}", sites, sequences)
     if what.dry_run:
-        _note(out, notes)
+        note_all(out, notes)
         return sites, None
     with bars_on(out) as progress:
         report = scan(
@@ -145,7 +145,7 @@ def _run_model(
     return sites, report
 
 
-def _note(out: Console, notes: Sequence[str]) -> None:
+def note_all(out: Console, notes: Sequence[str]) -> None:
     """What a report would say, of a run that makes none."""
     for note in notes:
         out.print(f"  note     {escape(note)}")
