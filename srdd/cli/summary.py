@@ -5,10 +5,12 @@ Not here: the report itself, which has every site and sum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from srdd.analysis.stored import Errors
     from srdd.documents.report import Report
     from srdd.documents.schema import Measurement
 
@@ -41,7 +43,37 @@ def summary(
         ],
         "costs": None if report.costs is None else _costs(report),
         "keep": [] if report.costs is None else _keep(report),
+        **_stored(report),
     }
+
+
+def _stored(report: Report) -> dict[str, Any]:
+    """Of a packed checkpoint beside its original: how much better its codes are than rounding anew; else nothing."""
+    from srdd.analysis.stored import stored_facts
+
+    facts = stored_facts(report)
+    if facts is None:
+        return {}
+    forms = [
+        {
+            "stored": form.stored,
+            "fresh": form.fresh,
+            "weights": form.errors.weights,
+            **_decibels(form.errors),
+            "roles": {role: _decibels(errors) for role, errors in form.roles},
+            "much_worse": {name: gain if math.isfinite(gain) else None for name, gain in form.much_worse},
+            "much_better": form.much_better,
+        }
+        for form in facts.forms
+    ]
+    costs = facts.costs
+    return {"stored": {"forms": forms, "kl_difference": costs and {"value": costs.difference, "error": costs.error}}}
+
+
+def _decibels(errors: Errors) -> dict[str, float | None]:
+    """None for what is not finite: an exact copy, or nothing measured."""
+    found = {"stored_db": errors.stored_db, "fresh_db": errors.fresh_db, "gain_db": errors.gain_db}
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
 def _measured(measurement: Measurement) -> dict[str, Any]:

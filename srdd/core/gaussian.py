@@ -12,10 +12,16 @@ from __future__ import annotations
 
 from functools import cache
 
+from srdd.core.formats import FORMATS, is_stored
+
 
 def gaussian_metrics(spec: str) -> dict[str, float] | None:
-    """Metrics by name for a canonical spec such as "mxfp4:even"; None for one that was not tabulated."""
-    return _table().get(spec)
+    """Metrics by name for a canonical spec such as "mxfp4:even"; None for one that was not tabulated.
+
+    What a checkpoint stores is read against its format's default rule.
+    """
+    name = spec.partition(":")[0]
+    return _table().get(FORMATS[name].spec if is_stored(spec) and name in FORMATS else spec)
 
 
 @cache

@@ -3,7 +3,8 @@
 Where the facts need more than that, fewer layers, alternatives and modes are shown; what is left out is in
 `srdd show --stats`.
 
-Not here: the facts (srdd.analysis.screen), reports without costs (exporters/screen/classic.py), tables (report.py).
+Not here: the facts (srdd.analysis.screen), reports without costs (exporters/screen/classic.py), packed checkpoints
+beside their originals (exporters/screen/stored.py), tables (report.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from srdd.analysis.screen import Firmness, Screen, Where, screen
 from srdd.analysis.sensitivities import has_sensitivities
 from srdd.analysis.short_names import inside_name, name_of
+from srdd.analysis.stored import stored_facts
 from srdd.analysis.trust import SPEARMAN
 from srdd.analysis.verdicts import IDENTITY, Verdict, Word
 from srdd.core.metrics import significant
@@ -23,6 +25,7 @@ from srdd.documents.costs import Cost, GroupCost
 from srdd.exporters.screen.choices import add_choices
 from srdd.exporters.screen.classic import render_classic
 from srdd.exporters.screen.layout import LINES, WIDTH, Paper, encoding_of
+from srdd.exporters.screen.stored import render_stored
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,6 +70,12 @@ def show(out: Console, report: Report, file: str = DEFAULT) -> None:
 
 def render(report: Report, file: str = DEFAULT, encoding: str = "utf-8") -> Paper:
     """The lines of the screen, the fullest that fits."""
+    of_codes = stored_facts(report)
+    if of_codes is not None:
+        paper = Paper(encoding)
+        paper.add(" · ".join(header(report)))
+        add_notes(paper, render_stored(paper, report, of_codes, _argument(file)), file)
+        return paper
     facts = screen(report)
     if facts is None or (facts.where is None and not facts.verdicts):
         paper = Paper(encoding)
