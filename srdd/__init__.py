@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from srdd.runs import run_aqn as run_aqn
     from srdd.runs import scan as scan
     from srdd.runs import scan_checkpoint as scan_checkpoint
+    from srdd.runs import scan_stored as scan_stored
 
     __version__: str
 
@@ -38,6 +39,7 @@ _HOME = {
     "run_aqn": "srdd.runs",
     "scan": "srdd.runs",
     "scan_checkpoint": "srdd.runs",
+    "scan_stored": "srdd.runs",
 }
 __all__ = [
     "Report",
@@ -52,6 +54,7 @@ __all__ = [
     "run_aqn",
     "scan",
     "scan_checkpoint",
+    "scan_stored",
 ]
 
 
