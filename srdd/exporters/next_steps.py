@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from srdd.analysis.bundle import Bundle
 from srdd.analysis.overview import Overview
 from srdd.analysis.short_names import name_of, short_name
+from srdd.core.formats import is_stored
 from srdd.core.layers import span
 from srdd.core.metrics import significant
 from srdd.documents.advice import Advice, NoiseAdvice
@@ -61,7 +62,8 @@ def next_steps(bundle: Bundle, answers: Overview) -> list[Step]:
     if bundle.costs is None:
         why = "An error of a tensor is not yet a loss of the model: measure what it costs."
         quant_of_cost = spec if _typed(spec) == spec else "FORMAT"
-        steps.append(Step(why, f"srdd impact --model {model} --quant {quant_of_cost} --out impact.json"))
+        impact = f"srdd impact --model {model} --quant {quant_of_cost} --out impact.json"
+        steps.append(Step(why, f"srdd scan {model} --reference ORIGINAL" if is_stored(spec) else impact))
     if advice and advice.noise is not None:
         steps.append(_with_noise(advice.noise, file))
     steps.append(Step("Let no later checkpoint be worse.", f"srdd check new.json --baseline {file}"))

@@ -151,6 +151,11 @@ def _by_name(reference: Checkpoint, packed: Checkpoint, sites: SiteMap) -> dict[
     theirs = reference.identity.architecture
     if ours and theirs and ours != theirs:
         raise SourceError(f"{reference.identity.id} is a {theirs}, no reference of {packed.identity.id}, a {ours}")
+    depths = [checkpoint.identity.layer_count for checkpoint in (reference, packed)]
+    if depths[0] and depths[1] and depths[0] != depths[1]:
+        raise SourceError(
+            f"{reference.identity.id} has {depths[0]} layers, no reference of {packed.identity.id} with {depths[1]}"
+        )
     names = {site.name for site in found.sites}
     if not reference.config and not all(site.name in names for site in sites.sites):  # a file without a folder
         found = checkpoint_sites(replace(reference, config=packed.config))

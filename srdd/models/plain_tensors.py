@@ -23,7 +23,7 @@ from srdd.models.sites import Site
 def differing(
     ours: Checkpoint, reference: Checkpoint, sites: Sequence[tuple[Site, Site]], *, others: bool
 ) -> dict[str, float]:
-    """By name, the relative rms error of what is not equal; inf where the reference is zero.
+    """By name, the relative rms error of what is not equal; inf where the reference is zero, or of another shape.
 
     `sites` are compared wherever they lie in the files, all `others` of one name and shape where `others` says so. What
     is stored in a narrower type is equal when it is the reference rounded to that.
@@ -37,7 +37,10 @@ def differing(
     for name, tensor in ours.tensors.items() if others else ():
         other = reference.tensors.get(name)
         packed = isinstance(tensor, Packed) or isinstance(other, Packed)
-        if name not in seen and not packed and other is not None and other.shape == tensor.shape and tensor.numel:
+        if name not in seen and not packed and other is not None and tensor.numel:
+            if other.shape != tensor.shape:
+                found[name] = math.inf
+                continue
             if not (tensor.torch_dtype.is_floating_point and other.torch_dtype.is_floating_point):
                 continue
             both = zip(Rows(_Chunks(ours, name)), Rows(_Chunks(reference, name)), strict=True)

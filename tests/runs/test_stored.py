@@ -270,6 +270,11 @@ def test_plain_tensors_that_differ_are_told(tmp_path: Path, tiny_llama: Path) ->
     (note,) = [note for note in scanned(packed, tiny_llama).warnings if "plain" in note]
     assert note.startswith(f"1 plain tensor(s) differ from the reference, {norm} most: its relative rms error is 50 %")
     tensors[head] = plain[head] + 1
+    tensors["model.embed_tokens.weight"] = torch.cat([plain["model.embed_tokens.weight"]] * 2)  # another vocabulary
+    save_file(tensors, packed / "model.safetensors")
+    other = scanned(packed, tiny_llama, sites="weight")
+    assert any("3 plain tensor(s) differ from the reference, model.embed_tokens.weight most: its values or shape" in note for note in other.warnings)  # fmt: skip # noqa: E501
+    tensors["model.embed_tokens.weight"] = plain["model.embed_tokens.weight"]
     save_file(tensors, packed / "model.safetensors")
     report = scanned(packed, tiny_llama)
     assert any("2 plain tensor(s) differ from the reference, lm_head most" in note for note in report.warnings)
@@ -285,6 +290,11 @@ def test_what_is_no_reference_is_refused(tmp_path: Path, tiny_llama: Path, qwen_
         scanned(packed, qwen_moe)
     with pytest.raises(SourceError, match="tiny-llama holds no packed weights"):
         scanned(tiny_llama, packed)
+    deeper = pack_folder(tiny_llama, tmp_path / "deeper", lambda name, x: None)
+    config = json.loads((deeper / "config.json").read_text()) | {"num_hidden_layers": 4}
+    (deeper / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SourceError, match="deeper has 4 layers, no reference of packed with 3"):
+        scanned(packed, deeper)
     other = tmp_path / "other"
     other.mkdir()
     plain = load_file(tiny_llama / "model.safetensors")

@@ -155,7 +155,7 @@ def _notes(tally: Tally, formats: Sequence[BlockFormat], columns: int, rows: int
         notes.append(Note.of("error", f"{int(tally.nonfinite)} NaN or infinite values; {left_out}"))
     ragged = [f.name for f in formats if columns % f.multiple[1] or (rows is not None and rows % f.multiple[0])]
     if ragged:
-        text = f"in {', '.join(ragged)}: {columns} columns are no multiple of the block"
+        text = f"in {', '.join(dict.fromkeys(ragged))}: {columns} columns are no multiple of the block"
         notes.append(Note.of("not deployable", text))
     return notes
 

@@ -13,6 +13,7 @@ bit for bit.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -185,10 +186,8 @@ def _notes(packed: Checkpoint, reference: Checkpoint, found: Twins, unequal: Map
         notes.append(f"{len(found.mixed)} weight(s) are stored in several forms and not measured: {names} ...")
     if unequal:
         name, most = max(unequal.items(), key=lambda one: one[1])
-        notes.append(
-            f"{len(unequal)} plain tensor(s) differ from the reference, {name} most: its relative rms error is "
-            f"{100 * most:.3g} %"
-        )
+        said = f"relative rms error is {100 * most:.3g} %" if math.isfinite(most) else "values or shape are all others"
+        notes.append(f"{len(unequal)} plain tensor(s) differ from the reference, {name} most: its {said}")
     if found.left:
         notes.append(f"{len(found.left)} weight(s) of the reference are not here: {found.left[0]} ...")
     return notes
