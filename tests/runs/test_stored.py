@@ -218,6 +218,25 @@ def test_one_worse_expert_is_seen(tmp_path: Path, qwen_moe: Path) -> None:
     )
 
 
+def test_fused_codes_beside_single_experts(tmp_path: Path, qwen_moe: Path) -> None:
+    """The other way around: codes of all experts in one tensor, as the opened model has them."""
+    plain = load_file(qwen_moe / "model.safetensors")
+    stored = {name: tensor for name, tensor in plain.items() if ".experts." not in name}
+    for layer in (0, 1):
+        stem = f"model.layers.{layer}.mlp.experts"
+        of = {role: torch.stack([plain[f"{stem}.{i}.{role}.weight"] for i in range(3)]) for role in ("gate_proj", "up_proj", "down_proj")}  # fmt: skip # noqa: E501
+        for local, weight in (("gate_up_proj", torch.cat([of["gate_proj"], of["up_proj"]], 1)), ("down_proj", of["down_proj"])):  # fmt: skip # noqa: E501
+            codes, scales = mxfp4(weight.float().numpy())
+            stored |= {f"{stem}.{local}": codes, f"{stem}.{local}_weight_scale": scales}
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    save_file(stored, packed / "model.safetensors")
+    (packed / "config.json").write_bytes((qwen_moe / "config.json").read_bytes())
+    report = scanned(packed, qwen_moe)
+    assert {tuple(site.shape) for site in report.sites} == {(3, 64, 64), (3, 64, 32)}
+    assert same(report)
+
+
 def oss_pack(name: str, x: np.ndarray) -> Parts | None:
     """[experts, in, out] to NAME_blocks [experts, out, in / 32, 16] and NAME_scales."""
     if not name.endswith(("gate_up_proj", "down_proj")):
