@@ -22,7 +22,7 @@ from srdd.core.tally import FIELDS, WIDTH
 from srdd.kernels.blocks import scale_bins, sqnr_bins
 from srdd.kernels.merging import merged
 
-_PIECE = 1 << 14  # values at once
+_PIECE = 1 << 15  # values at once
 _HELD = 1 + 2.0**-22  # of float32 scales: see reference.py
 
 
@@ -86,8 +86,8 @@ def _measured(x: Tensor, q: Tensor, scale: Tensor, columns: int, rounded_scale: 
         "sum_x4": _product(x2, x2),
         "sum_e": e.sum(),
         "sum_e2": noise.sum(),
-        "sum_e2_clipped": e2[clipped].sum(),
-        "sum_e2_deadzone": e2[dead].sum(),
+        "sum_e2_clipped": _product(e2, clipped.double()),
+        "sum_e2_deadzone": _product(e2, dead.double()),
         "sum_abs_x": size.sum(),
         "sum_abs_e": error.sum(),
         "sum_rel": (error / size).nan_to_num_(0.0, 0.0).sum(),  # 0 / 0 and e / 0, where x is zero
