@@ -70,15 +70,15 @@ def decide(
 
 
 def _cost_error(pair: Pair, metric: Metric, times: float, moved: bool) -> float:
-    """By the place of values, of the KL that a cost goes with, and by draws of stochastic rounding."""
-    sides = ((pair.base, times), (pair.new, 1.0))
-    scatter = pair.scatter if moved else 0.0
-    sizes = []
-    for side, factor in sides:
-        size = {"loss": side.value("kl"), "top1": 1 - side.value("top1")}.get(metric.name, side.value(metric.name))
-        sizes.append(scatter * factor * abs(size) if math.isfinite(size) else 0.0)
-    drawn = [side.draw_error(metric.name) for side, _ in sides if isinstance(side, Priced)]
-    return math.hypot(*sizes, *drawn)
+    """By the place of values, of the KL that a cost goes with, and by draws of stochastic rounding.
+
+    As if nothing had changed: both sides scatter as the base does, which is at its bound.
+    """
+    base = pair.base
+    size = {"loss": base.value("kl"), "top1": 1 - base.value("top1")}.get(metric.name, base.value(metric.name))
+    placed = pair.scatter * times * abs(size) * math.sqrt(2) if moved and math.isfinite(size) else 0.0
+    drawn = [side.draw_error(metric.name) for side in (base, pair.new) if isinstance(side, Priced)]
+    return math.hypot(placed, *drawn)
 
 
 def _position_error(pair: Pair, metric: Metric) -> float:
