@@ -1,7 +1,7 @@
 """Both sides of the gate on a real model: false alarms where nothing happened, and planted faults found and named.
 
-python benchmarks/gate.py [aa|faults|both] [format] [layers a fault] [costs]; SmolLM2, 16 sequences of 64 tokens, built-in
-limits, without costs unless these are asked for (faults only, ten times as long).
+python benchmarks/gate.py [aa|faults|both] [format] [layers a fault] [costs]; SmolLM2, 16 sequences of 64 tokens,
+built-in limits, without costs unless these are asked for (faults only, ten times as long).
 
 An A/A pair is one model twice: on other text, in another order, batch or number of threads, with other draws of
 stochastic rounding, or with its residual stream scaled, which changes no output of the model. A fault is planted in the
