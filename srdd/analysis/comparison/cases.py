@@ -25,7 +25,7 @@ from srdd.documents.parts import Place
 from srdd.documents.report import Report
 from srdd.errors import ReportError
 
-_OF_MODULES = ("zero_ratio", "zero_ratio_after", "rms")
+_OF_MODULES = ("zero_ratio", "zero_ratio_after", "rms", "crest")
 
 
 class Pairs:

@@ -148,7 +148,7 @@ def families(held: list[Held]) -> dict[bool, int]:
     """
     tests = {False: 0, True: 0}
     for one in held:
-        if one.kind != "weight" and not isinstance(one.limit, Floor):
+        if one.kind != "weight" and not isinstance(one.limit, Floor) and not one.limit.of.of_maximum:
             tests[one.kind in _COSTS] += len(one.places)
     return {family: count * 2 if all(tests.values()) else count for family, count in tests.items()}
 

@@ -188,6 +188,10 @@ DEFAULTS = (
     Limit(metric="zero_ratio", max_worse=0.01),
     Limit(metric="zero_ratio_after", max_worse=0.01),
     Factor(metric="rms", factor=2.0, site="weight"),
+    # the largest value over the rms: of a weight as good as fixed, of an activation up to 2.5 times on other text
+    Factor(metric="crest", factor=2.0, site="weight"),
+    Factor(metric="crest", factor=4.0, site="input"),
+    Factor(metric="crest", factor=4.0, site="output"),
 )
 # The same where both reports know what quantizing the whole model costs.
 COST_DEFAULTS = (Limit(metric="kl", max_worse="10%"), Limit(metric="loss", max_worse=0.02))
