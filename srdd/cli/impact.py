@@ -86,7 +86,6 @@ def impact(
     from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import costs
-    from srdd.models.fake import EXCLUDE
     from srdd.runs.impact.request import check_draws
     from srdd.runs.impact.run import measure_impact
 
@@ -110,7 +109,7 @@ def impact(
             tokens_per_sequence=rows,
             label_samples=label_samples,
             batch_size=batch_size,
-            exclude=(*EXCLUDE, *(exclude or ())),
+            exclude=tuple(exclude or ()),
             noise=noise,
             draws=draws,
             backend=backend,

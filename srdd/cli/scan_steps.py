@@ -20,7 +20,6 @@ from srdd.documents.parts import KINDS
 from srdd.documents.report import Report
 from srdd.errors import CalibrationError, setting
 from srdd.models.checkpoint_sites import checkpoint_sites
-from srdd.models.fake import EXCLUDE
 from srdd.models.files.checkpoint import open_checkpoint
 from srdd.models.quiet import quiet_hub
 from srdd.models.selection import Selection
@@ -134,7 +133,7 @@ def _run_model(
             costs="none" if selection.kinds == ("weight",) and what.costs == "auto" else what.costs,
             cost_tokens=what.cost_tokens,
             sensitive=what.sensitive,
-            unquantized=(*EXCLUDE, *what.exclude),
+            unquantized=what.exclude,
             identity=opened.identity,
             notes=notes,
             progress=progress,

@@ -43,6 +43,11 @@ from srdd.models.straight_through import content_of, straight_through, version_o
 EXCLUDE = ("*lm_head*", "*embed*")  # deployment stacks keep them in high precision
 
 
+def left_out_by(exclude: str | Sequence[str], default_exclude: Sequence[str] = EXCLUDE) -> list[str]:
+    """All patterns of modules that stay as they are: the defaults, and what a caller adds to them."""
+    return list(dict.fromkeys([*default_exclude, *([exclude] if isinstance(exclude, str) else exclude)]))
+
+
 @dataclass
 class _Target:
     """A module that is to compute quantized."""
@@ -159,7 +164,8 @@ def fake_quantize(
     mode: Mode = "both",
     *,
     modules: str | Sequence[str] | None = None,
-    exclude: str | Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = (),
+    default_exclude: Sequence[str] = EXCLUDE,
     backend: str | Backend = "auto",
     seed: int = 0,
     fresh: bool | None = None,
@@ -167,8 +173,9 @@ def fake_quantize(
     """A context manager in which the Linears, Conv1Ds and fused experts of `model` compute quantized.
 
     `spec` names the format; a Quantizer brings format, backend, seed and freshness. `modules` and `exclude` are globs
-    over module names (`*` crosses dots); lm_head and embeddings are left out unless `exclude` says otherwise. `fresh`
-    is for formats that round stochastically: they draw anew at every call, or with False what the first call draws.
+    over module names (`*` crosses dots). `exclude` adds to `default_exclude`, which leaves lm_head and embeddings out;
+    () there quantizes them too. `fresh` is for formats that round stochastically: they draw anew at every call, or with
+    False what the first call draws.
     Raises FormatError, SettingError for an unknown mode, NoEffectError for `fresh` with any other format, and SiteError
     for a pattern that matches nothing or when nothing is left.
     """
@@ -179,7 +186,7 @@ def fake_quantize(
         raise NoEffectError("fresh", "with a Quantizer, which says it itself")
     require_module(model)
     patterns = [modules] if isinstance(modules, str) else list(modules) if modules is not None else ["*"]
-    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
+    exclude = left_out_by(exclude, default_exclude)
     candidates = {name: m for name, m in model.named_modules() if is_linear(m) or fused_experts(m)}
     wanted = [("modules", p) for p in patterns] + [("exclude", p) for p in exclude if p not in EXCLUDE]
     for name, pattern in wanted:

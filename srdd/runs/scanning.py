@@ -23,7 +23,7 @@ from srdd.documents.costs import Costs
 from srdd.documents.parts import KINDS, Model, Note
 from srdd.documents.report import Report
 from srdd.errors import CalibrationError, NoEffectError, SettingError, SrddError, setting
-from srdd.models.fake import EXCLUDE
+from srdd.models.fake import EXCLUDE, left_out_by
 from srdd.models.modules import fused_experts, is_linear, require_module
 from srdd.models.placement import device_of
 from srdd.models.running import evaluating
@@ -53,7 +53,8 @@ def scan(
     costs: CostKind = "none",
     cost_tokens: int | None = None,
     sensitive: Sensitive | Sequence[Sensitive] = ("norm",),
-    unquantized: Sequence[str] = EXCLUDE,
+    unquantized: str | Sequence[str] = (),
+    default_exclude: Sequence[str] = EXCLUDE,
     batch_size: int = 4,
     backend: str = "auto",
     seed: int = 0,
@@ -73,7 +74,8 @@ def scan(
     alone, "auto" predicts where that is possible and notes why where it is not, as `srdd scan` does. The default is
     "none": costs need a backward pass, a copy of the weights per format and a language-model head, and none of that
     should befall whoever scans a model in the middle of its training. `cost_tokens` of the tokens serve, about 1,280
-    where it is not given; `sensitive` and `unquantized` are the `sensitive` and `exclude` of measure_impact.
+    where it is not given; `sensitive`, `unquantized` and `default_exclude` are the `sensitive`, `exclude` and
+    `default_exclude` of measure_impact.
 
     Raises SrddError subclasses: FormatError, SiteError, SettingError, CalibrationError, BackendError, TensorError.
     """
@@ -101,7 +103,7 @@ def scan(
     found: Costs | None = None
     if some is not None:
         try:
-            exclude = _matching(model, unquantized)
+            exclude = _matching(model, left_out_by(unquantized, default_exclude))
             if costs == "measured":
                 found = measure_impact(
                     model,
@@ -111,6 +113,7 @@ def scan(
                     how=("predicted", "layers"),
                     sensitive=sensitivities,
                     exclude=exclude,
+                    default_exclude=(),
                     backend=backend,
                     seed=seed,
                     progress=lambda _, done, total: progress("costs", done, total),
@@ -122,6 +125,7 @@ def scan(
                     parsed,
                     sensitive=sensitivities,
                     exclude=exclude,
+                    default_exclude=(),
                     backend=backend,
                     seed=seed,
                     progress=progress,
