@@ -30,6 +30,7 @@ from srdd.models.running import evaluating
 from srdd.models.selection import Selection
 from srdd.models.sites import SiteMap
 from srdd.models.stack import LayerStack
+from srdd.models.wrapped import named_modules
 from srdd.runs.calibration import Sequences
 from srdd.runs.cost_tokens import cost_sequences
 from srdd.runs.impact.predict import WHOLE, predict_costs
@@ -184,5 +185,5 @@ def _why(problem: Exception) -> str | None:
 
 def _matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     """The patterns that leave a Linear out: others are about sites that do not quantize."""
-    names = [name for name, module in model.named_modules() if is_linear(module) or fused_experts(module)]
+    names = [name for name, module in named_modules(model) if is_linear(module) or fused_experts(module)]
     return [p for p in patterns if p in EXCLUDE or any(fnmatchcase(name, p) for name in names)]
