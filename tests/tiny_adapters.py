@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,16 @@ def with_adapter(model: nn.Module, seed: int = 1, **config: Any) -> Any:
     torch.manual_seed(seed)
     settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
     made = peft.LoraConfig(**{**settings, "init_lora_weights": False, **config})
-    return peft.get_peft_model(copy.deepcopy(model), made).eval()  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PEFT's own on embeddings, tied weights and renamed attributes
+        return peft.get_peft_model(copy.deepcopy(model), made).eval()  # type: ignore[arg-type]
 
 
 def saved(wrapped: Any, folder: Path, base: Path | str = "org/base") -> Path:
     """An adapter's folder as PEFT writes it."""
     for config in wrapped.peft_config.values():
         config.base_model_name_or_path = str(base)
-    wrapped.save_pretrained(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped.save_pretrained(folder)
     return folder

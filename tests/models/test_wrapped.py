@@ -19,9 +19,6 @@ from srdd.models.fake import fake_quantize
 from srdd.models.sites import find_sites
 from srdd.models.wrapped import bare, named_modules
 
-# PEFT 0.21 calls what transformers 5.23 has renamed.
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
-
 KINDS_OF_ADAPTERS: list[dict[str, Any]] = [
     {},
     {"use_dora": True},

@@ -1,4 +1,7 @@
-"""How much of a LoRA adapter survives quantization, by role and format: a table of a few lines.
+"""How much of a LoRA adapter survives quantization: a table of a few lines for each format, a line for each role.
+
+`size` is the adapter's norm beside the changed weight's; dB are those of the changed weight, with the adapter apart and
+with it merged.
 
 Not here: what the numbers mean (srdd.core.adapters) and single weights, which stand in the report.
 """
@@ -35,25 +38,19 @@ def show(out: Console, part: AdapterPart) -> None:
         f"Adapter [bold]{escape(part.id)}[/bold], measured {part.form}. What arrives of it where "
         f"{'the merged weight is' if part.form == 'merged' else 'it would be merged and then'} quantized:"
     )
-    table = Table()
-    table.add_column("format", no_wrap=True)
-    table.add_column("role", no_wrap=True, overflow="fold")
-    for heading in ("size %", "survives", "rel.err", "moved %", "apart dB", "merged dB"):
-        table.add_column(heading, justify="right")
-    before = ""
-    for row in by_role(part):
-        spec, before = (row.format if row.format != before else ""), row.format
-        table.add_row(
-            spec,
-            escape(row.name),
-            _number(row.relative_size, 100),
-            _number(row.survival),
-            _number(row.relative_error),
-            _number(row.moved / row.n if row.n else None, 100),
-            _number(row.sqnr_apart_db),
-            _number(row.sqnr_merged_db),
-        )
-    out.print(table)
+    rows = by_role(part)
+    for spec in dict.fromkeys(row.format for row in rows):
+        table = Table(title=spec, title_justify="left")
+        table.add_column("role", overflow="fold")
+        for heading in ("size %", "survives", "rel.err", "moved %", "apart dB", "merged dB"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in rows:
+            if row.format == spec:
+                moved = row.moved / row.n if row.n else None
+                share = [_number(row.relative_size, 100), _number(row.survival), _number(row.relative_error)]
+                decibels = [_number(row.sqnr_apart_db), _number(row.sqnr_merged_db)]
+                table.add_row(escape(row.name), *share, _number(moved, 100), *decibels)
+        out.print(table)
 
 
 def _number(value: float | None, times: float = 1.0) -> str:
