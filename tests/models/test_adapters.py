@@ -18,6 +18,7 @@ from srdd.documents.report import Report
 from srdd.errors import SourceError
 from srdd.models.adapted_files import adapted_files
 from srdd.models.checkpoint_sites import checkpoint_sites
+from srdd.models.fake import fake_quantize
 from srdd.models.files.adapter import open_adapter
 from srdd.models.files.checkpoint import open_checkpoint
 from srdd.models.source import open_model
@@ -142,6 +143,21 @@ def test_apart_weights_are_those_of_the_base(case: tuple[str, Path, Path, Any]) 
     assert {site.name for site in plain.sites if mine[site.name] != site} == own
     beside = [row for row in found.coverage.skipped if row.reason.startswith("adapter:")]
     assert sum(row.parameters for row in beside) == found.coverage.parameters - plain.coverage.parameters > 0
+
+
+def test_apart_the_quantized_module_has_the_adapter_in_full(tmp_path: Path) -> None:
+    """Q(W) Q(x) + s B A x, computed by hand for one Linear: the adapter sees the input as it is."""
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "base")
+    saved(wrapped := with_adapter(model), tmp_path / "adapter", tmp_path / "base")
+    inside = wrapped.base_model.model.model.layers[1].mlp.down_proj
+    a, b = inside.lora_A["default"].weight, inside.lora_B["default"].weight
+    opened = open_model(str(tmp_path / "adapter"))
+    linear = opened.model.model.layers[1].mlp.down_proj
+    x = torch.randn(2, 5, 96)
+    qw, qx = srdd.quant_dequant(linear.weight.detach(), "mxfp4"), srdd.quant_dequant(x, "mxfp4")
+    with fake_quantize(opened.model, "mxfp4"), torch.no_grad():
+        assert torch.allclose(linear(x), qx @ qw.T + 2.0 * (x @ a.T @ b.T), atol=1e-5)  # alpha / r = 8 / 4
 
 
 def test_files_and_model_agree(case: tuple[str, Path, Path, Any]) -> None:

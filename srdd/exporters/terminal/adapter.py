@@ -34,10 +34,8 @@ def show(out: Console, part: AdapterPart) -> None:
     """The table under a line that says what it is of."""
     if not part.survival:
         return
-    out.print(
-        f"Adapter [bold]{escape(part.id)}[/bold], measured {part.form}. What arrives of it where "
-        f"{'the merged weight is' if part.form == 'merged' else 'it would be merged and then'} quantized:"
-    )
+    what = f"Adapter [bold]{escape(part.id)}[/bold], measured {part.form}."
+    out.print(f"{what} What arrives of it in the merged weight, quantized:")
     rows = by_role(part)
     for spec in dict.fromkeys(row.format for row in rows):
         table = Table(title=spec, title_justify="left")
