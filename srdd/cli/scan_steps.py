@@ -106,7 +106,9 @@ def _run_model(
 ) -> tuple[SiteMap, Report | None]:
     text.check()
     model.check()
-    first = "; unpacking this GGUF file once, half a minute" if first_unpacking(model.model, model.dtype) else ""
+    first = (
+        "; unpacking this GGUF file once, half a minute" if first_unpacking(model.named().model, model.dtype) else ""
+    )
     out.print(f"Opening {escape(model.model)}{first}")
     with out.status("opening"):
         opened = replace(model, adapter_as=model.adapter_as and "apart").open()

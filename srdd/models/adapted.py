@@ -112,7 +112,7 @@ def _replace_whole(model: nn.Module, adapter: Adapter, label: str) -> None:
         if old is None:
             raise lacks(adapter, name, label)
         if tuple(old.shape) != tensor.shape:
-            raise other_shape(adapter, tensor, tuple(old.shape), label)
+            raise other_shape(adapter, name, tensor.shape, str(list(old.shape)), label)
         new = load(tensor).to(old.device, old.dtype)
         if name in adapter.shared:
             old.copy_(new)

@@ -10,6 +10,7 @@ Worked number: an adapter of q_proj and v_proj in 30 layers changes 60 weights o
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from srdd.core.adapters import AdapterForm
 from srdd.errors import SourceError
 from srdd.models.changes import Change, LowRank, Whole, check_shapes, lacks, listed_beside, other_shape, tied
 from srdd.models.checkpoint_sites import matrices_from
-from srdd.models.files.adapter import Adapter, Factors
+from srdd.models.files.adapter import Adapter
 from srdd.models.files.checkpoint import Checkpoint
 from srdd.models.files.packed.contract import read
 from srdd.models.files.safetensors import StoredTensor
@@ -81,7 +82,9 @@ def adapted_files(
     for module, factors in adapter.factors.items():
         site = by_name.get(module)
         if site is None:
-            _check_unmeasured(base, adapter, factors)
+            dim, rows = factors.b.shape[0], factors.a.shape[1]
+            shape = (rows, dim) if factors.embedding else (dim, rows)
+            _check_unmeasured(base, sites, adapter, f"{module}.weight", shape)
             continue
         rows, columns = _out_in(site, adapter, name)
         check_shapes(adapter, factors, (rows, columns), name)
@@ -92,13 +95,10 @@ def adapted_files(
         site = by_name.get(parameter.removesuffix(".weight")) if parameter.endswith(".weight") else None
         if site is not None and parameter not in adapter.shared:
             if site.shape != tensor.shape:
-                raise other_shape(adapter, tensor, site.shape, name)
+                raise other_shape(adapter, parameter, tensor.shape, str(list(site.shape)), name)
             changes[site.name] = _whole(tensor, site.transposed)
-        elif parameter in base.tensors:
-            if base.tensors[parameter].shape != tensor.shape:
-                raise other_shape(adapter, tensor, base.tensors[parameter].shape, name)
-        elif not parameter.endswith(".bias"):
-            raise lacks(adapter, parameter, name)
+        else:
+            _check_unmeasured(base, sites, adapter, parameter, tensor.shape)
     if form == "merged":
         return AdaptedFiles(base, adapter, form, sites, changes, notes)
     return AdaptedFiles(base, adapter, form, listed_beside(sites, adapter), changes, notes)
@@ -113,13 +113,23 @@ def _out_in(site: Site, adapter: Adapter, base: str) -> tuple[int, int]:
     return (columns, rows) if site.transposed else (rows, columns)
 
 
-def _check_unmeasured(base: Checkpoint, adapter: Adapter, factors: Factors) -> None:
-    """An embedding is no site, and has to fit all the same."""
-    tensor = base.tensors.get(f"{factors.module}.weight")
-    if tensor is None or len(tensor.shape) != 2:
-        raise lacks(adapter, factors.module, base.identity.id)
-    rows, columns = tensor.shape
-    check_shapes(adapter, factors, (columns, rows) if factors.embedding else (rows, columns), base.identity.id)
+def _check_unmeasured(
+    base: Checkpoint, sites: SiteMap, adapter: Adapter, parameter: str, shape: tuple[int, ...]
+) -> None:
+    """An embedding, a norm or a bias is no site, and has to fit all the same.
+
+    Raises SourceError for what the base has neither in its files nor, as the model that is opened names it, elsewhere.
+    """
+    sizes = {row.name: row.parameters for row in sites.skipped}
+    # files may lack the first part of a name ("transformer."), or have one more
+    same = [name for name in base.tensors if f".{parameter}".endswith(f".{name}") or name.endswith(f".{parameter}")]
+    stored = base.tensors[max(same, key=len)] if same else None
+    if stored is None and parameter not in sizes:
+        raise lacks(adapter, parameter, base.identity.id)
+    fits = math.prod(shape) == sizes[parameter] if stored is None else stored.shape == shape
+    if not fits:
+        has = f"{sizes[parameter]} values" if stored is None else str(list(stored.shape))
+        raise other_shape(adapter, parameter, shape, has, base.identity.id)
 
 
 def _refuse_tied(base: Checkpoint, site: Site, adapter: Adapter) -> None:

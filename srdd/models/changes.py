@@ -111,11 +111,11 @@ def lacks(adapter: Adapter, name: str, base: str) -> SourceError:
     return SourceError(f"{adapter.label} changes {name}, which {base} lacks; it is an adapter of another base")
 
 
-def other_shape(adapter: Adapter, tensor: StoredTensor, wanted: tuple[int, ...], base: str) -> SourceError:
-    """That a whole tensor of an adapter has another shape than the one it replaces."""
+def other_shape(adapter: Adapter, name: str, shape: tuple[int, ...], base_has: str, base: str) -> SourceError:
+    """That what an adapter brings for a parameter has another shape than the base's own."""
     return SourceError(
-        f"{adapter.label}: {tensor.name} is {list(tensor.shape)}, and in {base} it is {list(wanted)}; it is an adapter "
-        "of another base, or of one whose vocabulary was resized"
+        f"{adapter.label} makes {name} {list(shape)}, and in {base} it is {base_has}; it is an adapter of another "
+        "base, or of one whose vocabulary was resized"
     )
 
 

@@ -83,6 +83,7 @@ def test_both_forms_with_costs(adapter: Path, tiny_llama: Path, text: Path, tmp_
     assert code == 0, said
     code, shown, said = srdd("compare", tmp_path / "apart.json", tmp_path / "merged.json", "--json")
     assert code == 0, said
+    assert "adapters differ: adapter, apart and adapter, merged" in json.loads(shown)["notes"]
 
 
 def test_the_document_and_its_summary(adapter: Path, tmp_path: Path, srdd: Run) -> None:
@@ -217,7 +218,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a resized vocabulary": (
         lambda f: with_tensors(f, lambda t: t.update({"base_model.model.lm_head.weight": torch.ones(70, 64)})),
-        "base_model.model.lm_head.weight is [70, 64], and in tiny-llama it is [64, 64]",
+        "adapter makes lm_head.weight [70, 64], and in tiny-llama it is [64, 64]",
     ),
 }
 

@@ -160,6 +160,21 @@ def test_apart_the_quantized_module_has_the_adapter_in_full(tmp_path: Path) -> N
         assert torch.allclose(linear(x), qx @ qw.T + 2.0 * (x @ a.T @ b.T), atol=1e-5)  # alpha / r = 8 / 4
 
 
+def test_a_base_whose_files_have_other_names(tmp_path: Path) -> None:
+    """GPT-2's own files have no "transformer." before their names; its adapters do."""
+    model = gpt2()
+    model.transformer.save_pretrained(tmp_path / "base")  # type: ignore[operator, union-attr]
+    config = tmp_path / "base" / "config.json"
+    config.write_text(config.read_text().replace("GPT2Model", "GPT2LMHeadModel"))
+    wrapped = with_adapter(model, target_modules=["c_attn", "wte"], modules_to_save=["ln_f"], fan_in_fan_out=True)
+    adapter = saved(wrapped, tmp_path / "adapter", tmp_path / "base")
+    names = [site.name for site in scanned(tmp_path / "base", adapter, "merged").sites]
+    assert "transformer.h.0.attn.c_attn" in names
+    part = scanned(tmp_path / "base", adapter, "merged").adapter
+    assert part is not None
+    assert [row.name for row in part.survival] == [f"transformer.h.{i}.attn.c_attn" for i in range(2)]
+
+
 def test_files_and_model_agree(case: tuple[str, Path, Path, Any]) -> None:
     name, base, adapter, _ = case
     for form in ("apart",) if name in TIED else ("apart", "merged"):

@@ -35,7 +35,7 @@ def show(out: Console, part: AdapterPart) -> None:
     if not part.survival:
         return
     what = f"Adapter [bold]{escape(part.id)}[/bold], measured {part.form}."
-    out.print(f"{what} What arrives of it in the merged weight, quantized:")
+    out.print(f"{what}\nWhat of it arrives in a merged and then quantized weight:")
     rows = by_role(part)
     for spec in dict.fromkeys(row.format for row in rows):
         table = Table(title=spec, title_justify="left")
