@@ -10,7 +10,10 @@ With D = s B A (DoRA: all that the adapter adds) and P = Q(W + D) - Q(W), what o
     moved           share of values of W whose quantized value changes at all
 
 Survival alone flatters: where D is far below the grid's step, few values move, each by a whole step, and on average
-that is right. The relative error tells how much noise comes with it.
+that is right. P - D is the error of the merged weight's rounding less that of the base's: the relative error tells how
+much noise changes beside D. It is no loss of accuracy by itself, since the base's rounding had noise of that size too;
+the SQNR of the changed weight in both forms stands beside. Where a format has a tensor scale (nvfp4), `moved` counts
+what a new largest value moves, too: nearly all.
 
 Not here: measuring (srdd.runs.scans.survival).
 
