@@ -1,12 +1,13 @@
 """Both sides of the gate on a real model: false alarms where nothing happened, and planted faults found and named.
 
-python benchmarks/gate.py [aa|faults] [format] [layers a fault]; SmolLM2, 16 sequences of 64 tokens, built-in limits
-without costs.
+python benchmarks/gate.py [aa|faults|both] [format] [layers a fault] [costs]; SmolLM2, 16 sequences of 64 tokens,
+built-in limits, without costs unless these are asked for (faults only, ten times as long).
 
 An A/A pair is one model twice: on other text, in another order, batch or number of threads, with other draws of
 stochastic rounding, or with its residual stream scaled, which changes no output of the model. A fault is planted in the
 weights of one layer, or at run time in one layer's output. Each is a check of two reports; a fault counts as named when
-its tensor, or the layer's output, stands in the verdict's first line.
+its tensor, or the layer's output, stands in the verdict's first line. Every check is made a second time with the slim
+baseline of the first report, and the last line says how many verdicts are the same.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 import srdd
-from srdd.analysis.comparison.gate import check
+from srdd.analysis.comparison.gate import check as hold
+from srdd.analysis.comparison.slim import slim
 from srdd.core.formats import FORMATS
 from srdd.documents.check import CheckResult
 from srdd.documents.report import Report
@@ -28,6 +31,17 @@ from srdd.exporters.check.text import headline
 LENGTH, COUNT = 64, 16
 MORE = 96  # sequences of the text from which disjoint sets are taken
 LAYERS = (10, 24, 3, 17, 28)
+SLIM: list[tuple[bool, bool, bool]] = []  # of every check: passed, passed with the slim baseline, same first tensor
+
+
+def check(new: Report, base: Report, **options: bool) -> CheckResult:
+    """The verdict; that with the slim baseline goes into SLIM."""
+    verdict, other = hold(new, base, **options), hold(new, slim(base), **options)
+    names = [headline(one).partition(":")[0 if one.passed else 2].split(", baseline")[0] for one in (verdict, other)]
+    SLIM.append((verdict.passed, other.passed, verdict.passed or names[0] == names[1]))
+    if verdict.passed != other.passed:
+        print(f"  slim differs: {headline(verdict)[:150]} | {headline(other)[:150]}")
+    return verdict
 
 
 def tokens(tokenizer: object, count: int) -> Tensor:
@@ -197,7 +211,18 @@ def main() -> None:
     if what in ("aa", "both"):
         same(model, ids, spec)
     if what in ("faults", "both"):
-        faults(model, ids[:COUNT], spec, LAYERS[: int(sys.argv[3])] if len(sys.argv) > 3 else LAYERS)
+        where = LAYERS[: int(sys.argv[3])] if len(sys.argv) > 3 else LAYERS
+        faults(model, ids[:COUNT], spec, where, costs="predicted" if "costs" in sys.argv[4:] else "none")
+    alike = sum(passed == other for passed, other, _ in SLIM)
+    more = sum(passed and not other for passed, other, _ in SLIM)
+    fewer = sum(other and not passed for passed, other, _ in SLIM)
+    named = sum(same for passed, other, same in SLIM if not passed and not other)
+    failed = sum(not passed and not other for passed, other, _ in SLIM)
+    print(
+        f"with the slim baseline: {alike} of {len(SLIM)} verdicts the same, {more} fail and {fewer} pass there alone; ",
+        end="",
+    )
+    print(f"{named} of {failed} failures begin with the same words")
 
 
 def same(model: nn.Module, ids: Tensor, spec: str) -> None:
@@ -248,8 +273,10 @@ def replace_seed(report: Report, like: Report) -> Report:
     return report.model_copy(update={"settings": report.settings.model_copy(update={"seed": like.settings.seed})})
 
 
-def faults(model: nn.Module, ids: Tensor, spec: str, where: tuple[int, ...]) -> None:
-    base = srdd.scan(model, ids, spec, backend="fused")
+def faults(
+    model: nn.Module, ids: Tensor, spec: str, where: tuple[int, ...], costs: Literal["none", "predicted"]
+) -> None:
+    base = srdd.scan(model, ids, spec, backend="fused", costs=costs)
     layers = model.model.layers
     print(f"{'fault':40} {'found':>7} {'named':>7}")
     total = found = named = 0
@@ -260,7 +287,7 @@ def faults(model: nn.Module, ids: Tensor, spec: str, where: tuple[int, ...]) -> 
         missed = ""
         for context, guilty in planted:
             with context:  # type: ignore[attr-defined]
-                verdict = check(srdd.scan(model, ids, spec, backend="fused"), base)
+                verdict = check(srdd.scan(model, ids, spec, backend="fused", costs=costs), base)
             line = headline(verdict)
             hits += not verdict.passed
             names += guilty in line and not verdict.passed

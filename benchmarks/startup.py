@@ -84,11 +84,14 @@ def main() -> None:
         print(f"{'a Typer command that does nothing':34} {median_seconds(lambda: run(str(empty), 'x')) / base:.2f}")
         limit = ["--limit", "relative_error=+5%", "--site", "output"]
         both = [str(report), "--baseline", str(report)]
+        slim = str(Path(folder) / "gate.json")
+        run("-m", "srdd", "check", str(report), "--write-baseline", slim)
         for name, command, most in (
             ("--help", ["--help"], 2),
             ("zones", ["zones", str(report)], 2),
             ("check, one limit", ["check", *both, *limit], 2),
             ("check, the built-in limits", ["check", *both], 3),
+            ("check, a slim baseline", ["check", str(report), "--baseline", slim], 3),
         ):
             seconds = median_seconds(lambda command=command: run("-m", "srdd", *command))
             print(f"srdd {name:29} {verdict(seconds / base, most, at_most=True)}")

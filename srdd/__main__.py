@@ -1,5 +1,6 @@
 """`python -m srdd` and the `srdd` command."""
 
+import atexit
 import gc
 import sys
 import traceback
@@ -15,6 +16,7 @@ def main() -> int:
     try:
         if sys.argv[1:2] and sys.argv[1] in SHORT:
             gc.disable()
+            atexit.register(gc.freeze)  # nor is it when the process ends
         from srdd.cli.app import main as run
 
         return run()

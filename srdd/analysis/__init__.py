@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from srdd.analysis.comparison.changes import drift as drift
     from srdd.analysis.comparison.gate import check as check
     from srdd.analysis.comparison.policy import Policy as Policy
+    from srdd.analysis.comparison.slim import slim as slim
     from srdd.analysis.multipliers import find_multipliers as find_multipliers
     from srdd.analysis.series import layer_series as layer_series
     from srdd.analysis.validation import validate as validate
@@ -32,6 +33,7 @@ _HOME = {
     "find_multipliers": "srdd.analysis.multipliers",
     "find_zones": "srdd.analysis.zones",
     "layer_series": "srdd.analysis.series",
+    "slim": "srdd.analysis.comparison.slim",
     "validate": "srdd.analysis.validation",
 }
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "find_multipliers",
     "find_zones",
     "layer_series",
+    "slim",
     "validate",
 ]
 

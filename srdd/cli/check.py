@@ -10,11 +10,15 @@ import typer
 if TYPE_CHECKING:
     from srdd.analysis.comparison.policy import Policy
     from srdd.documents.check import CheckResult
+    from srdd.documents.opening import Opened
+    from srdd.documents.report import Report
 
 
 def check(
     new: Annotated[Path, typer.Argument(help="The new report; - reads standard input.")],
-    baseline: Annotated[Path | None, typer.Option("--baseline", help="The report to compare with.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", help="The report to compare with, or a slim baseline.")
+    ] = None,
     policy: Annotated[Path | None, typer.Option("--policy", help="Limits and floors from TOML.")] = None,
     limit: Annotated[
         list[str] | None, typer.Option("--limit", help="How much worse, e.g. sqnr_db=-0.5, relative_error=+5%.")
@@ -38,9 +42,13 @@ def check(
     allow_other_text: Annotated[
         bool, typer.Option("--allow-other-text", help="Another calibration text of the same sequence length.")
     ] = False,
+    write_baseline: Annotated[
+        Path | None,
+        typer.Option("--write-baseline", help="Write --baseline slim, at most 100 kB; without it the report itself."),
+    ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.")] = None,
     summary: Annotated[Path | None, typer.Option("--summary", help="Write Markdown.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace --junit and --summary when they exist.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Also a table of every limit.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The verdict for machines, on stdout.")] = False,
 ) -> None:
@@ -54,8 +62,10 @@ def check(
     from srdd.analysis.comparison.policy import check_by, check_undecided
     from srdd.cli import console
     from srdd.core.files import check_new
+    from srdd.documents.baseline import open_baseline
+    from srdd.documents.opening import open_document
     from srdd.documents.report import Report
-    from srdd.errors import NoEffectError, ReportError, SettingError, setting
+    from srdd.errors import NoEffectError, ReportError, SettingError, WriteError, setting
     from srdd.exporters.check.text import headline
     from srdd.exporters.terminal.check import show, show_table
 
@@ -63,22 +73,34 @@ def check(
         raise ReportError("the new report and the baseline cannot both be standard input")
     if verbose and as_json:
         raise NoEffectError("verbose", f"with {setting('json')}, which holds all of it")
-    if force and junit is None and summary is None:
-        raise NoEffectError("force", f"without {setting('junit')} or {setting('summary')}")
+    files = {"junit": junit, "summary": summary, "write_baseline": write_baseline}
+    if force and not any(files.values()):
+        raise NoEffectError("force", f"without {setting('junit')}, {setting('summary')} or {setting('write_baseline')}")
+    for path in files.values():
+        if path is not None:
+            check_new(path, force=force)
+    _refuse_the_same(files)
+    alone = write_baseline is not None and baseline is None and not (policy or limit or floor)
+    if alone and write_baseline is not None:
+        given: dict[str, object] = {"kind": site, "spec": quant, "layers": layers, "by": by, "undecided": undecided}
+        given |= {**files, "json": as_json or None, "verbose": verbose or None}
+        unused = [name for name, value in given.items() if value is not None and name != "write_baseline"]
+        if unused:
+            raise NoEffectError(unused, f"without {setting('baseline')} or {setting('floor')}, which check something")
+        _write_slim(write_baseline, open_document(new, Report), machine=False)
+        return
     rules = _policy(policy, limit or [], floor or [], (site, quant, layers), baseline is not None)
     rules = rules if by is None else replace(rules, by=check_by(by))
     if undecided is not None and not rules.limits and not rules.are_defaults:
         raise NoEffectError("undecided", f"on floors alone, without {setting('limit')}")
     rules = rules if undecided is None else replace(rules, undecided=check_undecided(undecided))
-    for path in (junit, summary):
-        if path is not None:
-            check_new(path, force=force)
-    if junit is not None and summary is not None and junit.resolve() == summary.resolve():
-        raise SettingError("junit", junit, f"this and {setting('summary')} are the same file; give two")
-    base = None if baseline is None else Report.load(baseline)
+    base = None if baseline is None else open_baseline(baseline)
+    if write_baseline is not None and base is not None and not isinstance(base.document, Report):
+        raise SettingError("write_baseline", write_baseline, f"{baseline} is a slim baseline already; copy it")
+    made_slim = open_document(new, Report) if write_baseline is not None and base is None else base
     verdict = hold(
-        Report.load(new),
-        base,
+        Report.load(new) if made_slim is base or made_slim is None else made_slim.document,
+        None if base is None else base.document,
         rules,
         allow_different_model=allow_different_model,
         allow_other_text=allow_other_text,
@@ -92,8 +114,40 @@ def check(
             if verbose:
                 show_table(people, verdict)
     _write(verdict, junit, summary)
+    if write_baseline is not None and made_slim is not None:
+        try:
+            _write_slim(write_baseline, made_slim, machine=True)
+        except WriteError as error:
+            console.problem(f"error: {error}")
     if not verdict.passed:
         raise typer.Exit(1)
+
+
+def _refuse_the_same(files: dict[str, Path | None]) -> None:
+    """Two files under one name. Raises SettingError."""
+    from srdd.errors import SettingError, setting
+
+    known: dict[Path, str] = {}
+    for name, path in files.items():
+        if path is not None and (first := known.setdefault(path.resolve(), name)) != name:
+            raise SettingError(first, path, f"this and {setting(name)} are the same file; give two")
+
+
+def _write_slim(path: Path, opened: Opened[Report], *, machine: bool) -> None:
+    """The slim baseline of a report, and in a line what it is: on stdout, or beside what machines read there."""
+    from rich.markup import escape
+
+    from srdd.analysis.comparison.slim import slim
+    from srdd.cli import console
+    from srdd.core.files import write_text
+    from srdd.documents.baseline import dumps
+    from srdd.exporters.check.text import slim_text
+
+    made = slim(opened.document, report_sha256=opened.sha256)
+    text = dumps(made)
+    write_text(path, text)
+    out = console.aside() if machine else console.people()
+    out.print(escape(f"{path}: {slim_text(made, len(text.encode()))}"))
 
 
 def _write(verdict: CheckResult, junit: Path | None, summary: Path | None) -> None:

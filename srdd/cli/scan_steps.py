@@ -6,6 +6,7 @@ model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -87,6 +88,7 @@ def _run_checkpoint(what: ScanOptions, model: ModelOptions, seed: int, out: Cons
     sites = what.selection().filter(found)
     _announce(out, what, checkpoint.identity.id, "cpu, as stored, no model built", sites, None)
     if what.dry_run:
+        _note(out, checkpoint.notes)
         return sites, None
     with bars_on(out) as progress:
         report = scan_checkpoint(
@@ -131,6 +133,8 @@ def _run_model(
         sequences = text.load(opened)
     _announce(out, what, opened.identity.id, f"{opened.device}, {opened.identity.dtype}", sites, sequences)
     if what.dry_run:
+        merged = opened.adapted is not None and form_of(model.adapter_as) == "merged"
+        _note(out, [*(opened.merged() if merged else opened).notes, *notes])
         return sites, None
     with bars_on(out) as progress:
         part = None
@@ -163,6 +167,12 @@ def _run_model(
             progress=progress,
         )
     return sites, report.model_copy(update={"adapter": part})
+
+
+def _note(out: Console, notes: Sequence[str]) -> None:
+    """What a report would say, of a run that makes none."""
+    for note in notes:
+        out.print(f"  note     {escape(note)}")
 
 
 def _announce(

@@ -43,6 +43,7 @@ def show(
     Example: srdd show srdd-report.json --site output --quant mxfp4 --top 5
     """
     from srdd.analysis.series import choose_kinds, choose_specs
+    from srdd.documents.baseline import Baseline
     from srdd.documents.experiment import Experiment
     from srdd.documents.opening import open_document
     from srdd.documents.probe import Probe
@@ -52,6 +53,8 @@ def show(
     if top is not None and (as_json or layer is not None):
         raise NoEffectError("top", f"with {setting('json' if as_json else 'layer')}")
     document = open_document(report).document
+    if isinstance(document, Baseline):
+        raise ReportError(f"{report} is a slim baseline: it is for `srdd check`, and nothing to show; give the report")
     if not isinstance(document, Report):
         if not isinstance(document, Probe | Experiment):
             raise ReportError(f"{report} is a {document.CALLED}: nothing to show; expected a report")

@@ -18,10 +18,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TypeVar
 
-from srdd.core.blocks import Blocks, without
+from srdd.core.blocks import Blocks, all_added, without, worst_of
 from srdd.core.metrics import METRICS, Metric
 from srdd.core.tally import IS_MAX, Tally
 
@@ -30,7 +30,11 @@ T = TypeVar("T")
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """The mean of one number per unit (or seed), at least one, and its standard error; nan of a single number."""
-    return fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    mean, count = fmean(values), len(values)
+    if count < 2:
+        return mean, math.nan
+    # as statistics.stdev, which works with fractions and takes fifty times as long
+    return mean, math.sqrt(math.fsum([(value - mean) ** 2 for value in values]) / (count - 1) / count)
 
 
 def by_unit(values: Sequence[float], unit_of: Sequence[int] | None) -> list[float]:
@@ -88,7 +92,8 @@ def total(sequences: Sequence[Tally]) -> Tally:
 
 def total_blocks(parts: Sequence[Blocks]) -> Blocks:
     """The counts of all parts together."""
-    return sum(parts, Blocks())
+    sqnr, scales, worst = ([getattr(part, name) for part in parts] for name in ("sqnr", "scales", "worst"))
+    return Blocks(all_added(sqnr), all_added(scales), worst_of(worst))
 
 
 def total_vector(vectors: Sequence[Sequence[float]]) -> list[float]:

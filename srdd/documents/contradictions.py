@@ -79,7 +79,7 @@ def _of_blocks(counts: Sequence[Sequence[float]]) -> str:
     for row, bins in ((sqnr, SQNR_BINS), (scales, SCALE_BINS)):
         if not row:
             continue
-        if not 0 <= min(row) <= max(row) < _EXACT_COUNT or [*map(int, row)] != row:
+        if not 0 <= min(row) <= max(row) < _EXACT_COUNT or not all(map(float.is_integer, row)):
             return "are negative, or no whole numbers"
         if row[0] > bins - (len(row) - 1):
             return "are in bins that do not exist"

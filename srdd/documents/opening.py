@@ -24,6 +24,7 @@ _KINDS = {
     "srdd-report": ("srdd.documents.report", "Report"),
     "srdd-scan": ("srdd.documents.report", "Report"),  # version 1
     "srdd-impact": ("srdd.documents.report", "Report"),  # version 1 of costs
+    "srdd-baseline": ("srdd.documents.baseline", "Baseline"),
     "srdd-probe": ("srdd.documents.probe", "Probe"),
     "srdd-experiment": ("srdd.documents.experiment", "Experiment"),
     "srdd-rin": ("srdd.documents.rin", "RinConfig"),

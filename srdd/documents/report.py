@@ -135,6 +135,10 @@ class Report(Document):
         if made_by in ("srdd-probe", "srdd-experiment"):
             what = made_by.removeprefix("srdd-")
             raise ReportError(f"{name} is the document of a {what}: it has no layers; expected a report of `srdd scan`")
+        if made_by == "srdd-baseline":
+            raise ReportError(
+                f"{name} is a slim baseline: it holds what a check compares with, and nothing to show; give the report"
+            )
         version = tree.get("schema_version")
         if version is None and isinstance(tree.get("report"), dict):
             return cls(**report_v0.upgrade(tree, name))

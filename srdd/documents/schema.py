@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, computed_field, model_validator
 
-from srdd.core.blocks import Blocks
+from srdd.core.blocks import Blocks, all_added, worst_of
 from srdd.core.metrics import BY_NAME, METRICS, Metric, any_metric
 from srdd.core.tally import FIELDS, Tally
 from srdd.core.uncertainty import leave_one_out, standard_error, tallies_by_unit, total_blocks, total_vector
@@ -119,8 +119,8 @@ class Measurement(Part):
         """The counts over all sequences; None where nobody counted."""
         if self.sequence_blocks is None:
             return self.whole_blocks
-        whole = total_blocks(self._counted)
-        return [*map(list, (whole.sqnr, whole.scales, whole.worst))]
+        sqnr, scales, worst = ([counts[row] for counts in self.sequence_blocks] for row in range(3))
+        return [[*all_added(sqnr)], [*all_added(scales)], [*worst_of(worst)]]
 
     @cached_property
     def _sums(self) -> Tally:

@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,8 +40,9 @@ _EMBEDDING = re.compile(r"(embed|embd|wte|wpe|shared\.weight|position_embeddings
 _BESIDE_EMBEDDING = re.compile(r"(proj|linear|dense|mapping|_out$)", re.I)
 _FUSED_EXPERTS = re.compile(r"(expert|moe)", re.I)
 _ROUTER = re.compile(r"(router|(^|\.)gate\.weight$|\.gate\.wg\.)", re.I)
-# Tensors that hold codes of a form which files/packed does not know (GPTQ, AWQ, integers of compressed-tensors, ...).
-_CODES = re.compile(r"(^|\.)(qweight|weight_packed|W_q|_\w+_qdata)$|_(blocks|bits)$")
+# Tensors of these types are codes of a form that files/packed does not know, unless their names say otherwise.
+_CODES = packed.INTEGERS | {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F6_E2M3", "F6_E3M2", "F4"}
+_NO_CODES = re.compile(r"(bias|mask|position|index|ids|table)", re.I)
 _PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 _READ_BY_ANOTHER = re.compile(r"encoder")
 # Architectures whose Linears are transformers' Conv1D, stored [in, out].
@@ -59,7 +61,7 @@ def checkpoint_sites(checkpoint: Checkpoint) -> SiteMap:
         raise SourceError(checkpoint.damaged[0])
     for tensor in checkpoint.tensors.values():
         if _reason(tensor) is None and isinstance(tensor, StoredTensor) and tensor.dtype not in _PLAIN:
-            raise SourceError(_unknown(tensor))
+            raise SourceError(_unknown(tensor, checkpoint.config))
     if checkpoint.unheld:
         raise SourceError(checkpoint.unheld)
     live = live_sites(checkpoint)
@@ -168,15 +170,21 @@ def _numbered(sites: Sequence[Site]) -> tuple[dict[str, int], int]:
     return first, count
 
 
-def _unknown(tensor: StoredTensor) -> str:
-    what = "in a packed form that is not known"
+def _holds_codes(tensor: StoredTensor) -> bool:
+    return tensor.dtype in _CODES and len(tensor.shape) > 1 and not _NO_CODES.search(tensor.name.rpartition(".")[2])
+
+
+def _unknown(tensor: StoredTensor, config: dict[str, Any]) -> str:
+    found = f"{tensor.name} is stored as {tensor.dtype} {list(tensor.shape)}"
     if tensor.dtype in float8.CODES:
-        what = "without a scale, and codes are not measured without theirs"
-    return f"{tensor.name} is stored as {tensor.dtype} {list(tensor.shape)} {what}; packed forms known: {packed.KNOWN}"
+        return f"{found} without a scale, and codes are not measured without theirs; expected one beside it"
+    said = config.get("quantization_config")
+    method = f" (config.json: {said['quant_method']})" if isinstance(said, dict) and said.get("quant_method") else ""
+    return f"{found}, in a packed form that is not known{method}; known: {packed.KNOWN}"
 
 
 def _reason(tensor: StoredTensor | Packed) -> str | None:
-    if isinstance(tensor, StoredTensor) and _CODES.search(tensor.name) and tensor.dtype in packed.INTEGERS:
+    if isinstance(tensor, StoredTensor) and _holds_codes(tensor):
         return None
     if len(tensor.shape) == 3 and _FUSED_EXPERTS.search(tensor.name) and "bias" not in tensor.name:
         return None

@@ -2,7 +2,8 @@
 
 Not here: packed forms (files/packed) and loading of plain checkpoints (loading.py). transformers opens a few of these
 forms, some only with packages or devices of their own, and rounds FP8 scales to 16 bits on the way; so that a model and
-its files are the same numbers, all of them go the way of the files. What stays packed is refused: codes are no weights.
+its files are the same numbers, all of them go the way of the files. A model that the library left packed in other forms
+has no weights to measure, which sites.py says.
 
 Worked number: a 7B model in NVFP4 is read into 14 GB of bfloat16, each value rounded once.
 """
@@ -14,12 +15,11 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from srdd.errors import SourceError, setting
+from srdd.errors import SourceError
 from srdd.models.files.checkpoint import Checkpoint
 from srdd.models.files.packed.contract import Packed
-from srdd.models.modules import fused_experts, is_linear
 
 _FLOATS = ("F64", "F32", "BF16", "F16")
 
@@ -58,21 +58,6 @@ def state_of(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
             done += len(chunk)
         state[name] = whole
     return state
-
-
-def refuse_codes(model: nn.Module, label: str) -> None:
-    """Raises SourceError for a weight that the library left packed: what it holds are codes, to be scaled by others."""
-    for name, module in model.named_modules():
-        names = fused_experts(module) or (["weight"] if is_linear(module) else [])
-        for parameter in names:
-            weight = getattr(module, parameter, None)
-            if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.dtype.itemsize < 2:
-                held = str(weight.dtype).removeprefix("torch.") if isinstance(weight, Tensor) else "no plain tensor"
-                raise SourceError(
-                    f"{label} cannot be measured as it was opened: {name}.{parameter} is {held} in "
-                    f"{type(module).__name__}; codes are not measured without their scales. Its weights alone may be "
-                    f"read: {setting('sites', 'weight')}"
-                )
 
 
 def _dtype(asked: Any, config: Any, checkpoint: Checkpoint) -> torch.dtype:

@@ -17,7 +17,7 @@ from torch import nn
 
 from srdd.core.packaged_models import near_model
 from srdd.errors import MissingExtraError, SourceError, setting
-from srdd.models.dequantized import is_packed, load_dequantized, refuse_codes
+from srdd.models.dequantized import is_packed, load_dequantized
 from srdd.models.files.checkpoint import Checkpoint, open_checkpoint
 from srdd.models.files.contents import wrapper_in
 from srdd.models.files.folders import INDEX
@@ -143,7 +143,6 @@ def load_model(
         raise SourceError(f"{label} {found}: {told}{near}") from problem
     _refuse_other_sizes(info["mismatched_keys"], label)
     _refuse_other_names(info["missing_keys"], info["unexpected_keys"], label)
-    refuse_codes(model, label)
     random = random_part(model, sorted(info["missing_keys"]), label, causal)
     return model, (*notes, *random, *unread_part(model, sorted(info["unexpected_keys"])))
 

@@ -94,7 +94,7 @@ def experts_transposed(module: nn.Module) -> bool:
 
 def weight_of(module: nn.Module, parameter: str | None = None) -> Tensor:
     """The parameter of a weight site as stored, by default `weight`."""
-    weight = getattr(module, parameter or "weight")
+    weight = getattr(module, parameter or "weight", None)  # packed modules have none
     if not isinstance(weight, Tensor):
         raise SiteError(f"{type(module).__name__}: expected a tensor as weight, found {type(weight).__name__}")
     return weight

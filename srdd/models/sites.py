@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from srdd.core.roles import fusion_group, is_beside_text
 from srdd.documents.parts import KINDS, Kind
 from srdd.documents.schema import Skipped
-from srdd.errors import SiteError
+from srdd.errors import SiteError, TensorError, setting
 from srdd.models.modules import (
     blocks_beside_text,
     decoder_layers,
@@ -77,7 +77,10 @@ class SiteMap:
 
 
 def find_sites(model: nn.Module, kinds: Sequence[Kind] = KINDS) -> SiteMap:
-    """All sites of the kinds asked for, in module order. Raises SiteError when there is none."""
+    """All sites of the kinds asked for, in module order. Raises SiteError when there is none.
+
+    Raises TensorError for a weight that holds codes, which mean nothing without the scales beside them.
+    """
     stacks, beside = decoder_layers(model), blocks_beside_text(model)
     sites: list[Site] = []
     for name, module in named_modules(model):
@@ -90,11 +93,26 @@ def find_sites(model: nn.Module, kinds: Sequence[Kind] = KINDS) -> SiteMap:
     chosen = tuple(replace(site, index=index) for index, site in enumerate(sites) if site.kind in kinds)
     if not chosen:
         raise SiteError(f"nothing to measure: {type(model).__name__} has no {' or '.join(kinds)} site")
+    _refuse_codes(model, chosen)
     parameters = sum(p.numel() for p in model.parameters())
     wanted = tuple(kind for kind in KINDS if kind in kinds)
     around = beside_model(model)
     beside_count = sum(p.numel() for p in model.parameters() if id(p) in around)
     return SiteMap(chosen, _skipped(model, chosen, kinds), parameters, len(stacks), wanted, beside_count)
+
+
+def _refuse_codes(model: nn.Module, sites: Sequence[Site]) -> None:
+    modules = dict(named_modules(model))
+    for site in sites:
+        if site.kind == "weight":
+            module = modules[site.module]
+            dtype = weight_of(module, site.parameter).dtype
+            if not dtype.is_floating_point or dtype.itemsize < 2:
+                raise TensorError(
+                    f"{site.module}.{site.parameter} holds codes ({str(dtype).removeprefix('torch.')}) in "
+                    f"{type(module).__name__}, which are not measured without their scales; dequantize the model, "
+                    f"or scan its files alone: {setting('sites', 'weight')}"
+                )
 
 
 def _module_sites(name: str, module: nn.Module, layer: int | None) -> list[Site]:

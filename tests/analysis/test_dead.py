@@ -220,3 +220,12 @@ def test_a_small_step_of_one_weight_is_no_other_order(size: float) -> None:
         w += size * w.std() * torch.randn(w.shape, generator=draws)
 
     assert not any("another order" in problem for problem in check(scanned(step), GOOD).problems)
+
+
+def test_a_limit_of_ones_own_lets_no_dead_weight_pass_unless_it_is_on_zeros() -> None:
+    dead = scanned(lambda w: w.zero_())
+    turned = scanned(lambda w: w.copy_(w.flip(0)))
+    for text, names_dead in (("sqnr_db=-0.5", True), ("rms=x2", True), ("zero_ratio=+60%", False)):
+        own = Policy(limits=(parse_limit(text, scope_of(None, None, None)),))
+        assert any("all zero" in problem for problem in check(dead, GOOD, own).problems) is names_dead
+        assert any("another order" in problem for problem in check(turned, GOOD, own).problems)

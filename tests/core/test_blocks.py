@@ -8,7 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srdd import kernels
-from srdd.core.blocks import EXACT, SCALE_BINS, SQNR_BINS, Blocks, added, block_number, block_place, compact, without
+from srdd.core.blocks import (
+    EXACT,
+    SCALE_BINS,
+    SQNR_BINS,
+    Blocks,
+    added,
+    all_added,
+    block_number,
+    block_place,
+    compact,
+    without,
+    worst_of,
+)
 from srdd.core.tally import Tally
 
 rows = st.lists(st.integers(0, 50), min_size=0, max_size=30)
@@ -32,6 +44,19 @@ def test_rows_add_bin_by_bin_and_can_be_taken_apart(a: list[int], b: list[int]) 
     whole = [x + y for x, y in zip(a + [0] * (size - len(a)), b + [0] * (size - len(b)), strict=True)]
     assert added(compact(a), compact(b)) == compact(whole) == added(compact(b), compact(a))
     assert without(Blocks(compact(whole)), Blocks(compact(b))) == Blocks(compact(a))
+
+
+@given(st.lists(rows, max_size=6))
+def test_many_rows_add_as_one_after_another(many: list[list[int]]) -> None:
+    one_by_one: tuple[float, ...] = ()
+    for row in many:
+        one_by_one = added(one_by_one, compact(row))
+    assert all_added([compact(row) for row in many]) == one_by_one
+
+
+def test_the_worst_of_many_is_the_first_of_the_noisiest() -> None:
+    assert worst_of([(), (1.0, 5.0), [2.0, 7.0], (2.0, 8.0), ()]) == (2.0, 7.0)
+    assert worst_of([]) == worst_of([(), ()]) == ()
 
 
 def test_the_worst_block_is_the_noisier_one() -> None:

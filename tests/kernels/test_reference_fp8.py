@@ -10,7 +10,11 @@ from srdd.core.formats import ALL, FORMATS, parse
 from srdd.core.tally import Tally
 
 NAMES = ["fp8", "fp8_channel", "fp8_block"]
-VARIANTS = [pytest.param(fmt, id=f"{n} {fmt.tile}") for n in NAMES for fmt in {FORMATS[n], FORMATS[n].for_weights}]
+VARIANTS = [
+    pytest.param(fmt, id=f"{n} {fmt.tile}")
+    for n in NAMES
+    for fmt in dict.fromkeys((FORMATS[n], FORMATS[n].for_weights))
+]
 FLT_MAX = float(np.finfo(F32).max)
 
 

@@ -18,6 +18,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     CLIPVisionConfig,
+    Gemma3nForCausalLM,
+    Gemma3nTextConfig,
     Llama4ForCausalLM,
     Llama4TextConfig,
     LlamaConfig,
@@ -35,6 +37,7 @@ from transformers import (
 
 import srdd
 from srdd.analysis import find_multipliers
+from srdd.core.tally import FIELDS
 from srdd.documents.schema import Site
 from srdd.errors import SiteError
 from srdd.models.fake import fake_quantize
@@ -250,6 +253,36 @@ def test_noise_is_for_the_text_of_a_model_with_a_tower() -> None:
         targets = find_targets(part, config)
         assert [t.layer for t in targets if t.layer is not None] == [i for i in range(2) for _ in range(2)]
         assert not any("vision" in t.path for t in targets)
+
+
+@pytest.mark.parametrize("states", [2, 3])
+def test_layer_states_that_are_stacked_before_the_batch(states: int) -> None:
+    """AltUp of Gemma 3n, whose last layers share keys and values too."""
+    torch.manual_seed(0)
+    config = Gemma3nTextConfig(
+        **{**SMALL, "num_hidden_layers": 4},
+        num_key_value_heads=2,
+        head_dim=16,
+        vocab_size_per_layer_input=64,
+        hidden_size_per_layer_input=16,
+        num_kv_shared_layers=2,
+        altup_num_inputs=states,
+        laurel_rank=8,
+        activation_sparsity_pattern=[0.0] * 4,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        sliding_window=16,
+        pad_token_id=0,
+    )
+    model = Gemma3nForCausalLM(config).eval()
+    ids = torch.randint(3, 60, (states, 12), generator=torch.Generator().manual_seed(0))
+    together = srdd.scan(model, ids, sites="input,output", batch_size=states, backend="eager")
+    alone = srdd.scan(model, ids, sites="input,output", batch_size=1, backend="eager")
+    for a, b in zip(together.sites, alone.sites, strict=True):
+        assert a.formats["mxfp4:even"].sequences is not None
+        for one, other in zip(a.formats["mxfp4:even"].sequences, b.formats["mxfp4:even"].sequences or [], strict=True):
+            assert one[FIELDS.index("sum_x2")] == pytest.approx(other[FIELDS.index("sum_x2")], rel=1e-4), a.name
+    outputs = [site for site in together.sites if site.kind == "output"]
+    assert [site.layer for site in outputs] == [0, 1, 2, 3]
 
 
 def test_layers_of_any_kind() -> None:

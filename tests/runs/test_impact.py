@@ -374,3 +374,19 @@ def test_bad_options_are_found_before_the_model_is_opened(
     code, printed, shown = srdd("impact", *given, *arguments)
     assert (code, printed, out.exists()) == (2, "", False), shown
     assert words in shown.strip().splitlines()[-1]
+
+
+def test_labels_follow_the_probabilities_and_stay_where_these_hardly_change() -> None:
+    torch.manual_seed(0)
+    p = torch.tensor([0.5, 0.25, 0.2, 0.05, 0.0]).expand(1, 20_000, 5)
+    labels = draw_labels(p, torch.Generator().manual_seed(1))
+    shares = torch.bincount(labels.flatten(), minlength=5) / 20_000
+    assert shares[4] == 0
+    assert (shares - p[0, 0]).abs().max() < 4 * (0.25 / 20_000) ** 0.5
+    wide = torch.softmax(3 * torch.randn(1, 500, 5_000), -1)
+    nearly = wide * (1 + 1e-5 * torch.randn(wide.shape))
+    one, other = (draw_labels(x, torch.Generator().manual_seed(2)) for x in (wide, nearly / nearly.sum(-1, True)))
+    assert (one != other).sum() <= 1, "about 500 * 1e-5 are near a tie"
+    both = draw_labels(wide.expand(2, -1, -1), torch.Generator().manual_seed(2))
+    assert torch.equal(both[0], one[0]), "the first of two sequences draws as if it were alone"
+    assert not torch.equal(both[1], one[0])

@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from srdd.analysis.comparison.marks import differ, mark_of, sums_differ
+from srdd.analysis.comparison.recalled import RecalledSite
 from srdd.core.tally import FIELDS, Tally
 from srdd.documents.comparison import Beginning
 from srdd.documents.parts import Place, same_sequences
@@ -91,6 +93,8 @@ def tallies_of(a: Site, b: Site) -> tuple[Tally, Tally] | None:
 
 
 def _other_sums(a: Site, b: Site) -> bool:
+    if isinstance(a, RecalledSite):
+        return told_apart(a, b)
     found = tallies_of(a, b)
     if found is None:
         return False
@@ -108,7 +112,16 @@ def order_distance(a: Site, b: Site, one: Tally, other: Tally) -> float:
     return abs(a.order_sum - b.order_sum) / size if size else 0.0
 
 
+def told_apart(a: RecalledSite, b: Site) -> bool:
+    """Whether a weight is not the one that a slim baseline knows; False where nothing is known."""
+    mark = None if a.mark is None else b.mark if isinstance(b, RecalledSite) else mark_of(b, a.mark.spec)
+    return a.mark is not None and mark is not None and differ(a.mark, mark, _SAME_KERNEL)
+
+
 def _other_x(a: Site, b: Site) -> bool:
+    if isinstance(a, RecalledSite):
+        mark = None if a.mark is None else mark_of(b, a.mark.spec)
+        return a.mark is not None and mark is not None and sums_differ(a.mark, mark, _SAME)
     found = tallies_of(a, b)
     return found is not None and any(_apart(*found, name, _SAME) for name in _OF_X)
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from srdd.analysis.comparison.costs import cost_pairs, model_pairs
 from srdd.analysis.comparison.decisions import decide
 from srdd.analysis.comparison.limits import Factor, Floor, Limit
 from srdd.analysis.comparison.pairing import By, Pair, pairs
 from srdd.analysis.comparison.policy import Policy
+from srdd.analysis.comparison.recalled import RecalledReport
 from srdd.core.layers import parse_layers
 from srdd.core.metrics import Metric, as_error
 from srdd.documents.check import Case, Finding
@@ -33,6 +35,11 @@ class Pairs:
         self._base, self._new = base, new
         self._made: dict[tuple[Place, str, By], list[Pair]] = {}
 
+    @property
+    def called(self) -> str:
+        """What the base is, in messages."""
+        return "the slim baseline" if isinstance(self._base, RecalledReport) else "the baseline"
+
     def of(self, kind: Place, spec: str, by: By) -> list[Pair]:
         if (kind, spec, by) not in self._made:
             if kind == "model":
@@ -45,6 +52,17 @@ class Pairs:
         return self._made[kind, spec, by]
 
 
+class Checked(NamedTuple):
+    """A place against a limit, before it is known whether chance may be to blame; most are never told of."""
+
+    base: float | None
+    new: float
+    bound: float
+    passed: bool
+    excess: float
+    implausible: bool = False
+
+
 @dataclass(frozen=True)
 class Held:
     """One limit on one kind and format, and the places that it holds for, with what is known of each."""
@@ -52,7 +70,7 @@ class Held:
     limit: Limit | Factor | Floor
     kind: Place
     spec: str
-    places: list[tuple[Pair, Finding]]
+    places: list[tuple[Pair, Checked]]
 
 
 def held_by(
@@ -71,12 +89,12 @@ def held_by(
     wanted = None if limit.layers is None else set(parse_layers(limit.layers))
     held: list[Held] = []
     notes: list[str] = []
-    which = "this report" if isinstance(limit, Floor) else "the baseline"
+    which = "this report" if isinstance(limit, Floor) else compared.called
     for kind in kinds:
         for spec in specs:
             by = _by(limit, kind, policy)
             members = [p for p in compared.of(kind, spec, by) if wanted is None or p.layer in wanted]
-            places = [(p, found) for p in members if (found := _finding(limit, p, policy)) is not None]
+            places = [(p, found) for p in members if (found := _checked(limit, p, policy)) is not None]
             if places:
                 held.append(Held(limit, kind, spec, places))
             unknown = [p.name for p in members if math.isnan(p.values(limit.metric)[0])]
@@ -97,11 +115,19 @@ def _by(limit: Limit | Factor | Floor, kind: Place, policy: Policy) -> By:
     return policy.by or ("module" if policy.are_defaults and hide else "layer")
 
 
-def case_of(held: Held, policy: Policy, tests: int) -> Case:
-    """The limit with all its findings decided; `tests` is the size of the family, over all cases of the check."""
+def case_of(held: Held, policy: Policy, tests: int, *, moved: bool = True) -> Case:
+    """The limit with all its findings decided; `tests` is the size of the family, over all cases of the check.
+
+    `moved` is whether a weight changed, as far as the reports tell.
+    """
     metric = held.limit.of
-    findings = [_decided(held.limit, pair, finding, policy, tests) for pair, finding in held.places]
-    ranked = sorted(findings, key=lambda f: -_excess(metric, f))
+    told: list[tuple[float, Finding]] = []
+    worst = max(held.places, key=lambda place: place[1].excess)
+    for place in held.places:
+        pair, checked = place
+        if not checked.passed or checked.implausible or place is worst:
+            told.append((checked.excess, _decided(held.limit, pair, checked, policy, tests, moved)))
+    ranked = [finding for _, finding in sorted(told, key=lambda row: -row[0])]
     return Case(
         kind=held.kind,
         format=held.spec,
@@ -109,7 +135,7 @@ def case_of(held: Held, policy: Policy, tests: int) -> Case:
         limit=held.limit.text,
         metric=metric.name,
         unit=metric.unit,
-        checked=len(findings),
+        checked=len(held.places),
         worst=ranked[0],
         failures=[f for f in ranked if not f.passed],
         undecided=[f for f in ranked if f.undecided],
@@ -117,32 +143,27 @@ def case_of(held: Held, policy: Policy, tests: int) -> Case:
     )
 
 
-def _finding(limit: Limit | Factor | Floor, pair: Pair, policy: Policy) -> Finding | None:
+def _checked(limit: Limit | Factor | Floor, pair: Pair, policy: Policy) -> Checked | None:
     """None where the base has no value to hold the new one to; a floor's base is the report itself."""
     metric = limit.of
     base, value = pair.values(metric.name)
     if math.isnan(base):
         return None
     bound = limit.bound(base, value)
-    passed = limit.holds(base, value)
-    if isinstance(limit, Floor):
-        return Finding(name=pair.name, base=None, new=value, bound=bound, passed=passed)
-    return Finding(
-        name=pair.name,
-        base=base,
-        new=value,
-        bound=bound,
-        passed=passed,
-        implausible=_implausible(metric, base, value, policy.implausible_gain),
-    )
+    known = None if isinstance(limit, Floor) else base
+    implausible = known is not None and _implausible(metric, known, value, policy.implausible_gain)
+    return Checked(known, value, bound, limit.holds(base, value), _excess(metric, known, value, bound), implausible)
 
 
-def _decided(limit: Limit | Factor | Floor, pair: Pair, finding: Finding, policy: Policy, tests: int) -> Finding:
+def _decided(
+    limit: Limit | Factor | Floor, pair: Pair, checked: Checked, policy: Policy, tests: int, moved: bool
+) -> Finding:
     """What lies beyond its bound, once it is known whether that may be chance. A floor is a value, not a change."""
-    excess = _excess(limit.of, finding)
+    base, value, bound, passed, excess, implausible = checked
+    finding = Finding(name=pair.name, base=base, new=value, bound=bound, passed=passed, implausible=implausible)
     if finding.passed or isinstance(limit, Floor) or not math.isfinite(excess):
         return finding
-    decision = decide(pair, limit.of, excess, tests, limit.times if isinstance(limit, Limit) else 1.0)
+    decision = decide(pair, limit.of, excess, tests, limit.times if isinstance(limit, Limit) else 1.0, moved=moved)
     error = None if math.isnan(decision.error) else decision.error
     if decision.sure:
         return finding.model_copy(update={"standard_error": error})
@@ -158,13 +179,13 @@ def _implausible(metric: Metric, base: float, new: float, factor: float) -> bool
     return before > factor * after
 
 
-def _excess(metric: Metric, finding: Finding) -> float:
+def _excess(metric: Metric, base: float | None, new: float, bound: float) -> float:
     """How far beyond its bound, in the metric's unit; a missing value is infinitely far."""
-    if math.isnan(finding.new):
+    if math.isnan(new):
         return math.inf
-    if metric.better is None and finding.base is not None:
-        return abs(finding.new - finding.base) - abs(finding.bound - finding.base)
-    if finding.new == finding.bound:  # both may be infinite: exact before and now
+    if metric.better is None and base is not None:
+        return abs(new - base) - abs(bound - base)
+    if new == bound:  # both may be infinite: exact before and now
         return 0.0
-    distance = finding.new - finding.bound
+    distance = new - bound
     return -distance if metric.better == "up" else distance

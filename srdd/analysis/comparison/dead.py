@@ -14,7 +14,9 @@ import math
 import re
 from collections.abc import Sequence
 
-from srdd.analysis.comparison.beginning import alike, changed_weights, order_distance, tallies_of
+from srdd.analysis.comparison.beginning import alike, changed_weights, order_distance, tallies_of, told_apart
+from srdd.analysis.comparison.marks import mark_of, same_values
+from srdd.analysis.comparison.recalled import RecalledSite
 from srdd.core.dead import dead_text
 from srdd.core.tally import FIELDS, Tally
 from srdd.documents.parts import Note
@@ -41,7 +43,7 @@ def newly_dead(base: Report, new: Report) -> list[str]:
 
 def newly_equal(base: Report, new: Report) -> list[str]:
     """One sentence for every weight whose sums are those of another one, where both differed in the base."""
-    before = {site.name: _sums(site) for site in base.sites if site.kind == "weight"}
+    before = {site.name: site for site in base.sites if site.kind == "weight"}
     first: dict[tuple[float, ...], Site] = {}
     found = []
     for site in new.sites:
@@ -49,10 +51,10 @@ def newly_equal(base: Report, new: Report) -> list[str]:
         if sums is None or dead_rows(site)[0] == _ALL:
             continue
         other = first.setdefault(sums, site)
-        known = before.get(site.name), before.get(other.name)
-        if other is not site and None not in known and known[0] != known[1]:
+        was, other_was = before.get(site.name), before.get(other.name)
+        if other is not site and was is not None and other_was is not None and _other_values(was, other_was):
             # the one that changed is the copy
-            copy, original = (site, other) if known[0] != sums else (other, site)
+            copy, original = (site, other) if _other_values(was, site) else (other, site)
             found.append(f"weight {copy.name} is now equal to {original.name}, and was not in the baseline")
     return found
 
@@ -74,8 +76,19 @@ def newly_rearranged(base: Report, new: Report) -> list[str]:
     ]
 
 
+def _other_values(a: Site, b: Site) -> bool:
+    """Whether two weights are known not to be equal."""
+    if isinstance(a, RecalledSite):
+        return told_apart(a, b)
+    sums = _sums(a), _sums(b)
+    return None not in sums and sums[0] != sums[1]
+
+
 def _same_values(a: Site, b: Site) -> bool:
     """Whether all that quantization leaves is the same, or the sums of x alone are and the places are far apart."""
+    if isinstance(a, RecalledSite):
+        mark = None if a.mark is None else mark_of(b, a.mark.spec)
+        return a.mark is not None and mark is not None and same_values(a.mark, mark)
     found = tallies_of(a, b)
     if found is None:
         return False
@@ -100,6 +113,8 @@ def _sums(site: Site) -> tuple[float, ...] | None:
 
 def dead_rows(site: Site) -> tuple[int, str]:
     """How many rows and columns of a weight are dead, and that in words."""
+    if isinstance(site, RecalledSite):
+        return site.dead
     text = next((str(note).removeprefix(Note.of("dead", "")) for note in site.notes if note.level == "dead"), "")
     tally = next((m.merged() for m in site.formats.values() if m.tally is not None), None)
     if tally is not None and (whole := dead_text(tally)):

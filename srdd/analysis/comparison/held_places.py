@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from srdd.analysis.comparison.costs import by_cost, cost_spec_of, model_specs
 from srdd.analysis.comparison.limits import Factor, Floor, Limit
+from srdd.analysis.comparison.recalled import Recalled
 from srdd.analysis.layer_costs import cost_specs
 from srdd.core.formats import parse
 from srdd.core.metrics import OF_MODEL
@@ -64,6 +65,15 @@ def may_compare_costs(base: Report, new: Report) -> bool:
     return bool(known) and set(known) <= set(model_specs(new))
 
 
+def may_compare_predictions(base: Report, new: Report) -> bool:
+    """Whether the predicted KL of layers is known in both under the same formats and modes, on the same tokens."""
+    a, b = base.costs, new.costs
+    if a is None or b is None or not same_sequences(a.settings.calibration, b.settings.calibration):
+        return False
+    one, other = ({(r.format, r.mode) for r in c.layers if r.predicted_kl is not None} for c in (a, b))
+    return bool(one) and one <= other
+
+
 def has_kind(report: Report, kind: Kind) -> bool:
     """Whether a report holds sites of a kind."""
     return any(site.kind == kind for site in report.sites)
@@ -71,4 +81,8 @@ def has_kind(report: Report, kind: Kind) -> bool:
 
 def counts_blocks(report: Report) -> bool:
     """Whether a report holds counts of single blocks, which older ones do not."""
-    return any(measured.blocks is not None for site in report.sites for measured in site.formats.values())
+    return any(
+        measured.counts_blocks if isinstance(measured, Recalled) else measured.blocks is not None
+        for site in report.sites
+        for measured in site.formats.values()
+    )

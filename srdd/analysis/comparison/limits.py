@@ -10,6 +10,7 @@ Worked number: 0.5 of sqnr_db allows 18.5 dB where the baseline has 19; 5% of re
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
@@ -170,6 +171,7 @@ class Floor(Scope):
         return f"{self.metric} {'>=' if self.of.better == 'up' else '<='} {self.bound(math.nan):g}{self.where}"
 
 
+@lru_cache(maxsize=None, typed=True)  # asked for every place that a limit holds for
 def amount_of(value: float | str) -> tuple[float, bool]:
     """0.5 -> (0.5, False); "5%" -> (0.05, True). Raises ValueError."""
     percent = isinstance(value, str) and value.strip().endswith("%")

@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from srdd.analysis.comparison.recalled import Recalled, RecalledReport
 from srdd.core.student import critical
 from srdd.core.uncertainty import jackknife
 from srdd.documents.parts import Calibration, Kind, Place, same_sequences
@@ -45,6 +46,7 @@ class Pair:
     new: Numbers
     order: tuple[int, ...] | None  # where the new report holds the base's units of text; None: they are not the same
     mode: Mode | None = None  # of costs
+    scatter: float = 0.0  # of costs: the share of them that changed weights may move by nothing (srdd.core.position)
 
     def values(self, metric: str) -> tuple[float, float]:
         """Base and new; nan where not measured, +inf where exact."""
@@ -79,14 +81,21 @@ class Pair:
         """
         if replicates := self.replicates(metric, times):
             return jackknife(replicates)
-        return math.hypot(times * self.base.error(metric.name), self.new.error(metric.name))
+        error = self.new.error(metric.name)
+        before = error if self._forgot(metric) else self.base.error(metric.name)
+        return math.hypot(times * before, error)
 
     def degrees(self, metric: Metric) -> int:
         """Degrees of freedom of that error: units left out less one; of two samples the smaller one's."""
         if replicates := self.replicates(metric):
             return len(replicates) - 1
-        counts = [len(side.without_each(metric)) for side in (self.base, self.new)]
+        sides = (self.new,) if self._forgot(metric) else (self.base, self.new)
+        counts = [len(side.without_each(metric)) for side in sides]
         return max(min(counts) - 1, 1) if all(counts) else _MANY  # errors that came as such, from who knows how many
+
+    def _forgot(self, metric: Metric) -> bool:
+        """True when a slim baseline kept the value and not its scatter, which is then taken to be the new report's."""
+        return isinstance(self.base, Recalled) and not self.base.without_each(metric)
 
 
 def within_noise(change: float, error: float, degrees: int) -> bool:
@@ -102,18 +111,21 @@ def pairs(
     By module: every site that both have, in the order of the report, none merged.
     """
     other = new_spec or spec
-    a, b = _measured(base, kind, spec, by), _measured(new, kind, other, by)
+    a, b = measured(base, kind, spec, by), measured(new, kind, other, by)
     order = sequence_order(base.settings.calibration, new.settings.calibration)
-    return [Pair(kind, spec, other, *key, measured, b[key], order) for key, measured in a.items() if key in b]
+    return [Pair(kind, spec, other, *key, before, b[key], order) for key, before in a.items() if key in b]
 
 
-def _measured(report: Report, kind: Kind, spec: str, by: By) -> dict[tuple[int | None, str], Measurement]:
+def measured(report: Report, kind: Kind, spec: str, by: By) -> dict[tuple[int | None, str], Measurement]:
+    """Of one report by layer and name: every site, or every layer and the sites outside them."""
     if by == "module":
         return {
             (site.layer, site.name): site.formats[spec]
             for site in report.sites
             if site.kind == kind and spec in site.formats
         }
+    if isinstance(report, RecalledReport):
+        return _recalled(report, kind, spec)
     sites = [
         site.model_copy(update={"formats": {spec: site.formats[spec]}})
         for site in report.sites
@@ -123,6 +135,18 @@ def _measured(report: Report, kind: Kind, spec: str, by: By) -> dict[tuple[int |
         (row.layer, f"layer {row.layer}"): row.formats[spec] for row in layer_rows(sites)
     }
     return {**rows, **{(None, site.name): site.formats[spec] for site in sites if site.layer is None}}
+
+
+def _recalled(report: RecalledReport, kind: Kind, spec: str) -> dict[tuple[int | None, str], Measurement]:
+    """Whole layers as they were kept, or the layer's only site."""
+    sites = [site for site in report.sites if site.kind == kind and spec in site.formats]
+    kept = report.by_layer.get((kind, spec))
+    by_layer: dict[int, Measurement] = {site.layer: site.formats[spec] for site in sites if site.layer is not None}
+    by_layer = by_layer if kept is None else {**kept}
+    outside: dict[tuple[int | None, str], Measurement] = {
+        (None, site.name): site.formats[spec] for site in sites if site.layer is None
+    }
+    return {**{(layer, f"layer {layer}"): row for layer, row in sorted(by_layer.items())}, **outside}
 
 
 def sequence_order(a: Calibration | None, b: Calibration | None) -> tuple[int, ...] | None:

@@ -11,7 +11,22 @@ import math
 from collections.abc import Sequence
 
 from srdd.core.metrics import GATED
+from srdd.documents.baseline import PAIRED, Baseline
 from srdd.documents.check import Case, CheckResult, Finding
+
+
+def slim_text(baseline: Baseline, size: int) -> str:
+    """What a slim baseline is, and what is lost in it."""
+    kept = ", ".join([*PAIRED, "sqnr_db"])
+    text, costs = baseline.settings.calibration, None if baseline.costs is None else baseline.costs.settings.calibration
+    told = [("", text), ("costs over ", costs)]
+    parts = [f"{of}{known.units} units of text" for of, known in told if known is not None]
+    paired = f"Paired over {' and '.join(parts)}, but for sqnr_db" if parts else "Nothing is paired"
+    return (
+        f"slim baseline of {baseline.model.id}, {size / 1000:.0f} kB. Lost: metrics other than {kept}, a weight's rms "
+        f"and what follows from them; costs of single Linears; more than 0.01 dB, 0.0001 or four digits of a value "
+        f"(rounded to the worse side). {paired}{' (neighbours taken together)' if baseline.regrouped else ''}"
+    )
 
 
 def failure_text(case: Case) -> list[str]:

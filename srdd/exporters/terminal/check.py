@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Table
 
 from srdd.exporters.check.text import closest_text, failures, headline, implausible_text, limit_text, undecided_text
 
@@ -44,6 +43,8 @@ def show(out: Console, verdict: CheckResult) -> None:
 
 def show_table(out: Console, verdict: CheckResult) -> None:
     """Every limit with what came closest."""
+    from rich.table import Table  # slow to import, and few ask for it
+
     against = f" against {verdict.baseline}" if verdict.baseline else ""
     title = f"{verdict.new}{against}{'  (built-in limits)' if verdict.defaults else ''}"
     table = Table(title=escape(title), title_justify="left")

@@ -1,4 +1,4 @@
-"""Files of weights: safetensors (safetensors.py, checkpoint.py over them) and GGUF (gguf_header.py, gguf.py).
+"""Files of weights: safetensors (safetensors.py, checkpoint.py over them, packed/ for codes) and GGUF (gguf.py).
 
 Not here: which tensors are measured (srdd.models.checkpoint_sites). A new kind of file is a module that gives headers,
 a hash by `weights_hash` and chunks of rows, as checkpoint.py does.

@@ -140,9 +140,21 @@ def _halves(products: Sequence[Tensor]) -> list[tuple[float, float]]:
     return found
 
 
+_POSITIONS = 64  # drawn for at once: one number for every word of the vocabulary
+
+
 def draw_labels(p: Tensor, generator: torch.Generator) -> Tensor:
-    """Labels sampled from the model's probabilities [sequences, positions, vocabulary]: [sequences, positions]."""
-    uniform = torch.rand(p.shape[:2], generator=generator, dtype=torch.float32, device="cpu").to(p.device)
-    below = p.cumsum(-1)
-    labels = torch.searchsorted(below, (uniform * below[..., -1])[..., None]).squeeze(-1)
-    return labels.clamp(max=p.shape[-1] - 1)
+    """Labels sampled from the model's probabilities [sequences, positions, vocabulary]: [sequences, positions].
+
+    A race of exponentials (the label is argmax p / q): every label has a draw q of its own, so that a model of almost
+    the same probabilities gets almost the same labels. Where a single draw is looked up in cumulated probabilities,
+    rounding alone moves labels of the tail, and with them the few positions that decide a sum.
+    """
+    labels = torch.empty(p.shape[:2], dtype=torch.int64, device=p.device)
+    for sequence, rows in enumerate(p):
+        for start in range(0, len(rows), _POSITIONS):
+            part = rows[start : start + _POSITIONS]
+            uniform = torch.rand(part.shape, generator=generator, dtype=torch.float32, device="cpu")
+            race = uniform.log_().neg_().to(p.device)  # infinite where 0 was drawn, which cannot win
+            labels[sequence, start : start + _POSITIONS] = torch.div(part, race).argmax(-1)
+    return labels

@@ -147,7 +147,7 @@ def _scan_activations(
     ):
         done = 0
         for batch in batches:
-            tap.begin(keys[done : done + len(batch)])
+            tap.begin(keys[done : done + len(batch)], batch.shape[1])
             run(model, batch)
             done += len(batch)
             progress("activations", done * batch.shape[1], opened.token_ids.numel())

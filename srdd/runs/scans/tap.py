@@ -59,6 +59,7 @@ class Tap:
         self._sites = [site for site in sites if site.kind != "weight"]
         self._measure = measure
         self._keys: tuple[str, ...] = ()
+        self._length = 0
         self._handles: list[RemovableHandle] = []
         self._results: dict[tuple[str, str], Result] = {}
         self._fired: set[tuple[str, str]] = set()
@@ -97,9 +98,9 @@ class Tap:
         self._seen.clear()
         _TAPPED.discard(self._model)
 
-    def begin(self, keys: Sequence[str]) -> None:
-        """Name the sequences of the next forward pass, one key per row of the batch."""
-        self._keys = tuple(keys)
+    def begin(self, keys: Sequence[str], length: int = 0) -> None:
+        """Name the sequences of the next forward pass, one key per row of the batch, of `length` tokens each."""
+        self._keys, self._length = tuple(keys), length
         self._seen.clear()
 
     def results(self) -> list[Result]:
@@ -180,6 +181,8 @@ class Tap:
             raise SiteError("the tap was not told which sequences run: call begin() before each forward pass")
         if count == 1:
             return x.unsqueeze(0)
+        if x.dim() > 3 and x.shape[1:3] == (count, self._length) and x.shape[1] != self._length:
+            return x.transpose(0, 1)  # several states of every token, stacked before the batch (AltUp)
         if x.shape[0] == count:
             return x
         if x.dim() == 2 and not site.routed and x.shape[0] % count == 0:

@@ -19,6 +19,7 @@ from srdd import kernels
 from srdd.core.blocks import block_number
 from srdd.core.formats import BlockFormat
 from srdd.kernels.backend import Backend
+from srdd.kernels.precision import to_float64
 from srdd.kernels.seeds import generator_for
 from srdd.models.modules import weight_of
 from srdd.models.sites import Site
@@ -60,7 +61,7 @@ def order_sum(chunk: Tensor, first_row: int) -> float:
     if not chunk.numel():
         return 0.0
     along = chunk.float() @ _golden(0, chunk.shape[1]).float().to(chunk.device)
-    return float(along.cpu().double() @ _golden(first_row, len(chunk)))
+    return float(to_float64(along.cpu()) @ _golden(first_row, len(chunk)))
 
 
 def _golden(first: int, count: int) -> Tensor:

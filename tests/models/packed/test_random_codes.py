@@ -187,6 +187,17 @@ def test_scales_of_torchao_are_put_in_order(form: str, shape: tuple[int, int], t
         )
 
 
+def test_codes_and_scales_in_shards_of_their_own(tmp_path: Path) -> None:
+    tensors, expected = ct_nvfp4(np.random.default_rng(5), 100, 96)
+    where = {}
+    for number, (local, tensor) in enumerate(tensors.items(), 1):
+        file = f"model-{number:05d}-of-{len(tensors):05d}.safetensors"
+        save_file({f"{NAME}.{local}": tensor}, tmp_path / file)
+        where[f"{NAME}.{local}"] = file
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    same(torch.cat(list(open_checkpoint(str(tmp_path)).row_chunks(f"{NAME}.weight"))), expected)
+
+
 def test_gpt_oss_is_the_transpose_of_what_lies_in_the_file(tmp_path: Path) -> None:
     """A square weight, where no shape would tell; read in runs along in, and by the scan as [out, in]."""
     g, name = np.random.default_rng(1), "model.layers.0.mlp.experts.down_proj"

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from srdd.core.roles import is_tower
 from srdd.errors import SourceError
 from srdd.models.files.packed import compressed_tensors, float8, gpt_oss, modelopt, quark, torchao
 from srdd.models.files.packed.claims import Claims
@@ -21,8 +22,10 @@ from srdd.models.files.packed.contract import Facts, Form, Packed
 from srdd.models.files.safetensors import StoredTensor
 
 FORMS: tuple[Form, ...] = (gpt_oss, torchao, compressed_tensors, modelopt, quark, float8)
-KNOWN = ", ".join(["GGUF", *(form.KNOWN for form in FORMS)])
-INTEGERS = frozenset({"I8", "U8", "I16", "I32", "I64"})
+KNOWN = ", ".join(form.KNOWN for form in FORMS)
+INTEGERS = frozenset({"I8", "U8", "I16", "I32"})
+# What no exporter quantizes, whatever a pattern of its config covers.
+_LEFT_OUT = re.compile(r"(embed|wte|wpe|norm|router|(^|\.)gate$)", re.I)
 _BESIDE = re.compile(r"(scale|zero_point|amax)", re.I)
 
 
@@ -99,8 +102,8 @@ def contradictions(unpacked: Unpacked, claims: Claims | None) -> tuple[str, ...]
             if claimed is not None and claimed.split(" ")[0] != tensor.family:
                 says = "leaves it unquantized" if claimed == PLAIN else f"says {claimed}"
                 found.append(f"{module} is stored in {tensor.form}, {claims.file} {says}")
-        elif tensor.name.endswith(".weight") and len(tensor.shape) > 1:
-            claimed = claims.exactly(module)
+        elif tensor.name.endswith(".weight") and len(tensor.shape) == 2:
+            claimed = None if _LEFT_OUT.search(module) or is_tower(module) else claims.of(module)
             if claimed not in (None, PLAIN):
                 found.append(f"{module} is stored as {tensor.dtype}, {claims.file} says {claimed}")
     if not found:
@@ -115,6 +118,8 @@ def unheld(unpacked: Unpacked, claims: Claims | None) -> str | None:
         return None
     plain = {tensor.dtype for tensor in unpacked.tensors.values() if isinstance(tensor, StoredTensor)}
     held = {weight.family for weight in unpacked.packed} | ({"INT"} if plain & INTEGERS else set())
+    if claims.method == "fp8" and "MXFP8" in held:
+        held.add("FP8")  # one method for float32 scales and for powers of two
     missing = sorted(name for name in claims.named if name.split(" ")[0] not in held)
     if not missing:
         return None

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 from srdd.errors import SourceError
 from srdd.models.files.packed import groups
-from srdd.models.files.packed.contract import Facts, Module, Packed, require, weight_name
+from srdd.models.files.packed.contract import Facts, Module, Packed, refuse_zero_points, require, weight_name
 
-KNOWN = "compressed-tensors"
+KNOWN = "NVFP4, MXFP4 and MXFP6 of compressed-tensors"
 
 
 def recognise(module: Module, facts: Facts) -> Iterator[Packed]:
@@ -22,13 +22,13 @@ def recognise(module: Module, facts: Facts) -> Iterator[Packed]:
     codes = module.get("weight_packed")
     if codes is None or codes.dtype != "U8":  # integers are packed in I32
         return
-    for local in ("weight_zero_point", "weight_g_idx"):
-        if local in module:
-            raise SourceError(f"{module[local].name} is stored beside {codes.dtype} codes; no known form has it")
+    refuse_zero_points(module, codes)
+    if "weight_g_idx" in module:
+        raise SourceError(f"{module['weight_g_idx'].name} gives groups another order; no known form has it")
     name, scale = weight_name(codes, "weight"), require(module, "weight_scale", codes)
     if scale.dtype == "F8_E4M3":
         yield groups.nv(name, codes, scale, require(module, "weight_global_scale", codes), divide=True)
     else:
         # 4 bits give 16 bytes for a scale, 6 bits 24
-        six = len(scale.shape) == 2 and codes.shape[-1] == 24 * scale.shape[-1]
+        six = len(scale.shape) > 1 and codes.shape[-1:] == (24 * scale.shape[-1],)
         yield groups.mx(name, codes, scale, six="E2M3" if six else None)

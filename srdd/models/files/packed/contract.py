@@ -102,6 +102,13 @@ def expect(tensor: StoredTensor, dtypes: tuple[str, ...], *shapes: tuple[int, ..
         raise SourceError(f"{tensor.name} is {list(tensor.shape)}; expected {wanted} beside its codes")
 
 
+def refuse_zero_points(module: Module, codes: StoredTensor) -> None:
+    """Raises SourceError for zero points that are not all 0, which some exporters write for symmetric codes too."""
+    zeros = module.get("weight_zero_point")
+    if zeros is not None and bool((read(zeros).float() != 0).any()):
+        raise SourceError(f"{zeros.name} holds zero points beside {codes.dtype} codes; no known form has them")
+
+
 def weight_name(codes: StoredTensor, local: str) -> str:
     """The name of the weight that a module's codes stand for, "...up_proj.weight"."""
     return ".".join(filter(None, (codes.name.rpartition(".")[0], local)))

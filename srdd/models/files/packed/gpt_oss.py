@@ -22,7 +22,7 @@ from srdd.models.files.packed.contract import Facts, Module, Packed, expect, rea
 from srdd.models.files.packed.groups import POWERS
 from srdd.models.files.safetensors import StoredTensor
 
-KNOWN = "GPT-OSS"
+KNOWN = "MXFP4 of GPT-OSS"
 
 
 def recognise(module: Module, facts: Facts) -> Iterator[Packed]:

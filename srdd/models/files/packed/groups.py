@@ -86,7 +86,7 @@ def one_of(scale: StoredTensor, matrix: int) -> Tensor:
 
 def _scaled(values: Tensor, factors: Tensor) -> Tensor:
     grouped = values.view(*factors.shape, -1 if values.numel() else 0)
-    return (grouped * factors.unsqueeze(-1)).view(values.shape)
+    return grouped.mul_(factors.unsqueeze(-1)).view(values.shape)  # values are a chunk of their own
 
 
 def _unpacked(codes: StoredTensor, *, per_byte: tuple[int, int], group: int) -> tuple[int, ...]:

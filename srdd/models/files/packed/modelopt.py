@@ -18,7 +18,7 @@ from srdd.models.files.packed.codes import nibble_pairs
 from srdd.models.files.packed.contract import Facts, Module, Packed, expect, read, require, weight_name
 from srdd.models.files.safetensors import StoredTensor
 
-KNOWN = "ModelOpt"
+KNOWN = "NVFP4 of ModelOpt"
 
 
 def recognise(module: Module, facts: Facts) -> Iterator[Packed]:

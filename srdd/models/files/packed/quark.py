@@ -15,15 +15,17 @@ from srdd.models.files.packed import groups
 from srdd.models.files.packed.codes import SIX_BIT
 from srdd.models.files.packed.contract import Facts, Module, Packed, weight_name
 
-KNOWN = "Quark"
+KNOWN = "MXFP4 and MXFP6 of Quark and ModelOpt"
 
 
 def recognise(module: Module, facts: Facts) -> Iterator[Packed]:
     """Weights in bytes whose scale is E8M0. Raises SourceError for scales that do not fit, and for 6 bits unnamed."""
     for local, codes in module.items():
+        if codes.dtype not in groups.BYTES:
+            continue
         names = ("weight_scale", "scale") if local == "weight" else (f"{local}_weight_scale", f"{local}_scale")
         scale = next((module[name] for name in names if name in module), None)
-        if codes.dtype not in groups.BYTES or scale is None or scale.dtype not in groups.POWERS:
+        if scale is None or scale.dtype not in groups.POWERS:
             continue
         name, six = weight_name(codes, local), None
         if codes.shape and scale.shape and codes.shape[-1] == 24 * scale.shape[-1]:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from srdd.errors import SourceError
 from srdd.models.files.packed import float8, groups
-from srdd.models.files.packed.contract import Facts, Module, Packed, as_json, read, require, weight_name
+from srdd.models.files.packed.contract import Facts, Module, Packed, as_json, expect, read, require, weight_name
 from srdd.models.files.safetensors import StoredTensor
 
-KNOWN = "torchao"
+KNOWN = "MX, NVFP4 and FP8 of torchao"
 _KNOWN_TYPES = ("MXTensor", "NVFP4Tensor", "Float8Tensor")
 
 
@@ -34,10 +34,10 @@ def recognise(module: Module, facts: Facts) -> Iterator[Packed]:
         stem = local.removesuffix("_qdata")
         name = weight_name(codes, stem.removeprefix("_"))
         said = as_json(facts.metadata.get(name))
-        kind, flags = said.get("_type"), said.get("_data") or {}
-        if kind not in _KNOWN_TYPES:
+        kind, flags = said.get("_type"), said.get("_data")
+        if kind not in _KNOWN_TYPES or not isinstance(flags, dict):
             found = f"metadata says {kind}" if kind else "the file's metadata does not say of which type"
-            raise SourceError(f"{codes.name} is stored by torchao, and {found}; known: {', '.join(_KNOWN_TYPES)}")
+            raise SourceError(f"{codes.name} holds codes ({codes.dtype}) and {found}; known: {', '.join(_KNOWN_TYPES)}")
         scale = require(module, f"{stem}_scale", codes)
         lines: groups.Lines = read
         if flags.get("is_swizzled_scales"):
@@ -52,15 +52,17 @@ def recognise(module: Module, facts: Facts) -> Iterator[Packed]:
 
 def _tiles(block: object) -> tuple[tuple[int, int], ...]:
     """The tile that metadata names: [128, 128], or 32 for a run of a row."""
-    if isinstance(block, int):
-        return ((1, block),)
-    return ((int(block[0]), int(block[1])),) if isinstance(block, list) and len(block) == 2 else ()
+    sizes = [1, block] if isinstance(block, int) else block
+    if not (isinstance(sizes, list) and len(sizes) == 2 and all(isinstance(size, int) and size > 0 for size in sizes)):
+        return ()
+    return ((sizes[0], sizes[1]),)
 
 
 def _unswizzled(codes: StoredTensor, scale: StoredTensor, group: int) -> StoredTensor:
     """The scales with the shape that they have when they are put in order. Raises SourceError for too few bytes."""
     if len(codes.shape) != 2:
         raise SourceError(f"{codes.name} is {list(codes.shape)}; swizzled scales are read for matrices only")
+    expect(scale, ("F8_E4M3",) if group == 16 else groups.POWERS)
     columns = codes.shape[1] * (2 if codes.dtype == "U8" else 1) // group
     across, down = -(-columns // 4), -(-codes.shape[0] // 128)
     if scale.numel != 512 * across * down:

@@ -13,7 +13,7 @@ from typing import Any
 
 from srdd.errors import SourceError
 from srdd.models.files.packed.claims import auto_round, compressed_tensors, modelopt, quark
-from srdd.models.files.packed.claims.claim import Claims
+from srdd.models.files.packed.claims.claim import Claims, tile
 
 __all__ = ["Claims", "claims_of"]
 
@@ -42,7 +42,7 @@ def claims_of(config: dict[str, Any], hf_quant_config: dict[str, Any]) -> Claims
         if method in _WHOLE:
             named = frozenset({_WHOLE[method]})
             size = said.get("weight_block_size")
-            return Claims(method, file, named, tiles=((int(size[0]), int(size[1])),) if size else ())
+            return Claims(method, file, named, tiles=(tile(size[0], size[1]),) if size else ())
         reader = _READERS.get(method)
         return reader(method, file, said) if reader else Claims(method, file)
     except (AttributeError, TypeError, KeyError, ValueError, IndexError, re.error) as problem:

@@ -16,13 +16,15 @@ def read(method: str, file: str, said: dict[str, Any]) -> Claims:
     whole = _family(said)
     layers = {name: _family({**said, **entry}) for name, entry in (said.get("extra_config") or {}).items()}
 
-    def exactly(module: str) -> str | None:
+    patterns = [(re.compile(name), family) for name, family in layers.items()]
+
+    def named_as(module: str) -> str | None:
         if module in layers:
             return layers[module]
-        return next((family for name, family in layers.items() if name != module and re.fullmatch(name, module)), None)
+        return next((family for pattern, family in patterns if pattern.fullmatch(module)), None)
 
     named = frozenset(family for family in (*layers.values(), whole) if family and family != PLAIN)
-    return Claims(method, file, named, exactly=exactly)  # of which blocks the rest is, another key says
+    return Claims(method, file, named, named_as)  # of which blocks the rest is, another key says
 
 
 def _family(said: dict[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from srdd.models.files.packed.claims.claim import PLAIN, Claims
+from srdd.models.files.packed.claims.claim import PLAIN, Claims, tile
 
 _FORMATS = {
     "nvfp4-pack-quantized": "NVFP4",
@@ -35,17 +35,18 @@ def read(method: str, file: str, said: dict[str, Any]) -> Claims:
         family = _family(group.get("format") or top, weights)
         structure = weights.get("block_structure")
         if weights.get("num_bits") == 8 and structure:
-            tiles.append((int(structure[0]), int(structure[1])))
+            tiles.append(tile(structure[0], structure[1]))
         elif weights.get("num_bits") == 8 and weights.get("strategy") == "group":
-            tiles.append((1, int(weights["group_size"])))
+            tiles.append(tile(1, weights["group_size"]))
         for target in group.get("targets") or ():
-            kind = patterns if target.startswith("re:") else exact if "." in target else classes
+            kind = patterns if target.startswith("re:") else classes if target[:1].isupper() else exact
             kind[target] = family
-    ignored = tuple(said.get("ignore") or ())
+    ignored = frozenset(map(str, said.get("ignore") or ()))
+    ignored_patterns = [re.compile(entry[3:]) for entry in ignored if entry.startswith("re:")]
     ordered = [(re.compile(text.removeprefix("re:")), patterns[text]) for text in sorted(patterns)]
 
-    def exactly(module: str) -> str | None:
-        if any(_matches(entry, module) for entry in ignored):
+    def named_as(module: str) -> str | None:
+        if module in ignored or any(pattern.match(module) for pattern in ignored_patterns):
             return PLAIN
         found = next((family for pattern, family in ordered if pattern.match(module)), None)
         return exact.get(module, found)
@@ -54,7 +55,7 @@ def read(method: str, file: str, said: dict[str, Any]) -> Claims:
     if not said.get("config_groups") and top in _FORMATS:
         named = frozenset({_FORMATS[top]})
     rest = next(iter(classes.values())) if len(set(classes.values())) == 1 else None
-    return Claims(method, file, named, lambda module: exactly(module) or rest, exactly, tuple(tiles))
+    return Claims(method, file, named, lambda module: named_as(module) or rest, tuple(tiles))
 
 
 def _family(form: str | None, weights: dict[str, Any]) -> str:
@@ -68,7 +69,3 @@ def _family(form: str | None, weights: dict[str, Any]) -> str:
     if bits == 6:
         return "MXFP6 E2M3"
     return "MXFP8" if group == 32 and "uint8" in str(weights.get("scale_dtype")) else "FP8"
-
-
-def _matches(entry: str, module: str) -> bool:
-    return bool(re.match(entry[3:], module)) if entry.startswith("re:") else entry == module

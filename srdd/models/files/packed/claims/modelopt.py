@@ -5,10 +5,9 @@ Not here: how exclude_modules is read elsewhere (vLLM takes substrings too); onl
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Any
 
-from srdd.models.files.packed.claims.claim import PLAIN, Claims
+from srdd.models.files.packed.claims.claim import PLAIN, Claims, left_out
 
 
 def read(method: str, file: str, said: dict[str, Any]) -> Claims:
@@ -16,15 +15,15 @@ def read(method: str, file: str, said: dict[str, Any]) -> Claims:
     inner = said.get("quantization") or said
     layers = {name: _family(entry.get("quant_algo")) for name, entry in (inner.get("quantized_layers") or {}).items()}
     whole = None if layers else _family(inner.get("quant_algo"))
-    left_out = (*(inner.get("exclude_modules") or ()), *(inner.get("ignore") or ()))
+    skipped = left_out((*(inner.get("exclude_modules") or ()), *(inner.get("ignore") or ())))
 
-    def exactly(module: str) -> str | None:
+    def named_as(module: str) -> str | None:
         if module in layers:
             return layers[module]
-        return PLAIN if any(fnmatchcase(module, entry) for entry in left_out) else None
+        return PLAIN if skipped(module) else None
 
     named = frozenset(family for family in (*layers.values(), whole) if family)
-    return Claims(method, file, named, lambda module: exactly(module) or whole, exactly)
+    return Claims(method, file, named, lambda module: named_as(module) or whole)
 
 
 def _family(algo: Any) -> str | None:

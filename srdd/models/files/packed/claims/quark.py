@@ -8,22 +8,22 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-from srdd.models.files.packed.claims.claim import PLAIN, Claims
+from srdd.models.files.packed.claims.claim import PLAIN, Claims, left_out
 
 
 def read(method: str, file: str, said: dict[str, Any]) -> Claims:
     """Raises whatever a config of another shape makes Python raise."""
     whole = _family((said.get("global_quant_config") or {}).get("weight"))
     layers = {name: _family(entry.get("weight")) for name, entry in (said.get("layer_quant_config") or {}).items()}
-    left_out = tuple(said.get("exclude") or ())
+    skipped = left_out(said.get("exclude") or ())
 
-    def exactly(module: str) -> str | None:
-        if any(fnmatchcase(module, entry) for entry in left_out):
+    def named_as(module: str) -> str | None:
+        if skipped(module):
             return PLAIN
         return next((layers[name] for name in sorted(layers) if fnmatchcase(module, name)), None)
 
     named = frozenset(family for family in (*layers.values(), whole) if family)
-    return Claims(method, file, named, lambda module: exactly(module) or whole, exactly)
+    return Claims(method, file, named, lambda module: named_as(module) or whole)
 
 
 def _family(spec: Any) -> str | None:
