@@ -64,8 +64,9 @@ def opening_base(what: Named, typed: str) -> Iterator[None]:
     except SourceError as problem:
         if what.given or what.adapter is None:
             raise
+        why = str(problem).rstrip(".")
         raise SourceError(
-            f"{what.adapter.label} is an adapter of {what.model}, which does not open: {problem}; if it is elsewhere, "
+            f"{what.adapter.label} is an adapter of {what.model}, which does not open: {why}; if it is elsewhere, "
             f"give it: {setting('model', 'BASE')} {setting('adapter', typed)}"
         ) from problem
 
