@@ -60,6 +60,8 @@ def scan(
     seed: Annotated[int, typer.Option("--seed", help="For the order of the text and stochastic rounding.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("srdd-report.json"),
     force: options.Force = False,
+    adapter: options.Adapter = None,
+    adapter_as: options.AdapterAs = None,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -97,7 +99,7 @@ def scan(
     from srdd.errors import setting
 
     # Everything that can be refused without torch is refused first, before anything slow is loaded.
-    model = options.named_model(context, model, model_option)
+    model, lora = options.named_model(context, model, model_option), options.one_adapter(adapter)
     formats, thresholds = parse_list(options.named_formats(quant)), parse_thresholds(threshold or ())
     costs = parse_cost(cost, cost_tokens)
     sensitive = options.named_sensitive(noise_on)
@@ -115,7 +117,7 @@ def scan(
         ScanOptions(
             formats, sites, layers, tuple(exclude or ()), thresholds, dry_run, typed, costs, cost_tokens, sensitive
         ),
-        ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
+        ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend, lora, adapter_as),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),
         aside,
     )
@@ -131,6 +133,10 @@ def scan(
             from srdd.exporters.terminal import screen
 
             screen.show(console.people(), report, str(out))
+            if report.adapter is not None:
+                from srdd.exporters.terminal import adapter as adapter_table
+
+                adapter_table.show(console.people(), report.adapter)
     aside.print(f"Report: {out}")
     if failure:
         console.problem(f"failed: {failure} (--strict)")

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from srdd.documents.adapter import AdapterPart
     from srdd.documents.report import Report
     from srdd.documents.schema import Measurement
 
@@ -39,9 +40,17 @@ def summary(
             for layer in report.layers
             if layer.kind in kinds
         ],
+        **({} if report.adapter is None else {"adapter": _adapter(report.adapter)}),
         "costs": None if report.costs is None else _costs(report),
         "keep": [] if report.costs is None else _keep(report),
     }
+
+
+def _adapter(part: AdapterPart) -> dict[str, Any]:
+    """What it is, and how much of it survives, by role and for every weight."""
+    from srdd.exporters.terminal.adapter import by_role
+
+    return {**part.model_dump(mode="json"), "roles": [row.model_dump(mode="json") for row in by_role(part)]}
 
 
 def _measured(measurement: Measurement) -> dict[str, Any]:
