@@ -108,7 +108,7 @@ def test_apart_the_model_gives_what_peft_gives(case: tuple[str, Path, Path, Any]
 
 
 def test_merged_weights_are_those_that_peft_exports(case: tuple[str, Path, Path, Any], tmp_path: Path) -> None:
-    """Bit for bit, in a model and in files."""
+    """To float32 rounding, in a model and in files."""
     name, base, adapter, wrapped = case
     if name in TIED:
         with pytest.raises(SourceError, match=r"model\.embed_tokens, whose weight in base is .* adapter_as=apart"):
