@@ -1,7 +1,7 @@
 """Both sides of the gate on a real model: false alarms where nothing happened, and planted faults found and named.
 
-python benchmarks/gate.py [aa|faults] [format] [layers a fault]; SmolLM2, 16 sequences of 64 tokens, built-in limits
-without costs.
+python benchmarks/gate.py [aa|faults|both] [format] [layers a fault] [costs]; SmolLM2, 16 sequences of 64 tokens,
+built-in limits, without costs unless these are asked for (faults only, ten times as long).
 
 An A/A pair is one model twice: on other text, in another order, batch or number of threads, with other draws of
 stochastic rounding, or with its residual stream scaled, which changes no output of the model. A fault is planted in the
@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -210,7 +211,8 @@ def main() -> None:
     if what in ("aa", "both"):
         same(model, ids, spec)
     if what in ("faults", "both"):
-        faults(model, ids[:COUNT], spec, LAYERS[: int(sys.argv[3])] if len(sys.argv) > 3 else LAYERS)
+        where = LAYERS[: int(sys.argv[3])] if len(sys.argv) > 3 else LAYERS
+        faults(model, ids[:COUNT], spec, where, costs="predicted" if "costs" in sys.argv[4:] else "none")
     alike = sum(passed == other for passed, other, _ in SLIM)
     more = sum(passed and not other for passed, other, _ in SLIM)
     fewer = sum(other and not passed for passed, other, _ in SLIM)
@@ -271,8 +273,10 @@ def replace_seed(report: Report, like: Report) -> Report:
     return report.model_copy(update={"settings": report.settings.model_copy(update={"seed": like.settings.seed})})
 
 
-def faults(model: nn.Module, ids: Tensor, spec: str, where: tuple[int, ...]) -> None:
-    base = srdd.scan(model, ids, spec, backend="fused")
+def faults(
+    model: nn.Module, ids: Tensor, spec: str, where: tuple[int, ...], costs: Literal["none", "predicted"]
+) -> None:
+    base = srdd.scan(model, ids, spec, backend="fused", costs=costs)
     layers = model.model.layers
     print(f"{'fault':40} {'found':>7} {'named':>7}")
     total = found = named = 0
@@ -283,7 +287,7 @@ def faults(model: nn.Module, ids: Tensor, spec: str, where: tuple[int, ...]) -> 
         missed = ""
         for context, guilty in planted:
             with context:  # type: ignore[attr-defined]
-                verdict = check(srdd.scan(model, ids, spec, backend="fused"), base)
+                verdict = check(srdd.scan(model, ids, spec, backend="fused", costs=costs), base)
             line = headline(verdict)
             hits += not verdict.passed
             names += guilty in line and not verdict.passed

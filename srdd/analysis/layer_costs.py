@@ -58,6 +58,12 @@ class Priced:
         error = self.costs[metric].error if metric in self.costs else None
         return math.nan if error is None else error
 
+    def draw_error(self, metric: str) -> float:
+        """The standard error of a mean over draws of stochastic rounding; 0 where nothing is drawn."""
+        cost = self.costs.get(metric)
+        drawn = cost is not None and cost.draws is not None and cost.spread is not None
+        return cost.spread / math.sqrt(len(cost.draws)) if drawn else 0.0  # type: ignore[union-attr, operator, arg-type]
+
     def without_each(self, metric: Metric) -> list[float]:
         cost = self.costs.get(metric.name)
         return means_without_each(cost.sequences, cost.unit_of) if cost is not None and cost.sequences else []

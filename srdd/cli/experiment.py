@@ -113,7 +113,6 @@ def aqn(
 
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import experiment as experiment_tables
-    from srdd.models.fake import EXCLUDE
     from srdd.runs.experiments.aqn import run_aqn
     from srdd.runs.experiments.arm_trial import Training
     from srdd.runs.experiments.arms import make_arms
@@ -172,7 +171,7 @@ def aqn(
             training=fine_tuning,
             fault=planted,
             batch_size=batch_size,
-            exclude=(*EXCLUDE, *(exclude or ())),
+            exclude=tuple(exclude or ()),
             backend=backend,
             identity=opened.identity,
             notes=[*opened.notes, *notes],

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 # title -> parameters, as functions call them
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Model": ("model_option", "revision", "dtype", "device", "device_map", "trust_remote_code", "backend"),
+    "Model": (
+        "model_option", "adapter", "adapter_as", "revision", "dtype", "device", "device_map", "trust_remote_code",
+        "backend",
+    ),
     "Text": ("data", "text_column", "samples", "seq_len", "batch_size", "seed"),
     "Noise": (
         "sigma_start", "sigma_end", "sigmas", "relative", "target", "num_stages", "schedule_kind", "warmup",

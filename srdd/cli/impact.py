@@ -57,6 +57,8 @@ def impact(
     seed: Annotated[int, typer.Option("--seed", help="For the order of the text, labels and noise.")] = 0,
     out: options.Document = Path("srdd-impact.json"),
     force: options.Force = False,
+    adapter: options.Adapter = None,
+    adapter_as: options.AdapterAs = None,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -75,7 +77,7 @@ def impact(
     from srdd.core.files import check_new
     from srdd.errors import setting
 
-    model = options.named_model(context, model, model_option)
+    model, lora = options.named_model(context, model, model_option), options.one_adapter(adapter)
     formats, wanted, attributes = _formats(quant), _parse_modes(modes), _attributes(attribute)
     sensitive = options.named_sensitive(noise_on)
     _check_numbers(rows, label_samples, attributes)
@@ -86,7 +88,6 @@ def impact(
     from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import costs
-    from srdd.models.fake import EXCLUDE
     from srdd.runs.impact.request import check_draws
     from srdd.runs.impact.run import measure_impact
 
@@ -94,7 +95,7 @@ def impact(
     aside = console.aside()
     opened, sequences = open_with_text(
         aside,
-        ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
+        ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend, lora, adapter_as),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),
     )
     names = ", ".join("identity" if f is None else f.spec for f in formats)
@@ -110,7 +111,7 @@ def impact(
             tokens_per_sequence=rows,
             label_samples=label_samples,
             batch_size=batch_size,
-            exclude=(*EXCLUDE, *(exclude or ())),
+            exclude=tuple(exclude or ()),
             noise=noise,
             draws=draws,
             backend=backend,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import typer
     from rich.console import Console
 
+    from srdd.models.adapter_base import Named
     from srdd.models.source import OpenModel
     from srdd.runs.calibration import Sequences
 
@@ -31,12 +32,21 @@ class ModelOptions:
     device_map: str | None
     trust_remote_code: bool
     backend: str
+    adapter: str | None = None
+    adapter_as: str | None = None
+
+    def named(self) -> Named:
+        """The base and the adapter on it. Raises SrddError as opening would."""
+        from srdd.models.adapter_base import named
+
+        return named(self.model, self.adapter, self.adapter_as, self.revision)
 
     def check(self) -> None:
         """What can be refused before the model is opened, which may take minutes. Raises SrddError as opening would."""
         from srdd import kernels
         from srdd.models import source
 
+        self.named()
         kernels.choose(self.backend, device=source.check_options(self.dtype, self.device, self.device_map))
 
     def open(self) -> OpenModel:
@@ -45,6 +55,8 @@ class ModelOptions:
 
         return source.open_model(
             self.model,
+            adapter=self.adapter,
+            adapter_as=self.adapter_as,
             revision=self.revision,
             dtype=self.dtype,
             device=self.device,

@@ -34,6 +34,17 @@ DeviceMap = Annotated[
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
 Backend = Annotated[str, typer.Option("--backend", help="Kernel: auto, fused, eager or reference.")]
 
+Adapter = Annotated[
+    list[str] | None,
+    typer.Option("--adapter", help="Folder of a LoRA adapter to put on MODEL, which may itself be such a folder."),
+]
+AdapterAs = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter-as", help="apart: in 16 bit beside the quantized weight (default); merged: quantized with it."
+    ),
+]
+
 OneFormat = Annotated[str, typer.Option("--quant", help="One format, e.g. mxfp4.")]
 Unquantized = Annotated[
     list[str] | None,
@@ -74,6 +85,15 @@ def named_model(context: typer.Context, argument: str | None, option: str | None
     if model is None:
         raise SettingError("model", None, f"no model given; name one, e.g. `{context.command_path} smollm2`")
     return model
+
+
+def one_adapter(adapters: list[str] | None) -> str | None:
+    """The adapter's folder. Raises SettingError for several."""
+    from srdd.errors import SettingError
+
+    if adapters and len(adapters) > 1:
+        raise SettingError("adapter", adapters[1], f"{adapters[0]} is given too; one adapter at a time")
+    return adapters[0] if adapters else None
 
 
 def named_sensitive(text: str) -> tuple[Sensitive, ...]:

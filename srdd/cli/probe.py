@@ -67,7 +67,6 @@ def probe(
     from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import probe as probe_tables
-    from srdd.models.fake import EXCLUDE
     from srdd.runs.experiments.modes import name_of, parse_modes
     from srdd.runs.experiments.probe import measure_probe, targets_of
 
@@ -97,7 +96,7 @@ def probe(
             limit=limit,
             multipliers=guide,
             batch_size=batch_size,
-            exclude=(*EXCLUDE, *(exclude or ())),
+            exclude=tuple(exclude or ()),
             backend=backend,
             identity=opened.identity,
             notes=opened.notes,

@@ -68,6 +68,8 @@ def scan(
     seed: Annotated[int, typer.Option("--seed", help="For the order of the text and stochastic rounding.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("srdd-report.json"),
     force: options.Force = False,
+    adapter: options.Adapter = None,
+    adapter_as: options.AdapterAs = None,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -105,7 +107,7 @@ def scan(
     from srdd.errors import setting
 
     # Everything that can be refused without torch is refused first, before anything slow is loaded.
-    model = options.named_model(context, model, model_option)
+    model, lora = options.named_model(context, model, model_option), options.one_adapter(adapter)
     typed = given(context)
     own_alone = reference is not None and "quant" not in typed  # the form of the packed weights, whichever it is
     formats = () if own_alone else parse_list(options.named_formats(quant))
@@ -135,7 +137,7 @@ def scan(
             cost_tokens,
             sensitive,
         ),
-        ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
+        ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend, lora, adapter_as),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),
         aside,
     )
@@ -151,6 +153,10 @@ def scan(
             from srdd.exporters.terminal import screen
 
             screen.show(console.people(), report, str(out))
+            if report.adapter is not None:
+                from srdd.exporters.terminal import adapter as adapter_table
+
+                adapter_table.show(console.people(), report.adapter)
     aside.print(f"Report: {out}")
     if failure:
         console.problem(f"failed: {failure} (--strict)")

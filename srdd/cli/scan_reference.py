@@ -76,7 +76,7 @@ def _check(what: ScanOptions, reference: str, model: ModelOptions, text: TextOpt
         raise SettingError("sites", what.sites, "with a reference only weights are measured; leave it out, or weight")
     if what.costs == "predicted":
         raise SettingError("costs", "predicted", "with a reference costs are measured; leave it out, measured or none")
-    refuse_unused(what.typed, ("noise_on",), "with a reference")
+    refuse_unused(what.typed, ("noise_on", "adapter", "adapter_as"), "with a reference")
     costs = what.sites is None and what.costs != "none"
     if not costs:
         when = "when only weights are scanned" if what.sites is not None else "without costs"

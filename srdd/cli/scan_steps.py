@@ -7,7 +7,7 @@ model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,8 +20,10 @@ from srdd.core.layers import parse_layers
 from srdd.documents.parts import KINDS
 from srdd.documents.report import Report
 from srdd.errors import CalibrationError, setting
+from srdd.models.adapted_files import adapted_files
+from srdd.models.adapter_base import form_of, opening_base, other_base
+from srdd.models.changes import listed_beside
 from srdd.models.checkpoint_sites import checkpoint_sites
-from srdd.models.fake import EXCLUDE
 from srdd.models.files.checkpoint import open_checkpoint
 from srdd.models.quiet import quiet_hub
 from srdd.models.selection import Selection
@@ -32,6 +34,7 @@ from srdd.runs.cost_tokens import cost_sequences
 from srdd.runs.impact.request import Sensitive
 from srdd.runs.scanning import CostKind, scan
 from srdd.runs.scans.checkpoint import scan_checkpoint
+from srdd.runs.scans.survival import adapter_part
 
 OF_TEXT = ("data", "text_column", "samples", "seq_len", "batch_size", "cost", "cost_tokens", "noise_on")
 
@@ -64,7 +67,7 @@ def run(what: ScanOptions, model: ModelOptions, text: TextOptions, out: Console)
         if not any(fmt.stochastic for fmt in what.formats):
             when = "when only weights are scanned and no format rounds stochastically"
             refuse_unused(what.typed, ("seed",), when)
-        if not needs_model(model.model):
+        if not needs_model(model.named().model):
             return _run_checkpoint(what, model, text.seed, out)
     return _run_model(what, model, text, out)
 
@@ -75,17 +78,21 @@ def _run_checkpoint(what: ScanOptions, model: ModelOptions, seed: int, out: Cons
     elsewhere = [*["dtype"] * (model.dtype != "auto"), *["device"] * (model.device not in ("auto", "cpu"))]
     refuse_unused(elsewhere, ("dtype", "device"), "when weights are read as stored, on the CPU")
     kernels.choose(model.backend)  # an unknown name is refused before anything is fetched
-    with quiet_hub():
-        checkpoint = open_checkpoint(model.model, revision=model.revision)
-    selection = what.selection()
-    sites = selection.filter(checkpoint_sites(checkpoint))
+    named = model.named()
+    with quiet_hub(), opening_base(named, model.model):
+        checkpoint = open_checkpoint(named.model, revision=named.revision)
+    found, adapted = checkpoint_sites(checkpoint), None
+    if named.adapter is not None:
+        adapted = adapted_files(checkpoint, found, named.adapter, form_of(model.adapter_as), other_base(named))
+        checkpoint, found = adapted.checkpoint, adapted.sites
+    sites = what.selection().filter(found)
     _announce(out, what, checkpoint.identity.id, "cpu, as stored, no model built", sites, None)
     if what.dry_run:
         note_all(out, checkpoint.notes)
         return sites, None
     with bars_on(out) as progress:
         report = scan_checkpoint(
-            checkpoint,
+            adapted or checkpoint,
             what.formats,
             sites,
             backend=model.backend,
@@ -101,11 +108,13 @@ def _run_model(
 ) -> tuple[SiteMap, Report | None]:
     text.check()
     model.check()
-    first = "; unpacking this GGUF file once, half a minute" if first_unpacking(model.model, model.dtype) else ""
+    first = (
+        "; unpacking this GGUF file once, half a minute" if first_unpacking(model.named().model, model.dtype) else ""
+    )
     out.print(f"Opening {escape(model.model)}{first}")
     with out.status("opening"):
-        opened = model.open()
-    notes = list(opened.notes)
+        opened = replace(model, adapter_as=model.adapter_as and "apart").open()
+    notes: list[str] = []
     selection = what.selection()
     needs_text = text.data is None or text.data.suffix != ".npz"
     if opened.tokenizer is None and selection.kinds != ("weight",) and needs_text and not what.dry_run:
@@ -117,14 +126,29 @@ def _run_model(
         selection = what.selection("weight")
         notes.append(f"only weights are scanned, {lack}")
     sites = selection.apply(opened.model)
+    if opened.adapted is not None and form_of(model.adapter_as) == "apart":
+        sites = listed_beside(sites, opened.adapted.adapter)
     sequences = None
     if selection.kinds != ("weight",) and not what.dry_run:
         sequences = text.load(opened)
     _announce(out, what, opened.identity.id, f"{opened.device}, {opened.identity.dtype}", sites, sequences)
     if what.dry_run:
-        note_all(out, notes)
+        merged = opened.adapted is not None and form_of(model.adapter_as) == "merged"
+        note_all(out, [*(opened.merged() if merged else opened).notes, *notes])
         return sites, None
     with bars_on(out) as progress:
+        part = None
+        if opened.adapted is not None:  # before it is merged: the base's weights are needed
+            part = adapter_part(
+                opened.adapted.adapter,
+                form_of(model.adapter_as),
+                opened.adapted.pairs(sites),
+                what.formats,
+                backend=model.backend,
+                seed=text.seed,
+                progress=progress,
+            )
+            opened = opened.merged() if part.form == "merged" else opened
         report = scan(
             opened.model,
             sequences,
@@ -137,12 +161,12 @@ def _run_model(
             costs="none" if selection.kinds == ("weight",) and what.costs == "auto" else what.costs,
             cost_tokens=what.cost_tokens,
             sensitive=what.sensitive,
-            unquantized=(*EXCLUDE, *what.exclude),
+            unquantized=what.exclude,
             identity=opened.identity,
-            notes=notes,
+            notes=[*opened.notes, *notes],
             progress=progress,
         )
-    return sites, report
+    return sites, report.model_copy(update={"adapter": part})
 
 
 def note_all(out: Console, notes: Sequence[str]) -> None:

@@ -69,6 +69,7 @@ def show(
         from srdd.exporters.terminal import screen
 
         screen.show(console.people(), document, str(report))
+        _show_adapter(document)
         return
     if document.costs is not None and not document.sites:
         _show_costs(document, top, as_json, unused={"kind": site, "spec": quant, "layer": layer})
@@ -98,6 +99,7 @@ def show(
 
         costs.tables(out, document.costs, top or _TOP)
         _show_keep(document)
+    _show_adapter(document)
     out.print("More: --site, --quant, --top N, --layer N for the modules inside a layer.")
 
 
@@ -116,6 +118,14 @@ def _show_costs(report: Report, top: int | None, as_json: bool, unused: dict[str
     else:
         costs.show(console.people(), report, top or _TOP)
         _show_keep(report)
+
+
+def _show_adapter(report: Report) -> None:
+    from srdd.cli import console
+    from srdd.exporters.terminal import adapter
+
+    if report.adapter is not None:
+        adapter.show(console.people(), report.adapter)
 
 
 def _show_keep(report: Report) -> None:

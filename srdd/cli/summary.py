@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from srdd.analysis.stored import Errors
+    from srdd.documents.adapter import AdapterPart
     from srdd.documents.report import Report
     from srdd.documents.schema import Measurement
 
@@ -41,10 +42,18 @@ def summary(
             for layer in report.layers
             if layer.kind in kinds
         ],
+        **({} if report.adapter is None else {"adapter": _adapter(report.adapter)}),
         "costs": None if report.costs is None else _costs(report),
         "keep": [] if report.costs is None else _keep(report),
         **_stored(report),
     }
+
+
+def _adapter(part: AdapterPart) -> dict[str, Any]:
+    """What it is, and how much of it survives, by role and for every weight."""
+    from srdd.exporters.terminal.adapter import by_role
+
+    return {**part.model_dump(mode="json"), "roles": [row.model_dump(mode="json") for row in by_role(part)]}
 
 
 def _stored(report: Report) -> dict[str, Any]:

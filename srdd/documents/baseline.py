@@ -45,8 +45,9 @@ STEPS_IN_1: dict[str, int] = {
     "deadzone_ratio": 10_000,
     "saturation_ratio": 10_000,
     "zero_ratio": 10_000,
+    "crest": 10,
 }
-PAIRED = tuple(name for name in STEPS_IN_1 if name != "sqnr_db")  # whose scatter over units is kept
+PAIRED = tuple(name for name in STEPS_IN_1 if name not in ("sqnr_db", "crest"))  # whose scatter over units is kept
 _SHARES = ("deadzone_ratio", "saturation_ratio", "zero_ratio")
 Steps = int | Literal["exact"] | None  # None: undefined
 

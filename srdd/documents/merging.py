@@ -10,6 +10,7 @@ Not here: merging costs (merging_costs.py) and comparing reports (srdd.analysis.
 from __future__ import annotations
 
 from srdd.core.uncertainty import total
+from srdd.documents.adapter import AdapterPart
 from srdd.documents.costs import Costs
 from srdd.documents.merging_costs import merge_costs
 from srdd.documents.parts import Calibration, Model, Note, joined, notes_on_units
@@ -77,10 +78,23 @@ def _complete(
                 "coverage": coverage,
                 "sites": sites,
                 "costs": costs,
+                "adapter": _merge_adapters(first.adapter, second.adapter),
                 "warnings": _warnings(first, second, settings),
             }
         )
     )
+
+
+def _merge_adapters(a: AdapterPart | None, b: AdapterPart | None) -> AdapterPart | None:
+    """Of parts with one adapter, which their models' names and hashes have made sure of; costs alone have none."""
+    if a is None or b is None:
+        return a or b
+    if (a.weights_hash, a.form) != (b.weights_hash, b.form):
+        raise ReportError(
+            f"these reports are not of one model: the adapters differ ({a.id}, {a.form} and {b.id}, {b.form})"
+        )
+    rows = {(row.name, row.format): row for row in (*a.survival, *b.survival)}
+    return a.model_copy(update={"survival": list(rows.values())})
 
 
 def _warnings(first: Report, second: Report, settings: Settings) -> list[Note]:

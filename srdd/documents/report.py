@@ -19,6 +19,7 @@ from pydantic import Field, computed_field, model_validator
 from srdd.core.files import write_text
 from srdd.core.tally import FIELDS
 from srdd.documents import contradictions, impact_v1, report_v0
+from srdd.documents.adapter import AdapterPart
 from srdd.documents.costs import Costs
 from srdd.documents.opening import open_document
 from srdd.documents.parts import Document, Model, Note
@@ -49,6 +50,7 @@ class Report(Document):
     coverage: Coverage
     sites: list[Site]
     costs: Costs | None = None  # None: not measured
+    adapter: AdapterPart | None = None  # None: of a model without, or of one that PEFT had wrapped
     warnings: list[Note] = Field(default_factory=list)
     provenance: dict[str, str | float | None] = Field(default_factory=dict)
 

@@ -4,6 +4,9 @@
         loss = model(token_ids, labels=token_ids).loss      # W4A4
     print(handle)                                            # 210 modules: 210 weights, 210 inputs; left out: lm_head
 
+LoRA adapters that PEFT has put into the model stay in 16 bit beside the quantized weight, as servers keep them: they
+are no modules of the model (wrapped.py), and names are those of the model without them.
+
 Not here: the speed of low-precision hardware. Products run in the model's own type, which gives the error that such
 hardware gives, except for its order of accumulation. In 4 bits "weight" is W4A16, "input" W16A4 and "both" W4A4.
 
@@ -39,8 +42,14 @@ from srdd.models.modules import experts_transposed, fused_experts, is_linear, re
 from srdd.models.quantizer import Quantizer
 from srdd.models.replaced_forward import Forward, ReplacedForward
 from srdd.models.straight_through import content_of, straight_through, version_of
+from srdd.models.wrapped import computed_anew, named_modules
 
 EXCLUDE = ("*lm_head*", "*embed*")  # deployment stacks keep them in high precision
+
+
+def left_out_by(exclude: str | Sequence[str], default_exclude: Sequence[str] = EXCLUDE) -> list[str]:
+    """All patterns of modules that stay as they are: the defaults, and what a caller adds to them."""
+    return list(dict.fromkeys([*default_exclude, *([exclude] if isinstance(exclude, str) else exclude)]))
 
 
 @dataclass
@@ -159,7 +168,8 @@ def fake_quantize(
     mode: Mode = "both",
     *,
     modules: str | Sequence[str] | None = None,
-    exclude: str | Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = (),
+    default_exclude: Sequence[str] = EXCLUDE,
     backend: str | Backend = "auto",
     seed: int = 0,
     fresh: bool | None = None,
@@ -167,8 +177,9 @@ def fake_quantize(
     """A context manager in which the Linears, Conv1Ds and fused experts of `model` compute quantized.
 
     `spec` names the format; a Quantizer brings format, backend, seed and freshness. `modules` and `exclude` are globs
-    over module names (`*` crosses dots); lm_head and embeddings are left out unless `exclude` says otherwise. `fresh`
-    is for formats that round stochastically: they draw anew at every call, or with False what the first call draws.
+    over module names (`*` crosses dots). `exclude` adds to `default_exclude`, which leaves lm_head and embeddings out;
+    () there quantizes them too. `fresh` is for formats that round stochastically: they draw anew at every call, or with
+    False what the first call draws.
     Raises FormatError, SettingError for an unknown mode, NoEffectError for `fresh` with any other format, and SiteError
     for a pattern that matches nothing or when nothing is left.
     """
@@ -179,8 +190,8 @@ def fake_quantize(
         raise NoEffectError("fresh", "with a Quantizer, which says it itself")
     require_module(model)
     patterns = [modules] if isinstance(modules, str) else list(modules) if modules is not None else ["*"]
-    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
-    candidates = {name: m for name, m in model.named_modules() if is_linear(m) or fused_experts(m)}
+    exclude = left_out_by(exclude, default_exclude)
+    candidates = {name: m for name, m in named_modules(model) if is_linear(m) or fused_experts(m)}
     wanted = [("modules", p) for p in patterns] + [("exclude", p) for p in exclude if p not in EXCLUDE]
     for name, pattern in wanted:
         if not any(fnmatchcase(name, pattern) for name in candidates):
@@ -188,6 +199,12 @@ def fake_quantize(
             raise SiteError(f"{setting(name, repr(pattern))} matches {matched}")
     chosen = {n: m for n, m in candidates.items() if any(fnmatchcase(n, p) for p in patterns)}
     left_out = [name for name in chosen if any(fnmatchcase(name, pattern) for pattern in exclude)]
+    anew = [name for name in chosen if name not in left_out and name in computed_anew(model)]
+    if anew:
+        raise SiteError(
+            f"{anew[0]}: PEFT adds the adapter to its weights in every call (target_parameters), so that there is none "
+            f"to quantize by itself; merge the adapter first, or leave it out with {setting('exclude', repr(anew[0]))}"
+        )
     targets = [_target(name, module, mode) for name, module in chosen.items() if name not in left_out]
     if not targets:
         some = ", ".join(left_out[:3]) + (" ..." if len(left_out) > 3 else "")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from srdd.core.roles import is_beside_text
 from srdd.errors import SiteError
+from srdd.models.wrapped import named_modules
 
 _CALLED = frozenset({"layers", "layer", "h", "blocks", "block", "decoder_layers"})
 
@@ -41,7 +42,7 @@ def _numbered(stacks: list[tuple[str, int]]) -> dict[str, int]:
 def _stacks(model: nn.Module) -> list[tuple[str, int]]:
     """Name with a dot, and depth, of the outermost lists of layers, in module order."""
     stacks: list[tuple[str, int]] = []
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         if not isinstance(module, nn.ModuleList) or len(module) == 0:
             continue
         prefix = f"{name}." if name else ""

@@ -31,6 +31,7 @@ from srdd.models.modules import (
     layer_of,
     weight_of,
 )
+from srdd.models.wrapped import beside_model, named_modules, parameter_names
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class SiteMap:
     parameters: int
     layer_count: int
     kinds: tuple[Kind, ...] = KINDS  # that were looked for
+    beside: int = 0  # of `parameters`: those of adapters and of replaced modules
     selection: str | None = None  # of layers or modules, as the user gave it
     architecture: str | None = None  # of files: the class whose names these are; None where the names are the files'
 
@@ -81,7 +83,7 @@ def find_sites(model: nn.Module, kinds: Sequence[Kind] = KINDS) -> SiteMap:
     """
     stacks, beside = decoder_layers(model), blocks_beside_text(model)
     sites: list[Site] = []
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         layer = layer_of(name, stacks)
         of_module = _module_sites(name, module, layer)
         if name in stacks or name in beside:
@@ -94,11 +96,13 @@ def find_sites(model: nn.Module, kinds: Sequence[Kind] = KINDS) -> SiteMap:
     _refuse_codes(model, chosen)
     parameters = sum(p.numel() for p in model.parameters())
     wanted = tuple(kind for kind in KINDS if kind in kinds)
-    return SiteMap(chosen, _skipped(model, chosen, kinds), parameters, len(stacks), wanted)
+    around = beside_model(model)
+    beside_count = sum(p.numel() for p in model.parameters() if id(p) in around)
+    return SiteMap(chosen, _skipped(model, chosen, kinds), parameters, len(stacks), wanted, beside_count)
 
 
 def _refuse_codes(model: nn.Module, sites: Sequence[Site]) -> None:
-    modules = dict(model.named_modules())
+    modules = dict(named_modules(model))
     for site in sites:
         if site.kind == "weight":
             module = modules[site.module]
@@ -135,14 +139,14 @@ def _module_sites(name: str, module: nn.Module, layer: int | None) -> list[Site]
 
 def _skipped(model: nn.Module, sites: Sequence[Site], kinds: Sequence[Kind]) -> tuple[Skipped, ...]:
     """Every parameter that no weight site covers. A tied weight counts once and is covered by any of its names."""
-    modules = dict(model.named_modules())
+    modules, beside = dict(named_modules(model)), beside_model(model)
     covered = {id(weight_of(modules[s.module], s.parameter)) for s in sites if s.kind == "weight"}
     rows = []
-    for name, parameter in model.named_parameters():
+    for name, parameter, owner in parameter_names(model):
         if id(parameter) in covered:
             continue
-        owner = modules[name.rpartition(".")[0]]
-        rows.append(Skipped(name=name, parameters=parameter.numel(), reason=_reason(name, parameter, owner, kinds)))
+        reason = beside.get(id(parameter)) or _reason(name, parameter, owner, kinds)
+        rows.append(Skipped(name=name, parameters=parameter.numel(), reason=reason))
     return tuple(rows)
 
 

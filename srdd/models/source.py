@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -21,6 +21,8 @@ from srdd.core.files import readable
 from srdd.core.packaged_models import near_model, packaged
 from srdd.documents.parts import Model
 from srdd.errors import ConflictError, NoEffectError, SettingError, SourceError, setting
+from srdd.models.adapted import Adapted, adapt
+from srdd.models.adapter_base import form_of, named, opening_base, other_base
 from srdd.models.dequantized import is_packed
 from srdd.models.files import gguf, gguf_header, mistaken
 from srdd.models.files.arranged import arranged
@@ -44,6 +46,15 @@ class OpenModel:
     identity: Model
     device: torch.device
     notes: tuple[str, ...] = ()
+    adapted: Adapted | None = None  # the adapter on it
+
+    def merged(self) -> OpenModel:
+        """With its adapter, which is apart, merged into the weights. Raises SourceError where that cannot be."""
+        assert self.adapted is not None, "only what has an adapter is merged"
+        self.adapted.merge()
+        adapter, base = self.adapted.adapter, self.adapted.base
+        notes = [note for note in self.notes if note not in adapter.notes("apart")]
+        return replace(self, identity=adapter.on(base, "merged"), notes=(*notes, *adapter.notes("merged")))
 
 
 def needs_model(name: str) -> bool:
@@ -62,6 +73,8 @@ def first_unpacking(name: str, dtype: str) -> bool:
 def open_model(
     name: str,
     *,
+    adapter: str | None = None,
+    adapter_as: str | None = None,
     revision: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
@@ -71,8 +84,27 @@ def open_model(
     """Open a model and, if it has one, its tokenizer. Raises SourceError, MissingExtraError, SettingError,
     NoEffectError and ConflictError.
 
-    dtype "auto" is the checkpoint's own; for GGUF float32, the type its values dequantize to.
+    dtype "auto" is the checkpoint's own; for GGUF float32, the type its values dequantize to. `adapter` is the folder
+    of a LoRA adapter to put on the model; if `name` is one, its config names the model. `adapter_as` is "apart" (the
+    default: s B A x beside the quantized W) or "merged" (W + s B A, quantized as one).
     """
+    what = named(name, adapter, adapter_as, revision)
+    options = {"dtype": dtype, "device": device, "device_map": device_map, "trust_remote_code": trust_remote_code}
+    with opening_base(what, name):
+        opened = _open(what.model, revision=what.revision, **options)  # type: ignore[arg-type]
+    if what.adapter is None:
+        return opened
+    base = opened.identity
+    adapted = adapt(opened.model, what.adapter, base)
+    notes = (*opened.notes, *what.adapter.notes("apart"), *other_base(what))
+    apart = replace(opened, identity=what.adapter.on(base, "apart"), notes=notes, adapted=adapted)
+    return apart.merged() if form_of(adapter_as) == "merged" else apart
+
+
+def _open(
+    name: str, *, revision: str | None, dtype: str, device: str, device_map: str | None, trust_remote_code: bool
+) -> OpenModel:
+    """A model without an adapter."""
     where = check_options(dtype, device, device_map)
     path = packaged(name) or Path(name).expanduser()
     notes: tuple[str, ...] = ()

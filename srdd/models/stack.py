@@ -19,6 +19,7 @@ from srdd.errors import SiteError
 from srdd.models.modules import decoder_layers
 from srdd.models.replaced_forward import Forward, ReplacedForward
 from srdd.models.running import run
+from srdd.models.wrapped import named_modules
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class LayerStack:
                 f"{type(model).__name__} has {len(parents)} stacks of layers ({', '.join(sorted(parents))}); impact "
                 "follows the hidden state through one"
             )
-        modules = dict(model.named_modules())
+        modules = dict(named_modules(model))
         self.model = model
         self.names = names
         self.layers = [modules[name] for name in self.names]

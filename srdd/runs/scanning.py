@@ -23,13 +23,14 @@ from srdd.documents.costs import Costs
 from srdd.documents.parts import KINDS, Model, Note
 from srdd.documents.report import Report
 from srdd.errors import CalibrationError, NoEffectError, SettingError, SrddError, setting
-from srdd.models.fake import EXCLUDE
+from srdd.models.fake import EXCLUDE, left_out_by
 from srdd.models.modules import fused_experts, is_linear, require_module
 from srdd.models.placement import device_of
 from srdd.models.running import evaluating
 from srdd.models.selection import Selection
 from srdd.models.sites import SiteMap
 from srdd.models.stack import LayerStack
+from srdd.models.wrapped import named_modules
 from srdd.runs.calibration import Sequences
 from srdd.runs.cost_tokens import cost_sequences
 from srdd.runs.impact.predict import WHOLE, predict_costs
@@ -53,7 +54,8 @@ def scan(
     costs: CostKind = "none",
     cost_tokens: int | None = None,
     sensitive: Sensitive | Sequence[Sensitive] = ("norm",),
-    unquantized: Sequence[str] = EXCLUDE,
+    unquantized: str | Sequence[str] = (),
+    default_exclude: Sequence[str] = EXCLUDE,
     batch_size: int = 4,
     backend: str = "auto",
     seed: int = 0,
@@ -73,7 +75,8 @@ def scan(
     alone, "auto" predicts where that is possible and notes why where it is not, as `srdd scan` does. The default is
     "none": costs need a backward pass, a copy of the weights per format and a language-model head, and none of that
     should befall whoever scans a model in the middle of its training. `cost_tokens` of the tokens serve, about 1,280
-    where it is not given; `sensitive` and `unquantized` are the `sensitive` and `exclude` of measure_impact.
+    where it is not given; `sensitive`, `unquantized` and `default_exclude` are the `sensitive`, `exclude` and
+    `default_exclude` of measure_impact.
 
     Raises SrddError subclasses: FormatError, SiteError, SettingError, CalibrationError, BackendError, TensorError.
     """
@@ -101,7 +104,7 @@ def scan(
     found: Costs | None = None
     if some is not None:
         try:
-            exclude = _matching(model, unquantized)
+            exclude = _matching(model, left_out_by(unquantized, default_exclude))
             if costs == "measured":
                 found = measure_impact(
                     model,
@@ -111,6 +114,7 @@ def scan(
                     how=("predicted", "layers"),
                     sensitive=sensitivities,
                     exclude=exclude,
+                    default_exclude=(),
                     backend=backend,
                     seed=seed,
                     progress=lambda _, done, total: progress("costs", done, total),
@@ -122,6 +126,7 @@ def scan(
                     parsed,
                     sensitive=sensitivities,
                     exclude=exclude,
+                    default_exclude=(),
                     backend=backend,
                     seed=seed,
                     progress=progress,
@@ -180,5 +185,5 @@ def _why(problem: Exception) -> str | None:
 
 def _matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     """The patterns that leave a Linear out: others are about sites that do not quantize."""
-    names = [name for name, module in model.named_modules() if is_linear(module) or fused_experts(module)]
+    names = [name for name, module in named_modules(model) if is_linear(module) or fused_experts(module)]
     return [p for p in patterns if p in EXCLUDE or any(fnmatchcase(name, p) for name in names)]

@@ -29,6 +29,7 @@ from srdd.kernels.backend import Backend
 from srdd.kernels.selfcheck import Find, checked, tallies_differ, values_differ
 from srdd.models.placement import device_of, dtype_of, refuse_nonfinite
 from srdd.models.sites import SiteMap, find_sites
+from srdd.models.wrapped import bare
 from srdd.runs.calibration import Sequences
 from srdd.runs.token_ids import token_ids_of
 
@@ -143,9 +144,9 @@ def identify(model: nn.Module, sites: SiteMap) -> Model:
     first = next(model.parameters(), None)
     return Model(
         id=readable(name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(("/", ".")) else name),
-        architecture=type(model).__name__,
+        architecture=type(bare(model)).__name__,
         layer_count=sites.layer_count,
-        parameter_count=sites.parameters,
+        parameter_count=sites.parameters - sites.beside,
         dtype="none" if first is None else _name(first.dtype),
     )
 

@@ -114,9 +114,10 @@ def test_every_command_without_options_agrees_on_the_worst_layer(files: Path, sr
     said["advise"] = json.loads(srdd("advise", priced, "--json")[1])["flagged"][0]["layer"]
     changed = json.loads(srdd("compare", priced, files / "dearer.json", "--json")[1])
     said["compare"] = changed["comparisons"][0]["layers"][0]["layers"][0]
-    code, shown, _ = srdd("check", priced, "--baseline", priced)
-    assert code == 0
-    said["check"] = int(shown.partition("W4A4: layer ")[2].split()[0])
+    verdict = json.loads(srdd("check", priced, "--baseline", priced, "--json")[1])
+    assert verdict["passed"]
+    held = [case for case in verdict["cases"] if case["metric"] == "predicted_kl"]
+    assert {(case["mode"], case["limit"]) for case in held} == {("both", "predicted_kl +25%")}
     said["page"] = overview(Bundle(PRICED), "output", SPEC).worst[0].layer
     srdd("report", priced, "--out", files / "out.md")
     first = next(line for line in (files / "out.md").read_text().splitlines() if line.startswith("| ") and "**" in line)

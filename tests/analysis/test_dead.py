@@ -205,11 +205,13 @@ def test_two_rows_or_columns_in_each_others_place(rows: int, columns: int) -> No
 
 def test_the_order_sum_by_hand() -> None:
     u = [0.0, 0.6180339887498949, 0.2360679774997898]  # fractional parts of 0, 1 and 2 times the golden ratio
+    v = [0.0, 0.4142135623730951, 0.8284271247461903]  # and of the square root of 2
     x = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0], [64.0, 128.0, 256.0]])
-    wanted = sum(u[r] * u[c] * float(x[r, c]) for r in range(3) for c in range(3))
+    wanted = sum(v[r] * u[c] * float(x[r, c]) for r in range(3) for c in range(3))
     assert order_sum(x, 0) == pytest.approx(wanted, rel=1e-6)
     assert order_sum(x[:1], 0) + order_sum(x[1:], 1) == pytest.approx(wanted, rel=1e-6), "of chunks it adds"
     assert order_sum(torch.empty(0, 3), 0) == 0
+    assert order_sum(x.T.contiguous(), 0) != pytest.approx(wanted, rel=0.01)
     assert math.isnan(order_sum(torch.tensor([[1.0, math.inf], [0.0, 1.0]]), 0))
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -11,17 +12,20 @@ from builders import make_report, tally
 
 from srdd import kernels
 from srdd.analysis.comparison.beginning import beginning
+from srdd.analysis.comparison.decisions import decide
 from srdd.analysis.comparison.gate import check
 from srdd.analysis.comparison.limits import Limit
 from srdd.analysis.comparison.older import sharing_documents
-from srdd.analysis.comparison.pairing import pairs
+from srdd.analysis.comparison.pairing import Pair, pairs
 from srdd.analysis.comparison.policy import Policy, check_undecided, load_policy
+from srdd.analysis.layer_costs import Priced
 from srdd.core.formats import parse
-from srdd.core.metrics import BY_NAME
-from srdd.core.position import swing_db
+from srdd.core.metrics import BY_NAME, GATED
+from srdd.core.position import cost_scatter, swing_db
 from srdd.core.student import critical
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
+from srdd.documents.costs import Cost
 from srdd.documents.report import Report
 from srdd.documents.schema import measurement
 from srdd.errors import ReportError, SettingError
@@ -200,3 +204,46 @@ def test_undecided_is_of_changes(tmp_path: Path, srdd: Callable[..., tuple[int, 
     assert (code, "--undecided has no effect on floors alone" in said) == (2, True), said
     code, _, said = srdd(*arguments, "--undecided", "perhaps")
     assert (code, "expected pass or fail" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "mode", "whole", "share"),
+    [
+        ("mxfp4", "weight", True, 0.16),
+        ("mxfp4", "both", False, 0.33),
+        ("mxfp8", "input", False, 0.06),
+        ("nvfp4", "weight", True, 0.03),
+        ("fp8_block", "both", False, 0.03),
+    ],
+)
+def test_costs_scatter_with_the_place_of_values(spec: str, mode: str, whole: bool, share: float) -> None:
+    assert cost_scatter(parse(spec), mode, whole=whole) == share
+
+
+def test_a_cost_of_changed_weights_must_rise_by_more_than_position_makes_it() -> None:
+    """Worked by hand: KL 0.2 on all units, +10 % allowed, scatter 0.16 of 0.22 on both sides is 0.0498."""
+
+    def priced(kl: float) -> Priced:
+        return Priced({"kl": Cost(value=kl, sequences=[kl] * 4), "loss": Cost(value=3 + kl, sequences=[3 + kl] * 4)})
+
+    kl, loss = GATED["kl"], GATED["loss"]
+    pair = Pair(
+        "model", "mxfp4:even", "mxfp4:even", None, "W4A16", priced(0.2), priced(0.3), (0, 1, 2, 3), scatter=0.16
+    )
+    error = 0.16 * 0.22 * math.sqrt(2)
+    found = decide(pair, kl, 0.3 - 0.22, 1, 1.1)
+    assert (found.sure, found.error) == (False, pytest.approx(error))
+    assert decide(pair, kl, 0.3 - 0.22, 1, 1.1, moved=False).sure, (
+        "without a changed weight nothing else lies elsewhere"
+    )
+    assert decide(pair, kl, 3 * error, 1, 1.1).sure
+    assert not decide(pair, loss, 0.06, 1).sure, "a loss moves as the KL does: 0.16 of 0.2, twice"
+    assert decide(pair, loss, 0.06, 1).error == pytest.approx(0.16 * 0.2 * math.sqrt(2))
+
+
+def test_a_mean_over_draws_is_as_sure_as_their_number() -> None:
+    drawn = Cost(value=0.2, sequences=[0.2] * 4, draws=[0.19, 0.21, 0.19, 0.21])
+    pair = Pair(
+        "model", "mxfp4_sr", "mxfp4_sr", None, "W4A4", Priced({"kl": drawn}), Priced({"kl": drawn}), (0, 1, 2, 3)
+    )
+    assert decide(pair, GATED["kl"], 0.01, 1).error == pytest.approx(math.sqrt(2) * stdev(drawn.draws or []) / 2)

@@ -19,7 +19,7 @@ from srdd.analysis.comparison.limits import Floor, Limit, Scope
 from srdd.analysis.comparison.policy import DEFAULTS, Policy, load_policy, parse_floor, parse_limit
 from srdd.core.tally import Tally
 from srdd.core.uncertainty import total
-from srdd.documents.parts import Note
+from srdd.documents.parts import Kind, Note
 from srdd.documents.report import Report, in_order
 from srdd.documents.schema import measurement
 from srdd.errors import ReportError, SettingError
@@ -394,3 +394,17 @@ def test_the_built_in_limits_hold_modules_unless_layers_are_asked_for() -> None:
     twin = one.model_copy(update={"name": f"{one.name}.twin"})
     base = in_order(base.model_copy(update={"sites": [one, twin, *rest]}))
     assert [checked(by) for by in (None, "module", "layer")] == [4, 4, 3]
+
+
+@pytest.mark.parametrize(("kind", "factor"), [("weight", 2.0), ("input", 4.0), ("output", 4.0)])
+def test_largest_values_that_were_cut_off_fail(kind: Kind, factor: float) -> None:
+    def report(share: float) -> Report:
+        rows = [replace(one, max_abs_x=share * one.max_abs_x) for one in [tally(0.3)] * (1 if kind == "weight" else 4)]
+        return make_report({kind: [rows]})
+
+    base = report(1.0)
+    assert check(report(1.01 / factor), base).passed
+    verdict = check(report(0.99 / factor), base)
+    assert [(case.metric, case.limit) for case in verdict.cases if case.failures] == [
+        ("crest", f"crest x{factor:g} ({kind})")
+    ]

@@ -336,9 +336,9 @@ def test_impact_leaves_out_what_never_runs() -> None:
     model = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4))
     with pytest.raises(SiteError, match=r"dt_proj; leave them out with exclude='\*\.dt_proj'$"):
         srdd.measure_impact(model, IDS, ["mxfp4"], ("both",))
-    left_out = ("*lm_head*", "*embed*", "*dt_proj")
-    found = srdd.measure_impact(model, IDS, ["mxfp4"], ("both",), exclude=left_out).costs
+    found = srdd.measure_impact(model, IDS, ["mxfp4"], ("both",), exclude="*dt_proj").costs
     assert found is not None
+    assert found.settings.exclude == ["*lm_head*", "*embed*", "*dt_proj"], "what is given is added to the defaults"
     assert {row.role for row in found.linears} == {"in_proj", "x_proj", "out_proj"}
     assert "weight sqnr_db" in found.layers[0].scores
 

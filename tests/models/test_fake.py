@@ -128,7 +128,7 @@ def test_what_was_touched_is_said(llama: LlamaForCausalLM) -> None:
     with handle, torch.no_grad():
         llama(IDS)
     assert set(handle.calls.values()) == {1}
-    everything = fake_quantize(llama, "mxfp4", "weight", exclude=())
+    everything = fake_quantize(llama, "mxfp4", "weight", default_exclude=())
     assert (everything.weights, everything.inputs, everything.left_out) == (7 * layers + 1, 0, ())
     assert fake_quantize(llama, "mxfp4", modules="*down_proj").weights == layers
 
@@ -230,8 +230,9 @@ def test_a_copy_inside_the_block_is_refused(llama: LlamaForCausalLM) -> None:
 
 
 def test_exclude_is_a_pattern_or_several_and_must_match(llama: LlamaForCausalLM) -> None:
-    assert fake_quantize(llama, "mxfp4", exclude="*down_proj").left_out == tuple(
-        f"model.layers.{i}.mlp.down_proj" for i in range(3)
-    )
+    down = tuple(f"model.layers.{i}.mlp.down_proj" for i in range(3))
+    assert fake_quantize(llama, "mxfp4", exclude="*down_proj").left_out == (*down, "lm_head"), "added to the defaults"
+    assert fake_quantize(llama, "mxfp4", exclude=["*down_proj"], default_exclude=()).left_out == down
+    assert fake_quantize(llama, "mxfp4", exclude=()).left_out == ("lm_head",)
     with pytest.raises(SiteError, match=r"exclude='\*dwon_proj' matches none"):
         fake_quantize(llama, "mxfp4", exclude="*dwon_proj")

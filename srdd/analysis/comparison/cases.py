@@ -25,7 +25,7 @@ from srdd.documents.parts import Place
 from srdd.documents.report import Report
 from srdd.errors import ReportError
 
-_OF_MODULES = ("zero_ratio", "zero_ratio_after", "rms")
+_OF_MODULES = ("zero_ratio", "zero_ratio_after", "rms", "crest")
 
 
 class Pairs:
@@ -115,15 +115,18 @@ def _by(limit: Limit | Factor | Floor, kind: Place, policy: Policy) -> By:
     return policy.by or ("module" if policy.are_defaults and hide else "layer")
 
 
-def case_of(held: Held, policy: Policy, tests: int) -> Case:
-    """The limit with all its findings decided; `tests` is the size of the family, over all cases of the check."""
+def case_of(held: Held, policy: Policy, tests: int, *, moved: bool = True) -> Case:
+    """The limit with all its findings decided; `tests` is the size of the family, over all cases of the check.
+
+    `moved` is whether a weight changed, as far as the reports tell.
+    """
     metric = held.limit.of
     told: list[tuple[float, Finding]] = []
     worst = max(held.places, key=lambda place: place[1].excess)
     for place in held.places:
         pair, checked = place
         if not checked.passed or checked.implausible or place is worst:
-            told.append((checked.excess, _decided(held.limit, pair, checked, policy, tests)))
+            told.append((checked.excess, _decided(held.limit, pair, checked, policy, tests, moved)))
     ranked = [finding for _, finding in sorted(told, key=lambda row: -row[0])]
     return Case(
         kind=held.kind,
@@ -152,13 +155,15 @@ def _checked(limit: Limit | Factor | Floor, pair: Pair, policy: Policy) -> Check
     return Checked(known, value, bound, limit.holds(base, value), _excess(metric, known, value, bound), implausible)
 
 
-def _decided(limit: Limit | Factor | Floor, pair: Pair, checked: Checked, policy: Policy, tests: int) -> Finding:
+def _decided(
+    limit: Limit | Factor | Floor, pair: Pair, checked: Checked, policy: Policy, tests: int, moved: bool
+) -> Finding:
     """What lies beyond its bound, once it is known whether that may be chance. A floor is a value, not a change."""
     base, value, bound, passed, excess, implausible = checked
     finding = Finding(name=pair.name, base=base, new=value, bound=bound, passed=passed, implausible=implausible)
     if finding.passed or isinstance(limit, Floor) or not math.isfinite(excess):
         return finding
-    decision = decide(pair, limit.of, excess, tests, limit.times if isinstance(limit, Limit) else 1.0)
+    decision = decide(pair, limit.of, excess, tests, limit.times if isinstance(limit, Limit) else 1.0, moved=moved)
     error = None if math.isnan(decision.error) else decision.error
     if decision.sure:
         return finding.model_copy(update={"standard_error": error})

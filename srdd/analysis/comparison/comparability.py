@@ -86,6 +86,9 @@ def _models(base: Report, new: Report, allow: bool) -> list[str]:
         notes.append(f"{field} differs: {a} and {b}")
     if base.model.id != new.model.id:
         notes.append(f"model ids differ: {base.model.id} and {new.model.id}")
+    adapters = [f"{r.adapter.id}, {r.adapter.form}" if r.adapter else "none" for r in (base, new)]
+    if len(set(adapters)) > 1:
+        notes.append(f"adapters differ: {adapters[0]} and {adapters[1]}")
     for which, report in (("base", base), ("new", new)):
         if report.is_version_0:
             notes.append(f"the {which} report is of version 0: no sums, no standard errors, calibration unknown")

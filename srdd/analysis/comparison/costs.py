@@ -25,12 +25,13 @@ from srdd.analysis.layer_costs import (
 from srdd.core.formats import parse
 from srdd.core.metrics import COSTS, Metric
 from srdd.core.modes import Mode, choose_mode, mode_title
+from srdd.core.position import cost_scatter
 from srdd.core.uncertainty import mean_and_error
 from srdd.documents.comparison import WholeChange
 from srdd.documents.costs import Cost
 from srdd.documents.parts import same_sequences
 from srdd.documents.report import Report
-from srdd.errors import ReportError, SettingError, setting
+from srdd.errors import FormatError, ReportError, SettingError, setting
 
 
 def by_cost(metric: Metric, *reports: Report) -> bool:
@@ -83,7 +84,10 @@ def cost_pairs(
     a, b = _priced(base, spec, chosen, by), _priced(new, other, chosen, by)
     order = _order(base, new)
     lacking = Priced({})
-    return [Pair("layer", spec, other, *key, row, b.get(key, lacking), order, chosen) for key, row in a.items()]
+    scatter = _scatter((spec, other), chosen, whole=False)
+    return [
+        Pair("layer", spec, other, *key, row, b.get(key, lacking), order, chosen, scatter) for key, row in a.items()
+    ]
 
 
 def model_specs(report: Report) -> list[str]:
@@ -100,9 +104,26 @@ def model_pairs(base: Report, new: Report, spec: str) -> list[Pair]:
     a, b = _whole(base, spec), _whole(new, spec)
     order, lacking = _order(base, new), Priced({})
     return [
-        Pair("model", spec, spec, None, mode_title(mode, spec), row, b.get(mode, lacking), order)
+        Pair(
+            "model",
+            spec,
+            spec,
+            None,
+            mode_title(mode, spec),
+            row,
+            b.get(mode, lacking),
+            order,
+            scatter=_scatter((spec,), mode, whole=True),
+        )
         for mode, row in a.items()
     ]
+
+
+def _scatter(specs: Sequence[str], mode: Mode, *, whole: bool) -> float:
+    try:
+        return max(cost_scatter(parse(spec), mode, whole=whole) for spec in specs)
+    except FormatError:  # of a newer srdd
+        return 0.0
 
 
 def _whole(report: Report, spec: str) -> dict[Mode, Priced]:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 
 from srdd.analysis.comparison.beginning import alike, changed_weights, order_distance, tallies_of, told_apart
-from srdd.analysis.comparison.marks import mark_of, same_values
+from srdd.analysis.comparison.marks import MOVED, SAME_SUMS, mark_of, same_values
 from srdd.analysis.comparison.recalled import RecalledSite
 from srdd.core.dead import dead_text
 from srdd.core.tally import FIELDS, Tally
@@ -23,9 +23,6 @@ from srdd.documents.parts import Note
 from srdd.documents.report import Report
 from srdd.documents.schema import Site
 
-# Two columns among n in each other's place are about 0.4 / sqrt(n) apart. A step of training that is as far moves the
-# sums by more than kernels do that add in float32 inside a block.
-_MOVED, _SAME_SUMS = 2e-3, 2e-7
 _ALL = 10**18  # rows of a weight that is dead throughout
 
 
@@ -97,8 +94,8 @@ def _same_values(a: Site, b: Site) -> bool:
     sums = [name for name in FIELDS if name.startswith("sum_") and name not in ("sum_x", "sum_e")]
     if one.blocks.scales == other.blocks.scales and _same(one, other, counts, sums, 1e-6):
         return True  # blocks moved as a whole: what a step of training leaves has other counts
-    moved = order_distance(a, b, one, other) >= _MOVED
-    return moved and _same(one, other, ("n", "nonzero", "max_abs_x"), ("sum_x2", "sum_x4", "sum_abs_x"), _SAME_SUMS)
+    moved = order_distance(a, b, one, other) >= MOVED
+    return moved and _same(one, other, ("n", "nonzero", "max_abs_x"), ("sum_x2", "sum_x4", "sum_abs_x"), SAME_SUMS)
 
 
 def _same(one: Tally, other: Tally, counts: Sequence[str], sums: Sequence[str], share: float) -> bool:

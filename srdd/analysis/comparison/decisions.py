@@ -6,7 +6,7 @@ failed where the change is beyond it by more than Student's t for the whole fami
 (costs and error statistics each have half of the level), so that one false alarm in twenty checks is the most. Beyond
 it by less it is undecided.
 
-Costs have no error for the place of the scales, though they move with it too (docs/errors.md has by how much).
+Costs move with the place of the scales too, by a share that was measured, where weights changed.
 
 Not here: limits (limits.py) and the verdict (gate.py).
 
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from srdd.analysis.comparison.pairing import Pair
 from srdd.analysis.comparison.recalled import Recalled
+from srdd.analysis.layer_costs import Priced
 from srdd.core.formats import parse
 from srdd.core.metrics import Metric
 from srdd.core.position import swing_db
@@ -42,13 +43,19 @@ class Decision:
     needed: int | None = None
 
 
-def decide(pair: Pair, metric: Metric, excess: float, tests: int, times: float = 1.0) -> Decision:
+def decide(
+    pair: Pair, metric: Metric, excess: float, tests: int, times: float = 1.0, *, moved: bool = True
+) -> Decision:
     """Of a value that lies beyond its bound by `excess`, one of `tests` that have an error.
 
-    `times` is 1.1 for a limit of +10 %: then the error is that of new minus 1.1 times the base.
+    `times` is 1.1 for a limit of +10 %: then the error is that of new minus 1.1 times the base. `moved`: whether a
+    weight changed; where none did, no value of a weight lies elsewhere between two powers of two.
     """
     sampled = pair.error(metric, times)
-    fixed = math.hypot(_position_error(pair, metric), _draw_error(pair, metric))
+    if isinstance(pair.base, Priced):
+        fixed = _cost_error(pair, metric, times, moved)
+    else:
+        fixed = math.hypot(_position_error(pair, metric), _draw_error(pair, metric))
     if math.isnan(sampled) and not fixed:
         return Decision(True, math.nan)
     sampled = 0.0 if math.isnan(sampled) else sampled
@@ -60,6 +67,18 @@ def decide(pair: Pair, metric: Metric, excess: float, tests: int, times: float =
     if math.isinf(needs) or room <= 0 or not sampled:
         return Decision(False, error)
     return Decision(False, error, math.ceil((degrees + 1) * sampled**2 / room))
+
+
+def _cost_error(pair: Pair, metric: Metric, times: float, moved: bool) -> float:
+    """By the place of values, of the KL that a cost goes with, and by draws of stochastic rounding.
+
+    As if nothing had changed: both sides scatter as the base does, which is at its bound.
+    """
+    base = pair.base
+    size = {"loss": base.value("kl"), "top1": 1 - base.value("top1")}.get(metric.name, base.value(metric.name))
+    placed = pair.scatter * times * abs(size) * math.sqrt(2) if moved and math.isfinite(size) else 0.0
+    drawn = [side.draw_error(metric.name) for side in (base, pair.new) if isinstance(side, Priced)]
+    return math.hypot(placed, *drawn)
 
 
 def _position_error(pair: Pair, metric: Metric) -> float:

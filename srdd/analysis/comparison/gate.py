@@ -13,12 +13,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from srdd.analysis.comparison.beginning import beginning, place_of
+from srdd.analysis.comparison.beginning import beginning, changed_weights, place_of
 from srdd.analysis.comparison.cases import Held, Pairs, case_of, held_by
 from srdd.analysis.comparison.comparability import comparable
 from srdd.analysis.comparison.costs import comparable_costs, model_specs
 from srdd.analysis.comparison.dead import newly_dead, newly_equal, newly_rearranged
-from srdd.analysis.comparison.held_places import counts_blocks, has_kind, held_places, may_compare_costs
+from srdd.analysis.comparison.held_places import (
+    counts_blocks,
+    has_kind,
+    held_places,
+    may_compare_costs,
+    may_compare_predictions,
+)
 from srdd.analysis.comparison.limits import Factor, Floor, Limit
 from srdd.analysis.comparison.older import sharing_documents
 from srdd.analysis.comparison.pairing import sequence_order
@@ -57,7 +63,9 @@ def check(
     if policy.are_defaults and not policy.limits:
         priced = baseline is not None and may_compare_costs(baseline, new)
         counted = baseline is not None and counts_blocks(baseline) and counts_blocks(new)
-        policy = replace(policy, limits=built_in(policy.scope, with_costs=priced, with_blocks=counted))
+        predicted = baseline is not None and may_compare_predictions(baseline, new)
+        made = built_in(policy.scope, with_costs=priced, with_layer_costs=predicted, with_blocks=counted)
+        policy = replace(policy, limits=made)
     if not policy.limits and not policy.floors:
         raise SettingError("policy", None, f"nothing was checked: give limits with {setting('baseline')}, or floors")
     if policy.limits and baseline is None:
@@ -101,7 +109,8 @@ def check(
         names = ", ".join(limit.metric for limit in policy.limits)
         raise ReportError(f"nothing was checked: the baseline has none of {names}")
     sizes = families(held)
-    cases = [case_of(one, policy, sizes[one.kind in _COSTS]) for one in held]
+    moved = baseline is None or _may_have_moved(baseline, new)
+    cases = [case_of(one, policy, sizes[one.kind in _COSTS], moved=moved) for one in held]
     problems: list[str] = [note for note in new.warnings if note.level == "error"]
     if baseline is not None and not any(limit.metric in _OF_ZEROS for limit in _given(policy)):
         problems += newly_dead(baseline, new)  # whoever prunes on purpose says so by a limit on zeros
@@ -121,6 +130,12 @@ def check(
     )
 
 
+def _may_have_moved(base: Report, new: Report) -> bool:
+    """Whether a weight changed, or none was measured, so that it is not known."""
+    changed, weights = changed_weights(base, new)
+    return bool(changed) or not weights
+
+
 def _given(policy: Policy) -> tuple[Limit | Factor, ...]:
     """The limits that a user wrote."""
     return () if policy.are_defaults else policy.limits
@@ -133,7 +148,7 @@ def families(held: list[Held]) -> dict[bool, int]:
     """
     tests = {False: 0, True: 0}
     for one in held:
-        if one.kind != "weight" and not isinstance(one.limit, Floor):
+        if one.kind != "weight" and not isinstance(one.limit, Floor) and not one.limit.of.of_maximum:
             tests[one.kind in _COSTS] += len(one.places)
     return {family: count * 2 if all(tests.values()) else count for family, count in tests.items()}
 
@@ -153,6 +168,8 @@ def _costliest(base: Report, new: Report) -> list[str]:
     """What no built-in limit holds: the dearest layer under each format, or that no costs are known."""
     if not has_costs(new) or not has_costs(base):
         return weakness(new) or weakness(base)
+    if may_compare_predictions(base, new):
+        return []
     from srdd.analysis.series import cost_series  # takes as long to import as a tenth of a check
 
     notes = []

@@ -65,6 +65,15 @@ def may_compare_costs(base: Report, new: Report) -> bool:
     return bool(known) and set(known) <= set(model_specs(new))
 
 
+def may_compare_predictions(base: Report, new: Report) -> bool:
+    """Whether the predicted KL of layers is known in both under the same formats and modes, on the same tokens."""
+    a, b = base.costs, new.costs
+    if a is None or b is None or not same_sequences(a.settings.calibration, b.settings.calibration):
+        return False
+    one, other = ({(r.format, r.mode) for r in c.layers if r.predicted_kl is not None} for c in (a, b))
+    return bool(one) and one <= other
+
+
 def has_kind(report: Report, kind: Kind) -> bool:
     """Whether a report holds sites of a kind."""
     return any(site.kind == kind for site in report.sites)

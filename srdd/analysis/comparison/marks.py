@@ -21,6 +21,9 @@ from srdd.documents.schema import Site
 _COUNTED = [name for name in FIELDS if not name.startswith("sum_")]  # counts and maxima, which no order changes
 _SAME_VALUES = 1e-6
 _SAME_ORDER = 1e-5
+# Two columns among n in each other's place are about 0.4 / sqrt(n) apart. A step of training that is as far moves the
+# sums by more than kernels do that add in float32 inside a block.
+MOVED, SAME_SUMS = 2e-3, 2e-7
 _KEPT_OF_RMS = 1e-4
 _KEPT = 1e-9  # of the sum of magnitudes, to which a slim baseline keeps the sum of values
 
@@ -72,17 +75,26 @@ def sums_differ(a: Mark, b: Mark, share: float) -> bool:
 
 def same_values(a: Mark, b: Mark) -> bool:
     """Whether the same values are there, in any order and with any sign."""
+    rms_stays = not _apart(a.rms or 0.0, b.rms or 0.0, a.rms or 0.0, _KEPT_OF_RMS)
+    if a.order is not None and b.order is not None and _distance(a, b) >= MOVED and rms_stays:
+        return not _apart(a.sum_abs_x, b.sum_abs_x, a.sum_abs_x, SAME_SUMS)
     known = bool(a.digest) and a.digest == b.digest and a.spec == b.spec
     sizes = [(a.sum_abs_x, b.sum_abs_x, _SAME_VALUES), (a.rms or 0.0, b.rms or 0.0, _KEPT_OF_RMS)]
     return known and not any(_apart(x, y, x, share) for x, y, share in sizes)
 
 
 def _moved(a: Mark, b: Mark) -> bool:
-    if a.order is not None and b.order is not None:
-        size = math.sqrt((a.rms or 0.0) * a.sum_abs_x) + max(abs(a.order), abs(b.order)) / 10  # about sqrt(sum x^2)
-        if abs(a.order - b.order) > _SAME_ORDER * size:
-            return True
+    if _distance(a, b) > _SAME_ORDER:
+        return True
     return a.worst is not None and b.worst is not None and a.worst != b.worst
+
+
+def _distance(a: Mark, b: Mark) -> float:
+    """How far apart the order sums are, in about sqrt(sum x^2)."""
+    if a.order is None or b.order is None:
+        return 0.0
+    size = math.sqrt((a.rms or 0.0) * a.sum_abs_x) + max(abs(a.order), abs(b.order)) / 10
+    return abs(a.order - b.order) / size if size else 0.0
 
 
 def _sums(a: Mark, b: Mark, share: float) -> list[tuple[float, float, float, float]]:

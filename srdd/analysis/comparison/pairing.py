@@ -46,6 +46,7 @@ class Pair:
     new: Numbers
     order: tuple[int, ...] | None  # where the new report holds the base's units of text; None: they are not the same
     mode: Mode | None = None  # of costs
+    scatter: float = 0.0  # of costs: the share of them that changed weights may move by nothing (srdd.core.position)
 
     def values(self, metric: str) -> tuple[float, float]:
         """Base and new; nan where not measured, +inf where exact."""

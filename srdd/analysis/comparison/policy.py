@@ -188,12 +188,20 @@ DEFAULTS = (
     Limit(metric="zero_ratio", max_worse=0.01),
     Limit(metric="zero_ratio_after", max_worse=0.01),
     Factor(metric="rms", factor=2.0, site="weight"),
+    # the largest value over the rms: of a weight as good as fixed, of an activation up to 2.5 times on other text
+    Factor(metric="crest", factor=2.0, site="weight"),
+    Factor(metric="crest", factor=4.0, site="input"),
+    Factor(metric="crest", factor=4.0, site="output"),
 )
 # The same where both reports know what quantizing the whole model costs.
 COST_DEFAULTS = (Limit(metric="kl", max_worse="10%"), Limit(metric="loss", max_worse=0.02))
+# And where both know what that is predicted to be layer by layer.
+LAYER_COST_DEFAULTS = (Limit(metric="predicted_kl", max_worse="25%"),)
 
 
-def built_in(scope: Scope, *, with_costs: bool, with_blocks: bool = True) -> tuple[Limit | Factor, ...]:
+def built_in(
+    scope: Scope, *, with_costs: bool, with_layer_costs: bool = False, with_blocks: bool = True
+) -> tuple[Limit | Factor, ...]:
     """The limits that hold when nothing is said, for one kind of site, one format or some layers where so asked.
 
     Where a report counted no blocks, as older ones, the SQNR of sums stands for their median.
@@ -205,4 +213,6 @@ def built_in(scope: Scope, *, with_costs: bool, with_blocks: bool = True) -> tup
     ]
     if with_costs and scope.site is None and scope.layers is None:
         limits += [limit.model_copy(update=given) for limit in COST_DEFAULTS]
+    if with_layer_costs and scope.site is None:
+        limits += [limit.model_copy(update=given) for limit in LAYER_COST_DEFAULTS]
     return tuple(limits)

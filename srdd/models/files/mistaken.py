@@ -11,6 +11,8 @@ import json
 import os
 from pathlib import Path
 
+from srdd.errors import setting
+
 _POINTER = b"version https://git-lfs"
 POINTER_ADVICE = "is a pointer of Git LFS, not the file itself; fetch it in its folder: git lfs pull"
 _HUB = "models--"
@@ -100,7 +102,7 @@ def told(folder: Path, typed: str) -> str | None:
         if any(True for pattern in patterns for _ in folder.glob(pattern)):
             return line.replace(_TYPED, typed)
     if (folder / "adapter_config.json").is_file() or any(folder.glob("adapter_model*")):
-        return _adapter(folder)
+        return _adapter(folder, typed)
     if any(whole.parent.glob(_RANKS)):
         return (
             f"holds the config and tokenizer of a training run; its weights are the ranks beside it; merge them first: "
@@ -116,17 +118,14 @@ def told(folder: Path, typed: str) -> str | None:
     return None
 
 
-def _adapter(folder: Path) -> str:
+def _adapter(folder: Path, typed: str) -> str:
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         base = config.get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError, RecursionError):
         base = None
     of = f" of {base}" if isinstance(base, str) and base else ""
-    return (
-        f"holds an adapter{of}, no whole model; merge it into its base and scan that: "
-        "PeftModel.from_pretrained(BASE, ADAPTER).merge_and_unload().save_pretrained(FOLDER)"
-    )
+    return f"holds an adapter{of}, no whole model; give both: {setting('model', 'BASE')} {setting('adapter', typed)}"
 
 
 def _hub_cache(cache: Path, typed: str) -> str:

@@ -30,7 +30,7 @@ from srdd.documents.experiment import (
 from srdd.documents.parts import Model
 from srdd.documents.rin import Schedule, Target
 from srdd.errors import CalibrationError, NoEffectError, ReportError, SettingError, setting
-from srdd.models.fake import EXCLUDE
+from srdd.models.fake import EXCLUDE, left_out_by
 from srdd.models.quantizer import Quantizer
 from srdd.models.running import evaluating
 from srdd.runs.calibration import Sequences, check_batch_size
@@ -66,7 +66,8 @@ def run_aqn(
     training: Training | None = None,
     fault: Fault | None = None,
     batch_size: int = 1,
-    exclude: str | Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = (),
+    default_exclude: Sequence[str] = EXCLUDE,
     backend: str = "auto",
     identity: Model | None = None,
     notes: Sequence[str] = (),
@@ -89,7 +90,7 @@ def run_aqn(
     arms = make_arms(errors, worst, fault=fault is not None)
     repeats = len(seeds) * (1 if training is None else training.steps)
     run = open_loss_run(model, sequences, [fmt], repeats=repeats, backend=backend, identity=identity)
-    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
+    exclude = left_out_by(exclude, default_exclude)
     quantizer = Quantizer(fmt, run.backend, kept={} if kind == "inference" else None)
     shared = Setting(model, quantized, quantizer, exclude, target, schedule, relative, fault, batch_size, run.device)
     trial = _trial(shared, training, run.token_ids, samples, seeds)

@@ -48,4 +48,4 @@ def in_mode(
     model: nn.Module, mode: Mode | None, quantizer: Quantizer, exclude: Sequence[str]
 ) -> AbstractContextManager[Any]:
     """The model computes quantized inside the block; weights that carry noise are quantized with it."""
-    return nullcontext() if mode is None else fake_quantize(model, quantizer, mode, exclude=exclude)
+    return nullcontext() if mode is None else fake_quantize(model, quantizer, mode, exclude=exclude, default_exclude=())

@@ -23,7 +23,7 @@ from srdd.documents.parts import Model
 from srdd.documents.probe import Break, Criterion, Probe, ProbeSettings, Profile, Trial
 from srdd.documents.rin import CLASSES, RinConfig, Target, load_rin
 from srdd.errors import SettingError
-from srdd.models.fake import EXCLUDE
+from srdd.models.fake import EXCLUDE, left_out_by
 from srdd.models.quantizer import Quantizer
 from srdd.models.running import evaluating
 from srdd.runs.calibration import Sequences
@@ -54,7 +54,8 @@ def measure_probe(
     limit: float | None = None,
     multipliers: RinConfig | str | Path | None = None,
     batch_size: int = 1,
-    exclude: str | Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = (),
+    default_exclude: Sequence[str] = EXCLUDE,
     backend: str = "auto",
     identity: Model | None = None,
     notes: Sequence[str] = (),
@@ -77,7 +78,7 @@ def measure_probe(
     check_settings(seeds, sigmas, criterion, limit)
     run = open_loss_run(model, sequences, [fmt], repeats=len(seeds), backend=backend, identity=identity)
     notes = [*notes, *(check_multipliers(multipliers, run.identity) if multipliers is not None else [])]
-    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
+    exclude = left_out_by(exclude, default_exclude)
     batches = batches_of(run.token_ids, batch_size, run.device)
     assert run.calibration is not None, "a run of losses has tokens"
     names = iter(run.calibration.sequence_hashes)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from srdd.models.wrapped import named_modules
 from srdd.runs.impact.routed import expert_of, places
 
 
@@ -18,7 +19,7 @@ class ExpertPlaces:
     """Watches the mixtures and experts that `names`, Linears of a model, are in."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
-        modules = dict(model.named_modules())
+        modules = dict(named_modules(model))
         experts = {place[0] for name in names if (place := expert_of(name))}
         self._experts = {name: modules[name] for name in experts}
         self._mixtures = {name: modules[name] for name in {_mixture_of(expert) for expert in experts}}

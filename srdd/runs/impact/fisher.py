@@ -38,6 +38,7 @@ from srdd.models.modules import experts_transposed, fused_experts
 from srdd.models.quantizer import Quantizer
 from srdd.models.replaced_forward import Forward, ReplacedForward
 from srdd.models.stack import LayerCall, LayerStack, first, logits_of
+from srdd.models.wrapped import named_modules
 from srdd.runs.impact.expert_places import ExpertPlaces
 from srdd.runs.impact.linears import by_sequence
 from srdd.runs.impact.routed import RoutedCall, expert_of, routed_call
@@ -76,7 +77,7 @@ class Fisher:
         label_samples: int = 1,
         seed: int = 0,
     ) -> None:
-        modules = dict(stack.model.named_modules())
+        modules = dict(named_modules(stack.model))
         self._stack = stack
         self._modules = {name: modules[name] for name in names}
         self._places = ExpertPlaces(stack.model, names)

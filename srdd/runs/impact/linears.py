@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from srdd.core.modes import MODES
 from srdd.kernels.precision import to_float64
 from srdd.models.quantizer import Quantizer
+from srdd.models.wrapped import named_modules
 
 
 @dataclass
@@ -35,7 +36,7 @@ class LinearErrors:
     """Accumulates OutputErrors by (format, module) while its block is open."""
 
     def __init__(self, model: nn.Module, names: Sequence[str], quantizers: Sequence[Quantizer], tokens: int) -> None:
-        modules = dict(model.named_modules())
+        modules = dict(named_modules(model))
         self._modules = {name: modules[name] for name in names}
         self._quantizers, self._tokens = quantizers, tokens  # of each sequence; 0: all
         self._shape: Sequence[int] = (0, 0)

@@ -23,7 +23,7 @@ from srdd.documents.costs import Costs, CostSettings
 from srdd.documents.mean_of_draws import mean_of_draws
 from srdd.documents.parts import Calibration
 from srdd.errors import SettingError
-from srdd.models.fake import EXCLUDE, fake_quantize
+from srdd.models.fake import EXCLUDE, fake_quantize, left_out_by
 from srdd.models.quantizer import Quantizer
 from srdd.models.running import evaluating, run
 from srdd.models.stack import logits_of
@@ -47,7 +47,8 @@ def predict_costs(
     *,
     sensitive: Sequence[Sensitive] = ("norm",),
     label_samples: int = 1,
-    exclude: Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = (),
+    default_exclude: Sequence[str] = EXCLUDE,
     backend: str = "auto",
     seed: int = 0,
     progress: Progress = silent,
@@ -57,9 +58,10 @@ def predict_costs(
     Formats that round stochastically get the mean and the spread over 4 draws. Raises SettingError for a model without
     a language-model head, SiteError for one whose layers cannot be found, CalibrationError, NonfiniteError.
     """
+    patterns = left_out_by(exclude, default_exclude)
     opened = open_loss_run(model, sequences, formats, repeats=_repeats(model, sequences), backend=backend)
     with evaluating(model):
-        subject = subject_of(model, opened.sites, opened.token_ids[:1].to(opened.device), exclude)
+        subject = subject_of(model, opened.sites, opened.token_ids[:1].to(opened.device), patterns)
         if not subject.has_head:
             raise SettingError("costs", "predicted", f"{headless(model)} to measure costs at")
         settings = CostSettings(
@@ -68,7 +70,7 @@ def predict_costs(
             how=["predicted"],
             calibration=_calibration(opened),
             label_samples=label_samples,
-            exclude=list(exclude),
+            exclude=patterns,
             left_out=list(subject.left_out),
             sensitive=list(sensitive),
             seed=seed,
@@ -80,7 +82,7 @@ def predict_costs(
             quantizers = [Quantizer(fmt, opened.backend, seed, draw, kept={}) for fmt in some]
             wanted = () if draw else sensitive
             fisher = subject.fisher(quantizers, wanted, label_samples=label_samples, seed=seed)
-            clean, whole = _run(model, opened, fisher, quantizers, exclude, part_of(progress, draw, len(rounds)))
+            clean, whole = _run(model, opened, fisher, quantizers, patterns, part_of(progress, draw, len(rounds)))
             used = {"formats": [fmt.spec for fmt in some], "backend": backend_used(opened.backend)[0]}
             parts.append(_costs(settings.model_copy(update=used), subject, fisher, clean, whole))
     return mean_of_draws(parts, [fmt.spec for fmt in drawn])
@@ -129,7 +131,11 @@ def _run(
     progress: Progress,
 ) -> tuple[list[Tokens], dict[tuple[str, Mode], list[Tokens]]]:
     """Costs of every token, clean and in each format and mode; only one sequence's logits are ever held."""
-    handles = {(q.name, mode): fake_quantize(model, q, mode, exclude=exclude) for q in quantizers for mode in WHOLE}
+    handles = {
+        (q.name, mode): fake_quantize(model, q, mode, exclude=exclude, default_exclude=())
+        for q in quantizers
+        for mode in WHOLE
+    }
     clean: list[Tokens] = []
     whole: dict[tuple[str, Mode], list[Tokens]] = {key: [] for key in handles}
     done, total = 0, len(opened.token_ids) * (_BACKWARD + len(handles))

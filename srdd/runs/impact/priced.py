@@ -11,6 +11,7 @@ from srdd.core.modes import MODES, Mode
 from srdd.documents.costs import Cost, ExpertCost, GroupCost, LinearCost, Sensitivity, Unpriced
 from srdd.kernels.precision import to_float64
 from srdd.models.sites import Site
+from srdd.models.wrapped import named_modules
 from srdd.runs.impact.fisher import Fisher
 from srdd.runs.impact.linears import OutputErrors
 from srdd.runs.impact.routed import expert_of
@@ -93,7 +94,7 @@ def sensitivity_rows(subject: Subject, fisher: Fisher, tokens: int) -> list[Sens
     """Norms, then Linears, whose gradients were taken."""
     traces = fisher.scores.traces
     rows = []
-    modules = dict(subject.stack.model.named_modules())
+    modules = dict(named_modules(subject.stack.model))
     for norm in subject.norms:
         if (score := traces.get(norm.name)) is not None:
             trace = cost([value / tokens for value in score.diagonal])
@@ -129,7 +130,7 @@ def sensitivity_rows(subject: Subject, fisher: Fisher, tokens: int) -> list[Sens
 def unpriced_rows(subject: Subject, fisher: Fisher) -> list[Unpriced]:
     """Modules that quantize and got no prediction. An expert without tokens has a row of its own, without a cost."""
     priced = {name for _, _, name in fisher.scores.modules}
-    modules = dict(subject.stack.model.named_modules())
+    modules = dict(named_modules(subject.stack.model))
     blocks = {site.group for site in subject.sites if expert_of(site.module) and site.module in fisher.ran}
     rows = []
     for site in subject.sites:

@@ -109,7 +109,9 @@ def reference_costs(
 
 def _handles(original: nn.Module, fresh: Fresh, run: Run, seed: int) -> list[FakeQuantized]:
     return [
-        fake_quantize(original, Quantizer(fmt, run.backend, seed, kept={}), MODE, modules=list(modules), exclude=())
+        fake_quantize(
+            original, Quantizer(fmt, run.backend, seed, kept={}), MODE, modules=list(modules), default_exclude=()
+        )
         for fmt, modules in fresh.modules.items()
     ]
 

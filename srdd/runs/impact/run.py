@@ -28,7 +28,7 @@ from srdd.documents.parts import KINDS, Model, Note, notes_on_units
 from srdd.documents.report import Report
 from srdd.documents.schema import Coverage, Settings
 from srdd.errors import SettingError
-from srdd.models.fake import EXCLUDE
+from srdd.models.fake import EXCLUDE, left_out_by
 from srdd.models.quantizer import Quantizer
 from srdd.models.running import evaluating
 from srdd.models.selection import Selection
@@ -73,7 +73,8 @@ def measure_impact(
     tokens_per_sequence: int = 64,
     label_samples: int = 1,
     batch_size: int = 1,
-    exclude: str | Sequence[str] = EXCLUDE,
+    exclude: str | Sequence[str] = (),
+    default_exclude: Sequence[str] = EXCLUDE,
     noise: bool = False,
     draws: int | None = None,
     backend: str = "auto",
@@ -87,7 +88,8 @@ def measure_impact(
     `formats` is a list, or a text such as "mxfp4,nvfp4"; `sequences` is int64 [count, length] of at least 2 tokens.
     `how` asks for predicted KL, and for the measured KL of layers or fusion groups, each quantized alone; `sensitive`
     for what noise on norms (or Linears) costs. The errors of Linears are measured at `tokens_per_sequence` tokens, 0
-    for all. Formats that round stochastically get the mean and the spread over `draws`, 4 where it is not given.
+    for all. `exclude` and `default_exclude` are those of fake_quantize. Formats that round stochastically get the mean
+    and the spread over `draws`, 4 where it is not given.
     Predictions take the experts that a token goes to as they are: a changed routing costs more. Raises
     SrddError subclasses: SiteError for a model whose layers cannot be found, SettingError, CalibrationError,
     NonfiniteError.
@@ -100,7 +102,7 @@ def measure_impact(
         tokens_per_sequence=tokens_per_sequence,
         label_samples=label_samples,
         batch_size=batch_size,
-        exclude=[exclude] if isinstance(exclude, str) else list(exclude),
+        exclude=left_out_by(exclude, default_exclude),
         noise=noise,
         backend=backend,
         seed=seed,

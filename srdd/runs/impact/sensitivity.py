@@ -20,6 +20,7 @@ from srdd.core.roles import Norm
 from srdd.errors import NoiseError
 from srdd.kernels.precision import to_float64
 from srdd.models.modules import decoder_layers, layer_of
+from srdd.models.wrapped import bare, named_modules
 from srdd.noise.targets import norm_fed, unit_offset
 
 
@@ -37,13 +38,13 @@ class NormWeight:
 def norm_weights(model: nn.Module) -> list[NormWeight]:
     """Those of all norms, told by their class; one that is shared counts once."""
     stacks, seen, found = decoder_layers(model), set[int](), []
-    for path, module in model.named_modules():
+    for path, module in named_modules(model):
         weight = module._parameters.get("weight")
         kind = type(module).__name__
         if "norm" not in kind.lower() or weight is None or weight.dim() != 1 or id(weight) in seen:
             continue
         seen.add(id(weight))
-        layer, feeds = layer_of(path, stacks), norm_fed(model, path, kind)
+        layer, feeds = layer_of(path, stacks), norm_fed(bare(model), path, kind)
         found.append(NormWeight(f"{path}.weight", weight, layer, feeds, _offset(module)))
     return found
 

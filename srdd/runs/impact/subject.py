@@ -64,7 +64,7 @@ def subject_of(model: nn.Module, sites: SiteMap, token_ids: Tensor, exclude: Seq
     """`token_ids`, [sequences, length], tell whether there is a head. Raises SiteError when no layers are found."""
     stack = LayerStack(model)
     any_format: BlockFormat | None = None
-    handle = fake_quantize(model, Quantizer(any_format), exclude=exclude)
+    handle = fake_quantize(model, Quantizer(any_format), exclude=exclude, default_exclude=())
     sizes: dict[str, int] = {}
     for site in sites.of("weight"):
         sizes[site.module] = sizes.get(site.module, 0) + site.numel

@@ -45,7 +45,9 @@ def layer_quantized(stack: LayerStack, index: int, variant: Variant, exclude: Se
     """The Linears of one layer, to be quantized; None when it holds none."""
     pattern = f"{stack.names[index]}.*"
     try:
-        return fake_quantize(stack.model, variant.quantizer, variant.mode, modules=pattern, exclude=exclude)
+        return fake_quantize(
+            stack.model, variant.quantizer, variant.mode, modules=pattern, exclude=exclude, default_exclude=()
+        )
     except SiteError:
         return None
 
@@ -125,7 +127,14 @@ class Sweep:
             (
                 variant,
                 unit,
-                fake_quantize(stack.model, variant.quantizer, variant.mode, modules=unit.modules, exclude=exclude),
+                fake_quantize(
+                    stack.model,
+                    variant.quantizer,
+                    variant.mode,
+                    modules=unit.modules,
+                    exclude=exclude,
+                    default_exclude=(),
+                ),
             )
             for variant in variants
             for unit in units

@@ -29,6 +29,7 @@ from srdd.models.placement import present
 from srdd.models.running import evaluating, explained, run
 from srdd.models.selection import Selection
 from srdd.models.sites import SiteMap
+from srdd.models.wrapped import named_modules
 from srdd.runs.calibration import Sequences
 from srdd.runs.scans.rows import activation_row, report_of, weight_row
 from srdd.runs.scans.tap import Tap
@@ -91,7 +92,7 @@ def _sites_of(model: nn.Module, sites: str | Sequence[str] | Selection | SiteMap
     if not isinstance(sites, SiteMap):
         return (sites if isinstance(sites, Selection) else Selection.parse(sites)).apply(model)
     require_module(model)
-    modules = dict(model.named_modules())
+    modules = dict(named_modules(model))
     strange = [site.name for site in sites.sites if site.module not in modules]
     if strange:
         raise SiteError(f"{len(strange)} site(s) are not in this model, e.g. {strange[0]}; find its own sites")
@@ -101,7 +102,7 @@ def _sites_of(model: nn.Module, sites: str | Sequence[str] | Selection | SiteMap
 def _scan_weights(
     model: nn.Module, opened: Run, formats: Sequence[BlockFormat], seed: int, progress: Progress
 ) -> list[SiteRow]:
-    modules = dict(model.named_modules())
+    modules = dict(named_modules(model))
     sites = opened.sites.of("weight")
     total = sum(site.numel for site in sites)
     config = config_of(model)
@@ -155,7 +156,7 @@ def _scan_activations(
 
 def _elements(model: nn.Module, sites: SiteMap, tokens: int) -> int:
     """How many values will be measured, about: inputs that turn out to be shared are counted more than once."""
-    modules = dict(model.named_modules())
+    modules = dict(named_modules(model))
     weights = sum(site.numel for site in sites.of("weight"))
     hidden = int(getattr(getattr(model, "config", None), "hidden_size", 0) or 0)
     features = sum(int(getattr(modules[s.module], "in_features", hidden)) for s in sites.of("input"))

@@ -31,6 +31,7 @@ from srdd import kernels
 from srdd.errors import BusyError, SiteError, setting
 from srdd.models.modules import fused_experts
 from srdd.models.sites import Site
+from srdd.models.wrapped import named_modules
 
 # (tensors [sequences, ...], site name, their keys) -> [sequences, formats, fields]
 Measure = Callable[[Tensor, str, Sequence[str]], Tensor]
@@ -78,7 +79,7 @@ class Tap:
         return self
 
     def _hook_in(self) -> None:
-        modules = dict(self._model.named_modules())
+        modules = dict(named_modules(self._model))
         for site in self._sites:
             module = modules[site.module]
             if site.kind == "input":

@@ -19,11 +19,12 @@ from srdd import kernels
 from srdd.core.blocks import block_number
 from srdd.core.formats import BlockFormat
 from srdd.kernels.backend import Backend
+from srdd.kernels.precision import to_float64
 from srdd.kernels.seeds import generator_for
 from srdd.models.modules import weight_of
 from srdd.models.sites import Site
 
-_GOLDEN_RATIO = (1 + 5**0.5) / 2
+_OF_ROWS, _OF_COLUMNS = 2**0.5, (1 + 5**0.5) / 2  # two, so that a matrix that was turned is told too
 
 
 def measure_matrices(
@@ -52,20 +53,20 @@ def measure_matrices(
 
 
 def order_sum(chunk: Tensor, first_row: int) -> float:
-    """sum of u_r u_c x_rc with u_i = frac(i * golden ratio): another one when rows or columns change places.
+    """sum of v_r u_c x_rc with v_r = frac(r sqrt(2)) and u_c = frac(c * 1.618...): another one when places change.
 
     `chunk` is [rows, columns] from row `first_row` on. No other sum tells a weight from the same values elsewhere. In
     float32 along a row, so that of equal weights it is equal to about 1e-6 of sqrt(sum x^2). nan where x is not finite.
     """
     if not chunk.numel():
         return 0.0
-    along = chunk.float() @ _golden(0, chunk.shape[1]).float().to(chunk.device)
-    return float(along.cpu().double() @ _golden(first_row, len(chunk)))
+    along = chunk.float() @ _parts(_OF_COLUMNS, 0, chunk.shape[1]).float().to(chunk.device)
+    return float(to_float64(along.cpu()) @ _parts(_OF_ROWS, first_row, len(chunk)))
 
 
-def _golden(first: int, count: int) -> Tensor:
-    """float64 [count] of the fractional parts of i * 1.618..., i from `first` on: no two are alike."""
-    return (torch.arange(first, first + count, device="cpu", dtype=torch.float64) * _GOLDEN_RATIO).frac()
+def _parts(ratio: float, first: int, count: int) -> Tensor:
+    """float64 [count] of the fractional parts of i * ratio, i from `first` on: no two are alike."""
+    return (torch.arange(first, first + count, device="cpu", dtype=torch.float64) * ratio).frac()
 
 
 def finite_amax(chunks: Iterable[Tensor]) -> Tensor:
