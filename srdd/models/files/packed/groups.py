@@ -8,20 +8,16 @@ Worked number: MXFP4 codes U8 [64, 16] stand for [64, 32] and need scales [64, 1
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from srdd.errors import SourceError
 from srdd.models.files.packed.codes import e8m0, nibble_pairs, six_bits
-from srdd.models.files.packed.contract import Packed, expect, read
+from srdd.models.files.packed.contract import Lines, Packed, expect, read
 from srdd.models.files.safetensors import StoredTensor
 
 BYTES = ("U8", "I8")
 POWERS = ("U8", "F8_E8M0")
-# how lines of scales are read; not `read` where they are swizzled
-Lines = Callable[[StoredTensor, int, int], Tensor]
 
 
 def mx(name: str, codes: StoredTensor, scale: StoredTensor, *, six: str | None = None, lines: Lines = read) -> Packed:
@@ -36,7 +32,7 @@ def mx(name: str, codes: StoredTensor, scale: StoredTensor, *, six: str | None =
         return _scaled(six_bits(raw, six) if six else nibble_pairs(raw), e8m0(lines(scale, at, count)))
 
     form = f"MXFP6 {six}" if six else "MXFP4"
-    return Packed(name, shape, form, (codes, scale), rows, as_stored(shape))
+    return Packed(name, shape, form, (codes, scale), rows, as_stored(shape), lines)
 
 
 def nv(
@@ -63,7 +59,7 @@ def nv(
         return _scaled(nibble_pairs(read(codes, at, count).view(torch.uint8)), factors)
 
     parts = (codes, scale) if tensor_scale is None else (codes, scale, tensor_scale)
-    return Packed(name, shape, "NVFP4", parts, rows, as_stored(shape))
+    return Packed(name, shape, "NVFP4", parts, rows, as_stored(shape), lines)
 
 
 def as_stored(shape: tuple[int, ...]) -> bool | None:
