@@ -197,7 +197,8 @@ def pack(weights: Mapping[str, torch.Tensor], maker_of: Callable[[str], str | No
 
 def _matrix(name: str) -> str:
     parent, _, role = name.removesuffix(".weight").rpartition(".")
-    known = {**dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv"), **dict.fromkeys(("gate_proj", "up_proj"), "gu")}
+    gate_up = ("gate_proj", "up_proj", "w1", "w3")
+    known = {**dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv"), **dict.fromkeys(gate_up, "gate_up")}
     return f"{parent}.{known.get(role, role)}"
 
 

@@ -19,7 +19,7 @@ from srdd.documents.audit import Finding, Grave
 
 _ENOUGH = 4096  # bytes
 _VALUES = (0, 0.5, 1, 1.5, 2, 3, 4, 6)
-_CLIPPED = 0.02  # of the codes of FP8 at 448; a scale of amax / 448 has one there
+_CLIPPED = 0.02  # of the codes of FP8 at 448, one for each scale apart
 
 
 def find(facts: Facts) -> Iterator[Finding]:
@@ -59,7 +59,8 @@ def _of(module: Module, codes: Codes) -> Iterator[Finding]:
                 "every value of the format in use", "check whether the weight has few values by design",
             )  # fmt: skip
     if module.family == "FP8" and "E5M2" not in module.form:
-        top = codes.by_byte[0x7E] + codes.by_byte[0xFE]
+        # under a scale of amax / 448 each has a code there, the largest
+        top = codes.by_byte[0x7E] + codes.by_byte[0xFE] - (module.scales.count if module.scales else 0)
         if top > _CLIPPED * codes.bytes:
             yield _finding(
                 "warning", module, f"{top / codes.bytes:.1%} of its codes are at 448, the largest", "few",
