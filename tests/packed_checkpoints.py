@@ -70,7 +70,7 @@ def modelopt_nvfp4(w: np.ndarray, amax: float) -> Tensors:
 
 def torchao_nvfp4(w: np.ndarray, amax: float) -> Tensors:
     """One scale for each tensor, whatever the group's is; scales in tiles, padded with zeros."""
-    own = float(np.abs(w).max()) / 2688
+    own = float(np.abs(w).max()) / 2688 or 1.0
     codes, scale = _nv(w, own)
     return {
         "_weight_qdata": _bytes(codes),
@@ -107,7 +107,8 @@ def mxfp8(w: np.ndarray, amax: float) -> Tensors:
 
 
 def _fp8(w: np.ndarray, scale: np.ndarray) -> torch.Tensor:
-    return _bytes(np.clip(w / scale, -448, 448).astype(np.float32).astype(E4M3), torch.float8_e4m3fn)
+    values = np.clip(np.divide(w, scale, out=np.zeros_like(w), where=np.broadcast_to(scale, w.shape) > 0), -448, 448)
+    return _bytes(values.astype(np.float32).astype(E4M3), torch.float8_e4m3fn)
 
 
 def fp8_tensor(w: np.ndarray, amax: float) -> Tensors:
@@ -177,7 +178,7 @@ def pack(weights: Mapping[str, torch.Tensor], maker_of: Callable[[str], str | No
     """
     amax: dict[str, float] = {}
     for name, weight in weights.items():
-        amax[_matrix(name)] = max(amax.get(_matrix(name), 0.0), float(weight.float().abs().max()))
+        amax[_matrix(name)] = max(amax.get(_matrix(name), 2688e-6), float(weight.float().abs().max()))
     tensors: Tensors = {}
     metadata: dict[str, str] = {"format": "pt"}
     for name, weight in weights.items():

@@ -1,7 +1,7 @@
 """Rule "codes": codes that never occur, NaN codes, weights of zeros.
 
 A bit of the codes' bytes that never changes means that half of the format is unused: a lost sign, a lost nibble, 4-bit
-integers in 8-bit codes. -0 and 0 are one value, so neither is missed.
+integers in 8-bit codes. -0 and 0 are one value, so neither is missed. Weights that have few values anyway get a warning.
 
 Not here: scales. Weights of fewer than 4096 bytes are too few to miss a code.
 
@@ -19,6 +19,7 @@ from srdd.documents.audit import Finding, Grave
 
 _ENOUGH = 4096  # bytes
 _VALUES = (0, 0.5, 1, 1.5, 2, 3, 4, 6)
+_FEW = {4: 4, 8: 16}  # sizes of values: a weight with fewer, ternary for instance, leaves bits unused by design
 _CLIPPED = 0.02  # of the codes of FP8 at 448, one for each scale apart
 
 
@@ -32,22 +33,27 @@ def find(facts: Facts) -> Iterator[Finding]:
 
 
 def _of(module: Module, codes: Codes) -> Iterator[Finding]:
-    used = [byte for byte, count in enumerate(codes.by_byte) if count]
-    by_code = codes.by_code
-    sign = 0x7F if codes.bits == 8 else 0x77
-    if all(byte & sign == 0 for byte in used) and codes.bits != 6:
-        if module.sum_x2 == 0 and not module.nonfinite:
+    if module.sum_x2 == 0 and not module.nonfinite:
+        if codes.bits == 6 or not codes.magnitudes:  # else its scales are zero, which is another rule's
             yield _finding("warning", module, "all of its values are 0", "a weight", "check whether it is meant to be")
         return
     if codes.bytes < _ENOUGH:
         return
-    stuck = [bit for bit in range(8) if _is_stuck(used, bit)]
-    if stuck:
+    stuck = [bit for bit in range(8) if _is_stuck(codes, bit)]
+    few = codes.bits != 6 and len(codes.magnitudes) < _FEW[codes.bits]
+    if stuck and not few:
         yield _finding(
             "error", module, f"{_bits(stuck, codes.bits)}: half of the codes or more never occur",
-            "every bit of the codes in use", "export it again: a sign or a nibble is lost",
+            "every bit of the codes in use", "export it again: a sign, a nibble or a digit is lost",
         )  # fmt: skip
-    elif codes.bits == 4 and by_code is not None:
+    elif few and codes.bits == 8:
+        count = len(codes.magnitudes)
+        yield _finding(
+            "warning", module, f"{count} size{'s' * (count > 1)} of value, and 0, in all of its codes", "many",
+            "check whether the weight has few values by design",
+        )  # fmt: skip
+    elif codes.bits == 4:
+        by_code = codes.by_code or ()
         missing = [
             f"{'-' if code > 7 else ''}{_VALUES[code & 7]:g}"
             for code, count in enumerate(by_code)
@@ -58,7 +64,7 @@ def _of(module: Module, codes: Codes) -> Iterator[Finding]:
                 "warning", module, f"{len(missing)} of 15 values never occur: {', '.join(missing)}",
                 "every value of the format in use", "check whether the weight has few values by design",
             )  # fmt: skip
-    if module.family == "FP8" and "E5M2" not in module.form:
+    if module.family == "FP8" and "E5M2" not in module.form and not few:
         # under a scale of amax / 448 each has a code there, the largest
         top = codes.by_byte[0x7E] + codes.by_byte[0xFE] - (module.scales.count if module.scales else 0)
         if top > _CLIPPED * codes.bytes:
@@ -81,7 +87,8 @@ def _nonfinite(module: Module) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _is_stuck(used: list[int], bit: int) -> bool:
+def _is_stuck(codes: Codes, bit: int) -> bool:
+    used = [byte for byte, count in enumerate(codes.by_byte) if count]
     return not reduce(or_, used) >> bit & 1 or bool(reduce(and_, used) >> bit & 1)
 
 

@@ -62,6 +62,12 @@ class Codes:
             counts[byte >> 4] += count
         return tuple(counts)
 
+    @property
+    def magnitudes(self) -> frozenset[int]:
+        """The codes above 0 that occur, signs apart; none for 6 bits."""
+        sign = 8 if self.bits == 4 else 128
+        return frozenset(code & (sign - 1) for code, count in enumerate(self.by_code or ()) if count) - {0}
+
 
 @dataclass(frozen=True)
 class Permuted:
