@@ -251,3 +251,37 @@ def saved(folder: Path, tensors: Tensors, metadata: dict[str, str] | None, confi
     said |= {"quantization_config": claim} if claim else {}
     (folder / "config.json").write_text(json.dumps(said))
     return folder
+
+
+def gpt_oss(layers: int = 2) -> Any:
+    """A tiny GPT-OSS, whose experts are fused, [experts, in, out]; down_proj is square."""
+    from transformers import GptOssConfig, GptOssForCausalLM
+
+    torch.manual_seed(4)
+    config = GptOssConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=16, vocab_size=96, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    model = GptOssForCausalLM(config).bfloat16()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # its experts are made without values
+            if parameter.dim() == 3:
+                parameter.copy_(torch.randn(parameter.shape) * 0.02)
+            elif "bias" in name:
+                parameter.zero_()
+    return spread(model)
+
+
+def pack_gpt_oss(weights: Mapping[str, torch.Tensor]) -> Tensors:
+    """Experts as _blocks [experts, out, in / 32, 16] and _scales."""
+    tensors: Tensors = {}
+    for name, weight in weights.items():
+        if weight.dim() != 3:
+            tensors[name] = weight.contiguous().clone()
+            continue
+        experts, inner, out = weight.shape
+        made = [ct_mxfp4(w.float().T.contiguous().numpy(), 1.0) for w in weight]
+        codes = torch.stack([m["weight_packed"] for m in made])
+        tensors[f"{name}_blocks"] = codes.view(experts, out, inner // 32, 16)
+        tensors[f"{name}_scales"] = torch.stack([m["weight_scale"] for m in made])
+    return tensors

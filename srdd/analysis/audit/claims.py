@@ -56,7 +56,7 @@ def _of(facts: Facts, module: Module) -> Iterator[Finding]:
                 "a group that targets it", "add it to the targets of a group",
             )  # fmt: skip
         return
-    if claimed not in (None, PLAIN):
+    if claimed not in (None, PLAIN) and not _is_left_plain(facts, module):
         level: Grave = "warning" if module.role in _HEADS or module.beside_text else "error"
         yield _finding(
             level, module, f"stored as {module.form}, and {facts.config} says {claimed}", f"codes in {claimed}",
@@ -87,7 +87,7 @@ def _odd_ones(facts: Facts) -> Iterator[Finding]:
         if 2 * len(packed) <= len(modules):
             continue
         for module in modules:
-            if not module.is_packed and not any(entry in module.name for entry in facts.left_plain):
+            if not module.is_packed and not _is_left_plain(facts, module):
                 yield _finding(
                     "error",
                     module,
@@ -96,6 +96,11 @@ def _odd_ones(facts: Facts) -> Iterator[Finding]:
                     packed[0].form,
                     "name it in modules_to_not_convert, or quantize it",
                 )
+
+
+def _is_left_plain(facts: Facts, module: Module) -> bool:
+    """As stacks read a list of modules, by parts of names."""
+    return any(entry.strip("*.") in module.name for entry in facts.left_plain if entry.strip("*."))
 
 
 def _finding(level: Grave, module: Module, found: str, expected: str, advice: str) -> Finding:

@@ -1,7 +1,7 @@
 """Rule "codes": codes that never occur, NaN codes, weights of zeros.
 
 A bit of the codes' bytes that never changes means that half of the format is unused: a lost sign, a lost nibble, 4-bit
-integers in 8-bit codes. -0 and 0 are one value, so neither is missed. Weights that have few values anyway get a warning.
+integers in 8-bit codes. -0 and 0 are one value, so neither is missed. Weights of few values anyway get a warning.
 
 Not here: scales. Weights of fewer than 4096 bytes are too few to miss a code.
 

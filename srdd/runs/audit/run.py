@@ -24,6 +24,8 @@ from srdd.runs.audit.matching import explained
 from srdd.runs.audit.modules import modules_of, set_apart, unclaimed
 from srdd.runs.setup import Progress, silent
 
+_LEFT_PLAIN = ("modules_to_not_convert", "exclude_modules", "exclude")
+
 
 def audit(checkpoint: Checkpoint, reference: Checkpoint | None = None, *, progress: Progress = silent) -> Audit:
     """What a checkpoint holds and what is wrong with it; `reference` is its 16-bit original.
@@ -90,9 +92,10 @@ def _compared(clean: Checkpoint, reference: Checkpoint, pairing: Pairing, progre
 
 
 def _left_plain(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The lists of methods whose readers look for parts of names; compressed-tensors' names are whole or patterns."""
     said = checkpoint.config.get("quantization_config")
-    entries = said.get("modules_to_not_convert") if isinstance(said, dict) else None
-    return tuple(map(str, entries)) if isinstance(entries, list) else ()
+    lists = [said.get(key) for key in _LEFT_PLAIN] if isinstance(said, dict) else []
+    return tuple(str(entry) for entries in lists if isinstance(entries, list) for entry in entries)
 
 
 def _held(modules: Iterable[Module], matrices: Iterable[Compared]) -> list[Held]:
