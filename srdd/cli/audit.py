@@ -34,11 +34,17 @@ def audit(
     outputs.check(out, force)
 
     from srdd.cli.progress import bars_on
+    from srdd.core.packaged_models import packaged
+    from srdd.errors import SourceError
     from srdd.exporters.terminal.audit import headline, show
     from srdd.models.files.checkpoint import open_checkpoint
     from srdd.runs.audit import audit as look
 
     aside = console.aside()
+    if (packaged(packed) or Path(packed)).suffix == ".gguf":
+        raise SourceError(
+            f"{packed} is a GGUF file, in which codes and scales are one tensor; give a safetensors folder"
+        )
     checkpoint = open_checkpoint(packed, revision=revision)
     original = None if reference is None else open_checkpoint(reference)
     with bars_on(aside) as progress:

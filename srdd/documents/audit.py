@@ -52,7 +52,7 @@ class AuditProvenance(Part):
 class Audit(Document):
     """The document that `srdd audit --out` writes."""
 
-    CALLED, COMMAND = "audit", "audit"
+    CALLED, COMMAND = "checkpoint audit", "audit"
 
     schema_version: Literal[1] = 1
     document: Literal["srdd-audit"] = "srdd-audit"

@@ -20,6 +20,8 @@ from srdd.documents.audit import Finding
 FAR = 0.5  # relative rms of the error
 _ALIKE = 0.75  # squared cosine: the same values but for a factor
 _FACTOR = 1.25
+_SOME = 2  # matrices, of which all may be wrong one by one
+_OTHER = "see whether both are of one training step, and no rotation or smoothing was folded in"
 
 
 def is_off(matrix: Compared) -> bool:
@@ -31,7 +33,18 @@ def is_off(matrix: Compared) -> bool:
 
 
 def find(facts: Facts) -> Iterator[Finding]:
-    """One finding for a matrix, with the first explanation that fits."""
+    """One finding for a matrix, with the first explanation that fits; one in all where every matrix is another."""
+    if len(facts.compared) > _SOME and all(map(_is_unrelated, facts.compared)):
+        errors = [matrix.relative_rms or 0.0 for matrix in facts.compared]
+        yield Finding(
+            level="error",
+            kind="reference",
+            module=facts.compared[0].name,
+            found=f"none of {len(errors)} matrices is near the reference's (relative error from {min(errors):.3g} on)",
+            expected="the 16-bit original of these weights",
+            advice=_OTHER,
+        )
+        return
     for matrix in facts.compared:
         if matrix.reference2 == 0:
             if matrix.packed2 > 0:
@@ -39,6 +52,12 @@ def find(facts: Facts) -> Iterator[Finding]:
         elif is_off(matrix):
             found, advice = _why(matrix)
             yield _finding(matrix, found, advice)
+
+
+def _is_unrelated(matrix: Compared) -> bool:
+    """Whether nothing is known of it but that it is far off."""
+    told = matrix.inverted or matrix.holds or matrix.transposed or matrix.permuted or matrix.packed2 == 0
+    return (matrix.relative_rms or 0.0) > FAR and not told and matrix.cosine2 < _ALIKE
 
 
 def _why(matrix: Compared) -> tuple[str, str]:
@@ -66,7 +85,7 @@ def _why(matrix: Compared) -> tuple[str, str]:
         return f"{matrix.wrong_rows} of {matrix.rows} rows are not the reference's", "export this module again"
     return (
         f"relative error {error:.3g}, and no order of its rows fits",
-        "see whether both are of one training step, and no rotation or smoothing was folded in",
+        _OTHER,
     )
 
 

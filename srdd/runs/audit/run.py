@@ -34,7 +34,7 @@ def audit(checkpoint: Checkpoint, reference: Checkpoint | None = None, *, progre
     no weight at all.
     """
     clean, damaged = set_apart(checkpoint)
-    unknown = unknown_form(clean)
+    unknown = next(filter(packed.is_unknown, damaged), None) or unknown_form(clean)
     if unknown:
         raise SourceError(unknown)
     pairing = None if reference is None else paired(clean, reference)

@@ -228,3 +228,50 @@ def test_an_unknown_form(originals: Any, tmp_path: Path) -> None:
     refused(
         saved(tmp_path, tensors, None, config, {"quant_method": "gptq"}), None, "in a packed form that is not known"
     )
+
+
+def test_integers_of_torchao_are_unknown_and_not_broken(originals: Any, tmp_path: Path) -> None:
+    config, _, weights = originals["llama"]
+    name = "model.layers.0.mlp.up_proj"
+    tensors = {**weights, f"{name}._weight_qdata": torch.ones(256, 128, dtype=torch.int8)}
+    del tensors[f"{name}.weight"]
+    metadata = {f"{name}.weight": json.dumps({"_type": "Int8Tensor", "_data": {}})}
+    refused(saved(tmp_path, tensors, metadata, config, None), None, "Int8Tensor; known: ")
+
+
+def test_the_original_of_another_training_is_one_finding(originals: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    llama(seed=9).save_pretrained(other)
+    ((level, kind, _, words),) = found(packed(tmp_path / "packed", originals["llama"], "ct_nvfp4"), other)
+    assert (level, kind) == ("error", "reference")
+    assert words.startswith("none of 22 matrices is near the reference's (relative error from 1.")
+
+
+def test_random_codes_and_scales_are_no_crash(tmp_path: Path) -> None:
+    """Every byte, NaN and infinite ones too."""
+    generator = torch.Generator().manual_seed(0)
+
+    def raw(*shape: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).view(dtype)
+
+    float8 = torch.float8_e4m3fn
+    parts: dict[str, Tensors] = {
+        "a": {
+            "weight_packed": raw(96, 32),
+            "weight_scale": raw(96, 4, dtype=float8),
+            "weight_global_scale": torch.ones(1),
+        },
+        "b": {"weight_packed": raw(96, 32), "weight_scale": raw(96, 2)},
+        "c": {
+            "weight": raw(130, 140, dtype=float8),
+            "weight_scale_inv": torch.tensor([[0.0, 1.0], [-1.0, float("inf")]]),
+        },
+        "d": {"weight": raw(96, 64, dtype=float8), "weight_scale": torch.zeros(96, 1)},
+    }
+    tensors = {f"model.layers.0.{m}.up_proj.{local}": t for m, made in parts.items() for local, t in made.items()}
+    folder = saved(tmp_path, tensors, None, {}, None)
+    kinds = {(level, kind, module.split(".")[3]) for level, kind, module, _ in found(folder)}
+    assert {("error", "scales", m) for m in "abc"} <= kinds
+    assert ("error", "scales", "d") in kinds
+    document = audit(open_checkpoint(str(folder)), None)
+    assert json.loads(document.model_dump_json())["document"] == "srdd-audit"
