@@ -3,7 +3,7 @@
 A bit of the codes' bytes that never changes means that half of the format is unused: a lost sign, a lost nibble, 4-bit
 integers in 8-bit codes. -0 and 0 are one value, so neither is missed. Weights of few values anyway get a warning.
 
-Not here: scales. Weights of fewer than 4096 bytes are too few to miss a code.
+Not here: scales. Weights of a few hundred bytes are too few to miss anything.
 
 Worked number: MXFP4 of Gaussian values has every one of its 15 values in 1 % of its codes or more.
 """
@@ -17,9 +17,9 @@ from operator import and_, or_
 from srdd.analysis.audit.facts import Codes, Facts, Module
 from srdd.documents.audit import Finding, Grave
 
-_ENOUGH = 4096  # bytes
+_ENOUGH, _PLENTY = 512, 1024  # bytes: to see a bit that never changes, to miss one value
 _VALUES = (0, 0.5, 1, 1.5, 2, 3, 4, 6)
-_FEW = {4: 4, 8: 16}  # sizes of values: a weight with fewer, ternary for instance, leaves bits unused by design
+_FEW = {4: 3, 8: 16}  # sizes of values: a weight with fewer, ternary for instance, leaves bits unused by design
 _CLIPPED = 0.02  # of the codes of FP8 at 448, one for each scale apart
 
 
@@ -52,7 +52,7 @@ def _of(module: Module, codes: Codes) -> Iterator[Finding]:
             "warning", module, f"{count} size{'s' * (count > 1)} of value, and 0, in all of its codes", "many",
             "check whether the weight has few values by design",
         )  # fmt: skip
-    elif codes.bits == 4:
+    elif codes.bits == 4 and codes.bytes >= _PLENTY:
         by_code = codes.by_code or ()
         missing = [
             f"{'-' if code > 7 else ''}{_VALUES[code & 7]:g}"

@@ -25,6 +25,7 @@ _SCALES = re.compile(
 )
 # Buffers that libraries keep or kept, scales of a cache
 _KNOWN = re.compile(r"(inv_freq|position_ids|(^|[._])[kvq]_scale|prob_output_scale|attn\.bias|masked_bias)$")
+_EXPERT = re.compile(r"(?P<owner>.*\bexperts)\.(?P<number>\d+)\.(?P<role>\w+)\.weight$")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _FLOAT8 = frozenset(float8.CODES)
 
@@ -114,8 +115,27 @@ def unclaimed(checkpoint: Checkpoint, whole: Checkpoint) -> tuple[dict[str, str]
             found[name] = "a scale or codes without the rest of a packed weight"
         elif live is not None and name not in live[1] and not is_beside_text(name) and not _beyond(name, depth):
             found[name] = "no module of the model takes it"
-    lacks = () if live is None else tuple(s.name for s in live[0].skipped if s.reason == "the checkpoint lacks it")
+    lacks = [] if live is None else [s.name for s in live[0].skipped if s.reason == "the checkpoint lacks it"]
+    lacks += _experts_lacking(whole)
     return found, tuple(name for name in lacks if name.removesuffix(".weight") not in apart)
+
+
+def _experts_lacking(whole: Checkpoint) -> list[str]:
+    """Weights of single experts that other experts or other layers have: one that is missing hides the whole model."""
+    held: dict[str, set[tuple[str, str]]] = {}
+    for name in whole.tensors:
+        expert = _EXPERT.match(name)
+        if expert is not None:
+            held.setdefault(expert["owner"], set()).add((expert["number"], expert["role"]))
+    numbers = {number for parts in held.values() for number, _ in parts}
+    roles = {role for parts in held.values() for _, role in parts}
+    return [
+        f"{owner}.{number}.{role}"
+        for owner, parts in held.items()
+        for number in sorted(numbers, key=int)
+        for role in sorted(roles)
+        if (number, role) not in parts
+    ]
 
 
 def _beyond(name: str, depth: int | None) -> bool:
