@@ -225,7 +225,14 @@ def orphan(tensors: Tensors, claim: Claim, module: str) -> None:
 
 
 def extra(tensors: Tensors, claim: Claim, module: str) -> None:
-    tensors[module.replace("self_attn", "attn").replace("mlp", "ffn") + ".weight"] = torch.randn(8, 8).bfloat16()
+    tensors[f"{module.rpartition('.')[0]}.extra_proj.weight"] = torch.randn(8, 8).bfloat16()
+
+
+def beside_a_plain_weight(tensors: Tensors, claim: Claim, module: str) -> None:
+    """Codes became a plain weight, and their scales stayed."""
+    codes = part(tensors, module, _CODES)
+    rows = len(tensors.pop(codes))
+    tensors[f"{module}.weight"] = torch.randn(rows, 64).mul(0.02).bfloat16()
 
 
 def lacking(tensors: Tensors, claim: Claim, module: str) -> None:
@@ -282,6 +289,7 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...], str, str]] = {
     "inverted scale": (inverted_scale, FP8, "size", "error"),
     "orphan": (orphan, tuple(MAKERS), "unclaimed", "warning"),
     "extra": (extra, tuple(MAKERS), "unclaimed", "warning"),
+    "scales stayed": (beside_a_plain_weight, (*NV, *POWERS, *FP8), "unclaimed", "warning"),
     "lacking": (lacking, tuple(MAKERS), "incomplete", "error"),
     "input NaN": (input_scale(NAN), ("modelopt_nvfp4",), "inputs", "error"),
     "input 0": (input_scale(0.0), ("modelopt_nvfp4",), "inputs", "error"),

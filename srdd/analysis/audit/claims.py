@@ -99,8 +99,9 @@ def _odd_ones(facts: Facts) -> Iterator[Finding]:
 
 
 def _is_left_plain(facts: Facts, module: Module) -> bool:
-    """As stacks read a list of modules, by parts of names."""
-    return any(entry.strip("*.") in module.name for entry in facts.left_plain if entry.strip("*."))
+    """By whole parts of its name: "mlp.gate" names no gate_proj, "vision_tower" all that is in it."""
+    entries = (entry.strip("*.") for entry in facts.left_plain)
+    return any(f".{entry}." in f".{module.name}." for entry in entries if entry)
 
 
 def _finding(level: Grave, module: Module, found: str, expected: str, advice: str) -> Finding:

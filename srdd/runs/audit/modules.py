@@ -6,7 +6,7 @@ Not here: reading codes and scales (reading.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from srdd.analysis.audit.facts import PLAIN, Module, TensorScale
@@ -15,6 +15,7 @@ from srdd.models.checkpoint_sites import stored_sites
 from srdd.models.files.checkpoint import Checkpoint
 from srdd.models.files.packed import float8
 from srdd.models.files.packed.contract import Packed
+from srdd.models.files.packed.groups import POWERS
 from srdd.models.files.safetensors import StoredTensor
 from srdd.models.live_names import live_sites
 from srdd.runs.audit import reading
@@ -23,6 +24,8 @@ _SCALES = re.compile(
     r"(^|_|\.)(weight_scale(_inv|_2)?|weight_global_scale|weight_packed|weight_zero_point|weight_shape|input_scale"
     r"|input_global_scale|qdata|blocks|scales)$"
 )
+_BLOCK_SCALES = re.compile(r"(weight_scale(_inv)?|_scales|_weight_scale)$")
+_ORPHAN = "a scale or codes without the rest of a packed weight"
 # Buffers that libraries keep or kept, scales of a cache
 _KNOWN = re.compile(r"(inv_freq|position_ids|(^|[._])[kvq]_scale|prob_output_scale|attn\.bias|masked_bias)$")
 _EXPERT = re.compile(r"(?P<owner>.*\bexperts)\.(?P<number>\d+)\.(?P<role>\w+)\.weight$")
@@ -30,16 +33,22 @@ _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _FLOAT8 = frozenset(float8.CODES)
 
 
-def set_apart(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[str, ...]]:
-    """The checkpoint without the modules whose codes cannot be read, and a line on each of these."""
+def set_apart(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[str, ...], tuple[str, ...]]:
+    """The checkpoint without what cannot be read: a line on each such module, and scales in bytes without codes."""
     lines = list(checkpoint.damaged)
     broken = {line.split(" ", 1)[0].rpartition(".")[0] for line in lines}
     tensors = {name: t for name, t in checkpoint.tensors.items() if name.rpartition(".")[0] not in broken}
+    orphans = []
     for name, tensor in list(tensors.items()):
-        if isinstance(tensor, StoredTensor) and tensor.dtype in _FLOAT8 and len(tensor.shape) > 1:
+        if not isinstance(tensor, StoredTensor) or len(tensor.shape) < 2:
+            continue
+        if tensor.dtype in (*_FLOAT8, *POWERS) and _BLOCK_SCALES.search(name):
+            orphans.append(name)
+            del tensors[name]
+        elif tensor.dtype in _FLOAT8:
             lines.append(f"{name} holds codes ({tensor.dtype}) without a scale; expected one beside it")
             del tensors[name]
-    return replace(checkpoint, tensors=tensors, damaged=(), unheld=None), tuple(lines)
+    return replace(checkpoint, tensors=tensors, damaged=(), unheld=None), tuple(lines), tuple(orphans)
 
 
 def modules_of(checkpoint: Checkpoint) -> Iterator[Module]:
@@ -99,20 +108,23 @@ def _of_inputs(checkpoint: Checkpoint, module: Module) -> TensorScale | None:
     return None if tensor is None else reading.one_scale(tensor)
 
 
-def unclaimed(checkpoint: Checkpoint, whole: Checkpoint) -> tuple[dict[str, str], tuple[str, ...]]:
+def unclaimed(
+    checkpoint: Checkpoint, whole: Checkpoint, orphans: Collection[str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """Tensors that nothing takes, with what they look like, and weights of the model that no tensor holds.
 
     `checkpoint` is without damaged modules, of which nothing is said here; `whole` has them.
     """
-    apart = {name.rpartition(".")[0] for name in whole.tensors if name not in checkpoint.tensors}
+    gone = [name for name in whole.tensors if name not in checkpoint.tensors and name not in orphans]
+    apart = {name.rpartition(".")[0] for name in gone}
     live = live_sites(checkpoint)
     depth = checkpoint.identity.layer_count
-    found = {}
+    found = dict.fromkeys(orphans, _ORPHAN)
     for name, tensor in checkpoint.tensors.items():
         if isinstance(tensor, Packed) or _KNOWN.search(name) or name.rpartition(".")[0] in apart:
             continue
         if _SCALES.search(name.rpartition(".")[2]):
-            found[name] = "a scale or codes without the rest of a packed weight"
+            found[name] = _ORPHAN
         elif live is not None and name not in live[1] and not is_beside_text(name) and not _beyond(name, depth):
             found[name] = "no module of the model takes it"
     lacks = [] if live is None else [s.name for s in live[0].skipped if s.reason == "the checkpoint lacks it"]

@@ -24,7 +24,7 @@ from srdd.runs.audit.matching import explained
 from srdd.runs.audit.modules import modules_of, set_apart, unclaimed
 from srdd.runs.setup import Progress, silent
 
-_LEFT_PLAIN = ("modules_to_not_convert", "exclude_modules", "exclude")
+_LEFT_PLAIN = ("modules_to_not_convert", "exclude_modules")
 
 
 def audit(checkpoint: Checkpoint, reference: Checkpoint | None = None, *, progress: Progress = silent) -> Audit:
@@ -33,7 +33,7 @@ def audit(checkpoint: Checkpoint, reference: Checkpoint | None = None, *, progre
     Raises SourceError for codes of an unknown form and a reference of another architecture, SiteError where there is
     no weight at all.
     """
-    clean, damaged = set_apart(checkpoint)
+    clean, damaged, orphans = set_apart(checkpoint)
     unknown = next(filter(packed.is_unknown, damaged), None) or unknown_form(clean)
     if unknown:
         raise SourceError(unknown)
@@ -49,7 +49,7 @@ def audit(checkpoint: Checkpoint, reference: Checkpoint | None = None, *, progre
     if not modules and not damaged:
         raise SiteError(f"{checkpoint.identity.id} holds no weight matrix among its {len(checkpoint.tensors)} tensors")
     matrices = [] if reference is None or pairing is None else _compared(clean, reference, pairing, progress)
-    extra, lacking = unclaimed(clean, checkpoint)
+    extra, lacking = unclaimed(clean, checkpoint, orphans)
     claims = checkpoint.claims
     facts = Facts(
         modules=tuple(modules),

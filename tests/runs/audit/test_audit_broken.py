@@ -46,7 +46,7 @@ def test_a_fault_is_found_at_its_module(name: str, maker: str, model: Any, tmp_p
     found = [finding for finding in document.findings if finding.kind == kind and level in ("", finding.level)]
     assert found, [(f.kind, f.module, f.found) for f in document.findings]
     stem = MODULE.removesuffix("q_proj")
-    places = (stem, stem.replace("self_attn", "attn"), "lm_head" if name == "orphan" else stem)
+    places = (stem, "lm_head" if name == "orphan" else stem)
     assert all(f.module.startswith(places) for f in document.findings), document.findings
     assert document.passed == all(f.level == "warning" for f in document.findings)
 
