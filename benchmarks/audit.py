@@ -1,6 +1,6 @@
 """Counts what `srdd audit` finds and what it alarms of falsely, on tiny models of nine architectures.
 
-    python benchmarks/audit.py            # some four minutes on one core
+    python benchmarks/audit.py            # some five minutes on one core
 
 Good checkpoints: every form x architecture, and weights that look broken and are not (zero rows, pruned, heavy tails,
 outliers, four decades between rows), each with and without its original. Broken ones: every fault of
