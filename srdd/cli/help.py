@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # title -> parameters, as functions call them
 GROUPS: dict[str, tuple[str, ...]] = {
     "Model": (
-        "model_option", "adapter", "adapter_as", "revision", "dtype", "device", "device_map", "trust_remote_code",
-        "backend",
+        "model_option", "adapter", "adapter_as", "revision", "reference", "dtype", "device", "device_map",
+        "trust_remote_code", "backend",
     ),
     "Text": ("data", "text_column", "samples", "seq_len", "batch_size", "seed"),
     "Noise": (
@@ -36,8 +36,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 _ORDER = ("Arguments", "Model", "Text", "", "Noise", "Training", "Limits", "Output", "Help")
 _TITLES = {name: title for title, names in GROUPS.items() for name in names}
 
-# What commands need. Those that stand in neither work on a report, or on what was made from one.
+# What commands need. Those that stand in none work on a report, or on what was made from one.
 _NEED_A_MODEL = ("scan", "impact", "probe", "experiment")
+_NEED_FILES = ("audit",)
 _NEED_NOTHING = ("formats", "schema")
 
 
@@ -45,6 +46,8 @@ def need_of(command: str) -> str:
     """The heading of a command in `srdd --help`."""
     if command in _NEED_A_MODEL:
         return "Commands that run a model"
+    if command in _NEED_FILES:
+        return "Commands on a checkpoint's files"
     return "Commands that need nothing" if command in _NEED_NOTHING else "Commands on a report or what came of one"
 
 
@@ -89,7 +92,7 @@ class Group(TyperGroup):
         for name, command in commands.items():
             if command is not None:
                 rows.setdefault(need_of(name), []).append((name, command.get_short_help_str(room)))
-        for need in sorted(rows, key=list(map(need_of, ("scan", "show", "formats"))).index):
+        for need in sorted(rows, key=list(map(need_of, ("scan", "audit", "show", "formats"))).index):
             with formatter.section(need if ctx.parent is None else "Commands"):
                 formatter.write_dl(rows[need], col_max=30)
 

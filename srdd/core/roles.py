@@ -65,3 +65,11 @@ def fusion_group(name: str, role: str) -> str | None:
     if ".experts." in f"{name}.":
         return name.partition(".experts.")[0] + ".experts"
     return f"{parent}.{_FUSED[role]}" if role in _FUSED else None
+
+
+def fused_matrix(name: str, role: str) -> str | None:
+    """The matrix in which serving stacks lay this one beside others, by name: of an expert its own gate and up.
+
+    None when it stays alone. Matrices that are laid in one have one tensor scale.
+    """
+    return f"{name.rpartition('.')[0]}.{_FUSED[role]}" if role in _FUSED else None

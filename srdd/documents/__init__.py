@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from srdd.documents.audit import Audit as Audit
     from srdd.documents.baseline import Baseline as Baseline
     from srdd.documents.costs import Costs as Costs
     from srdd.documents.experiment import Experiment as Experiment
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # Resolved when first used (PEP 562): a command that needs zone maps does not build the models of experiments.
 _HOME = {
+    "Audit": "srdd.documents.audit",
     "Baseline": "srdd.documents.baseline",
     "Costs": "srdd.documents.costs",
     "Experiment": "srdd.documents.experiment",
@@ -38,6 +40,7 @@ _HOME = {
     "save": "srdd.documents.saving",
 }
 __all__ = [
+    "Audit",
     "Baseline",
     "Costs",
     "Experiment",

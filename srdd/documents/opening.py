@@ -28,6 +28,7 @@ _KINDS = {
     "srdd-probe": ("srdd.documents.probe", "Probe"),
     "srdd-experiment": ("srdd.documents.experiment", "Experiment"),
     "srdd-rin": ("srdd.documents.rin", "RinConfig"),
+    "srdd-audit": ("srdd.documents.audit", "Audit"),
     "srdd-zones": ("srdd.documents.zones", "ZoneMap"),
 }
 _YAML = (".yaml", ".yml")

@@ -59,21 +59,32 @@ def checkpoint_sites(checkpoint: Checkpoint) -> SiteMap:
     """
     if checkpoint.damaged:
         raise SourceError(checkpoint.damaged[0])
-    for tensor in checkpoint.tensors.values():
-        if _reason(tensor) is None and isinstance(tensor, StoredTensor) and tensor.dtype not in _PLAIN:
-            raise SourceError(_unknown(tensor, checkpoint.config))
+    unknown = unknown_form(checkpoint)
+    if unknown:
+        raise SourceError(unknown)
     if checkpoint.unheld:
         raise SourceError(checkpoint.unheld)
     live = live_sites(checkpoint)
-    found = _by_rule(checkpoint) if live is None else _with_rest(checkpoint, *live)
+    found = stored_sites(checkpoint) if live is None else _with_rest(checkpoint, *live)
     belongs = [Skipped(name=name, parameters=0, reason=reason) for name, reason in checkpoint.belongs.items()]
     if not found.sites:
         raise SiteError(f"{checkpoint.identity.id} holds no weight matrix among its {len(checkpoint.tensors)} tensors")
     return replace(found, skipped=(*found.skipped, *belongs))
 
 
-def _by_rule(checkpoint: Checkpoint) -> SiteMap:
-    """By names and shapes alone."""
+def unknown_form(checkpoint: Checkpoint) -> str | None:
+    """The line on the first weight whose codes no form knows, FP8 without a scale among them; None without one."""
+    for tensor in checkpoint.tensors.values():
+        if _reason(tensor) is None and isinstance(tensor, StoredTensor) and tensor.dtype not in _PLAIN:
+            return _unknown(tensor, checkpoint.config)
+    return None
+
+
+def stored_sites(checkpoint: Checkpoint) -> SiteMap:
+    """The weight sites as the files name them, by names and shapes alone; experts are single where they are stored so.
+
+    Raises nothing: there may be none.
+    """
     sites, skipped = _sorted(checkpoint, checkpoint.tensors.values())
     numbers, count = _numbered(sites)
     placed = [

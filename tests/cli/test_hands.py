@@ -162,7 +162,7 @@ def test_commands_stand_by_what_they_need(srdd: Run) -> None:
         else:
             heading = ""
     assert found == {name: need_of(name) for name in (*COMMANDS, "experiment")}
-    assert len(set(found.values())) == 3
+    assert len(set(found.values())) == 4
     assert all(len(line) <= 80 for line in text.splitlines())
 
 

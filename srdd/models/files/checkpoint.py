@@ -27,7 +27,7 @@ from srdd.errors import SourceError, setting
 from srdd.models.files import mistaken, packed
 from srdd.models.files.contents import left_over
 from srdd.models.files.folders import WeightFiles, single_file, weight_files
-from srdd.models.files.packed.claims import METHODS, claims_of
+from srdd.models.files.packed.claims import METHODS, Claims, claims_of
 from srdd.models.files.packed.contract import Packed
 from srdd.models.files.safetensors import StoredTensor, mapped, opened
 
@@ -46,6 +46,8 @@ class Checkpoint:
     belongs: dict[str, str] = field(default_factory=dict)  # scales and their kin -> what they belong to
     damaged: tuple[str, ...] = ()  # packed weights that cannot be read, a line each
     unheld: str | None = None  # a line, where the config names a format that no tensor holds
+    claims: Claims | None = None  # what the config says of formats
+    stored: dict[str, StoredTensor] = field(default_factory=dict)  # every tensor as it lies in the files
 
     def row_chunks(self, name: str, *, expert: int | None = None, max_bytes: int | None = None) -> Iterator[Tensor]:
         """A matrix in runs of rows, each a multiple of 128 rows except the last; `expert` picks one of a 3-D tensor.
@@ -116,7 +118,8 @@ def open_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
         dtype=", ".join(dtypes),
     )
     notes = (*read.notes, *packed.stored_note(unpacked.packed), *packed.contradictions(unpacked, claims))
-    return Checkpoint(identity, config, unpacked.tensors, notes, unpacked.belongs, unpacked.problems, unheld)
+    tensors, belongs, problems = unpacked.tensors, unpacked.belongs, unpacked.problems
+    return Checkpoint(identity, config, tensors, notes, belongs, problems, unheld, claims, stored)
 
 
 def _files(name: str, revision: str | None) -> tuple[Path, WeightFiles, str, str | None]:

@@ -78,6 +78,11 @@ def unpack(stored: Mapping[str, StoredTensor], claims: Claims | None, metadata: 
     return Unpacked(tensors, belongs, tuple(problems))
 
 
+def is_unknown(problem: str) -> bool:
+    """Whether a damaged part is of a form that no exporter here writes, by the words of its line; else it is broken."""
+    return "; known: " in problem or "no known form has" in problem
+
+
 def stored_note(packed: Iterable[Packed]) -> tuple[str, ...]:
     """That weights were quantized before, in which forms; nothing where none was."""
     forms = Counter(weight.form for weight in packed)

@@ -22,6 +22,8 @@ from srdd.models.files.safetensors import StoredTensor, mapped, opened
 
 # (matrix, first row, how many rows) -> float32 [rows, columns]; the matrix counts experts, 0 where there are none
 Rows = Callable[[int, int, int], Tensor]
+# how lines of scales are read, (tensor, first line, how many); not `read` where they are swizzled
+Lines = Callable[[StoredTensor, int, int], Tensor]
 # the tensors of one module by the last part of their names
 Module = Mapping[str, StoredTensor]
 
@@ -38,6 +40,7 @@ class Packed:
     scales: Rows = field(repr=False)  # the factor of every value: [rows, columns] too
     largest: float  # magnitude that a code can hold: times its factor, that of a value
     transposed: bool | None = False  # [in, out]; None where the architecture says it, as for plain weights
+    lines: Lines | None = field(default=None, repr=False)  # how the lines of its scales are read; None: as they lie
 
     @property
     def numel(self) -> int:

@@ -17,8 +17,17 @@ from torch import Tensor
 
 from srdd.errors import SourceError
 from srdd.models.files.packed.codes import e8m0
-from srdd.models.files.packed.contract import Facts, Module, Packed, expect, read, refuse_zero_points, weight_name
-from srdd.models.files.packed.groups import POWERS, Lines, as_stored
+from srdd.models.files.packed.contract import (
+    Facts,
+    Lines,
+    Module,
+    Packed,
+    expect,
+    read,
+    refuse_zero_points,
+    weight_name,
+)
+from srdd.models.files.packed.groups import POWERS, as_stored
 from srdd.models.files.safetensors import StoredTensor
 
 KNOWN = "FP8 and MXFP8 with scales"
@@ -69,7 +78,7 @@ def packed(
 
     form = _form(tile, codes.shape, scale) + ("" if codes.dtype == "F8_E4M3" else " in E5M2")
     largest = torch.finfo(codes.torch_dtype).max
-    return Packed(name, codes.shape, form, (codes, scale), rows, scales, largest, as_stored(codes.shape))
+    return Packed(name, codes.shape, form, (codes, scale), rows, scales, largest, as_stored(codes.shape), lines)
 
 
 def _form(tile: Tile, shape: tuple[int, ...], scale: StoredTensor) -> str:

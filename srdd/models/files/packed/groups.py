@@ -8,21 +8,17 @@ Worked number: MXFP4 codes U8 [64, 16] stand for [64, 32] and need scales [64, 1
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from srdd.errors import SourceError
 from srdd.models.files.packed.codes import E2M1, SIX_BIT, e8m0, nibble_pairs, six_bits
-from srdd.models.files.packed.contract import Packed, Rows, expect, read
+from srdd.models.files.packed.contract import Lines, Packed, Rows, expect, read
 from srdd.models.files.safetensors import StoredTensor
 
 BYTES = ("U8", "I8")
 POWERS = ("U8", "F8_E8M0")
 LARGEST = float(E2M1.max())  # 6
-# how lines of scales are read; not `read` where they are swizzled
-Lines = Callable[[StoredTensor, int, int], Tensor]
 
 
 def mx(name: str, codes: StoredTensor, scale: StoredTensor, *, six: str | None = None, lines: Lines = read) -> Packed:
@@ -40,7 +36,7 @@ def mx(name: str, codes: StoredTensor, scale: StoredTensor, *, six: str | None =
 
     form = f"MXFP6 {six}" if six else "MXFP4"
     largest = float(SIX_BIT[six].max()) if six else LARGEST
-    return Packed(name, shape, form, (codes, scale), rows, along_rows(factors, 32), largest, as_stored(shape))
+    return Packed(name, shape, form, (codes, scale), rows, along_rows(factors, 32), largest, as_stored(shape), lines)
 
 
 def nv(
@@ -70,7 +66,7 @@ def nv(
         return _scaled(nibble_pairs(raw), factors(matrix, first, count))
 
     parts = (codes, scale) if tensor_scale is None else (codes, scale, tensor_scale)
-    return Packed(name, shape, "NVFP4", parts, rows, along_rows(factors, 16), LARGEST, as_stored(shape))
+    return Packed(name, shape, "NVFP4", parts, rows, along_rows(factors, 16), LARGEST, as_stored(shape), lines)
 
 
 def along_rows(factors: Rows, size: int) -> Rows:

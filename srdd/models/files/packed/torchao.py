@@ -19,7 +19,7 @@ from torch import Tensor
 
 from srdd.errors import SourceError
 from srdd.models.files.packed import float8, groups
-from srdd.models.files.packed.contract import Facts, Module, Packed, as_json, expect, read, require, weight_name
+from srdd.models.files.packed.contract import Facts, Lines, Module, Packed, as_json, expect, read, require, weight_name
 from srdd.models.files.safetensors import StoredTensor
 
 KNOWN = "MX, NVFP4 and FP8 of torchao"
@@ -39,7 +39,7 @@ def recognise(module: Module, facts: Facts) -> Iterator[Packed]:
             found = f"metadata says {kind}" if kind else "the file's metadata does not say of which type"
             raise SourceError(f"{codes.name} holds codes ({codes.dtype}) and {found}; known: {', '.join(_KNOWN_TYPES)}")
         scale = require(module, f"{stem}_scale", codes)
-        lines: groups.Lines = read
+        lines: Lines = read
         if flags.get("is_swizzled_scales"):
             scale, lines = _unswizzled(codes, scale, 16 if kind == "NVFP4Tensor" else 32), _swizzled
         if kind == "NVFP4Tensor":
