@@ -68,9 +68,9 @@ def _measured(x: Tensor, q: Tensor, scale: Tensor, columns: int, rounded_scale: 
     scaled = limit > 0
     dead, clipped = some & (q == 0), (a > held) & scaled
     at_max, no_scale = (q.abs() == limit) & scaled, (limit == 0) & some
-    x, q = x.double(), q.double()
+    x, q = x.to(torch.float64), q.to(torch.float64)
     e = q - x
-    size, error = a.double(), e.abs()
+    size, error = a.to(torch.float64), e.abs()
     x2, e2 = x * x, e * e
     signal, noise = x2.sum(2).flatten(), e2.sum(2).flatten()
     sums = {
@@ -86,8 +86,8 @@ def _measured(x: Tensor, q: Tensor, scale: Tensor, columns: int, rounded_scale: 
         "sum_x4": _product(x2, x2),
         "sum_e": e.sum(),
         "sum_e2": noise.sum(),
-        "sum_e2_clipped": _product(e2, clipped.double()),
-        "sum_e2_deadzone": _product(e2, dead.double()),
+        "sum_e2_clipped": _product(e2, clipped.to(torch.float64)),
+        "sum_e2_deadzone": _product(e2, dead.to(torch.float64)),
         "sum_abs_x": size.sum(),
         "sum_abs_e": error.sum(),
         "sum_rel": (error / size).nan_to_num_(0.0, 0.0).sum(),  # 0 / 0 and e / 0, where x is zero
@@ -112,4 +112,4 @@ def _counts(signal: Tensor, noise: Tensor, scale: Tensor) -> Tensor:
     worst = torch.zeros(2, dtype=torch.float64)
     if noise.numel():
         worst[0], worst[1] = noise.max(0)
-    return torch.cat([sqnr.double(), scales.double(), worst])
+    return torch.cat([sqnr.to(torch.float64), scales.to(torch.float64), worst])

@@ -65,7 +65,7 @@ def _error(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     for a, b in pairs:
         rounded = b.to(a.dtype) if a.dtype.itemsize < b.dtype.itemsize else b
         unequal |= not torch.equal(a.float().nan_to_num(nan=math.pi), rounded.float().nan_to_num(nan=math.pi))
-        x, y = a.double(), rounded.double()
+        x, y = a.to(torch.float64), rounded.to(torch.float64)
         both = x.isfinite() & y.isfinite()
         noise += float((x - y).where(both, 0.0).square().sum())
         signal += float(y.where(both, 0.0).square().sum())

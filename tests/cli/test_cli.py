@@ -331,7 +331,8 @@ def test_how_a_model_is_opened_reaches_it(
     monkeypatch.setattr("srdd.models.source.open_model", opened)
     given = "--model somebody/huge --quant mxfp4 --revision abc --dtype bfloat16 --device cpu --trust-remote-code"
     refused(srdd(*command.split(), *given.split(), *ranking), "somebody/huge is not opened here")
-    assert asked.pop("device_map", None) is None
+    for name in ("device_map", "adapter", "adapter_as"):
+        assert asked.pop(name, None) is None
     assert asked == {"revision": "abc", "dtype": "bfloat16", "device": "cpu", "trust_remote_code": True}
 
 

@@ -1,13 +1,20 @@
 """End to end on real weights: SmolLM2 (a decoder from GGUF) and MiniLM (an encoder from safetensors)."""
 
+import json
 import math
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from packed_checkpoints import claim_of, is_linear, pack
+from packed_checkpoints import saved as save_packed
+from safetensors.torch import load_file
+from tiny_adapters import saved, with_adapter
+from transformers import LlamaForCausalLM
 
 from srdd.documents.report import Report
 from srdd.models.source import OpenModel, open_model
@@ -120,18 +127,33 @@ def readme_commands() -> list[str]:
     return [line for line in lines if line.startswith("srdd ")]
 
 
+def adapter_of(base: Path, folder: Path) -> Path:
+    """A LoRA adapter of a model's folder."""
+    return saved(with_adapter(LlamaForCausalLM.from_pretrained(base)), folder / "adapter", base)
+
+
+def packed_from(original: Path, folder: Path) -> Path:
+    """A model's folder with its Linears in MXFP4, as compressed-tensors packs them."""
+    shutil.copytree(original, folder / "packed")
+    weights = load_file(original / "model.safetensors")
+    tensors, metadata = pack(weights, lambda module: "ct_mxfp4" if is_linear(module) else None)
+    config = json.loads((original / "config.json").read_text(encoding="utf-8"))
+    return save_packed(folder / "packed", tensors, metadata, config, claim_of("ct_mxfp4"))
+
+
 def test_readme_commands_run(
     tmp_path: Path, srdd: Callable[..., tuple[int, str, str]], tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands = readme_commands()
     assert len(commands) >= 6
     monkeypatch.chdir(tmp_path)
+    folders = {"path/to/adapter": adapter_of(tiny_llama, tmp_path), "path/to/packed": packed_from(tiny_llama, tmp_path)}
     tour = README.read_text(encoding="utf-8").partition("## Five minutes")[2].partition("\n## ")[0]
     for command in commands:
         words = shlex.split(command)[1:]
         if command in tour:  # the same steps with a model that takes no minutes
             words = [str(tiny_llama) if word == "smollm2" else word for word in words]
-        words = [str(tiny_llama) if word.startswith("path/to/") else word for word in words]
+        words = [str(folders.get(word, tiny_llama)) if word.startswith("path/to/") else word for word in words]
         if words[0] == "impact":
             words += ["--seq-len", "32", "--samples", "2"]
         elif words[0] in ("probe", "experiment"):

@@ -88,8 +88,8 @@ def _fits_inverted(strip: Strip, weight: Packed, reference2: float) -> bool:
     """Whether values with every scale s taken as 1 / s are near the reference."""
     first, error2 = 0, 0.0
     for x, r in strip.pairs():
-        scale = _factors(weight, strip.expert or 0, first, len(x))
-        error2 += float((finite(x.double() / scale.double().square()) - r.double()).square().sum())
+        scale2 = _factors(weight, strip.expert or 0, first, len(x)).to(torch.float64).square()
+        error2 += float((finite(x.to(torch.float64) / scale2) - r.to(torch.float64)).square().sum())
         first += len(x)
     return error2 < _FITS * reference2
 

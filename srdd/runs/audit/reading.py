@@ -25,7 +25,7 @@ from srdd.models.files.safetensors import StoredTensor
 _CHUNK_BYTES = 4 * 2**20  # counting takes eight bytes for each
 _BITS = {"NVFP4": 4, "MXFP4": 4, "MXFP6": 6}  # of a code; 8 for all others
 _NO_SIGN = {4: 0x77, 8: 0x7F}  # the bits of a byte of codes that are not signs
-_E4M3 = torch.arange(256, dtype=torch.int16).to(torch.uint8).view(torch.float8_e4m3fn).double()
+_E4M3 = torch.arange(256, dtype=torch.int16).to(torch.uint8).view(torch.float8_e4m3fn).to(torch.float64)
 
 
 def codes_of(weight: Packed) -> Codes:
@@ -45,7 +45,7 @@ def scales_of(weight: Packed) -> Scales:
     scale = weight.parts[1]
     if scale.dtype in POWERS or scale.dtype == "F8_E4M3":
         return _of_bytes(weight, scale)
-    values = read(scale).double().flatten()
+    values = read(scale).to(torch.float64).flatten()
     zero = values == 0
     good = values[values.isfinite() & (values > 0)]
     return Scales(
@@ -67,7 +67,7 @@ def _of_bytes(weight: Packed, scale: StoredTensor) -> Scales:
     for first, count in _runs(scale):
         counts += np.bincount(_scale_lines(weight, first, count).flatten().numpy(), minlength=256)
     powers = scale.dtype in POWERS
-    values = e8m0(torch.arange(256).to(torch.uint8)).double() if powers else _E4M3
+    values = e8m0(torch.arange(256).to(torch.uint8)).to(torch.float64) if powers else _E4M3
     occurs = torch.from_numpy(counts)
     zero = int(occurs[values == 0].sum())
     good = values[(occurs > 0) & values.isfinite() & (values > 0)]
@@ -93,7 +93,7 @@ def tensor_scale_of(weight: Packed) -> TensorScale | None:
 
 
 def one_scale(tensor: StoredTensor, *, divides: bool = False) -> TensorScale:
-    return TensorScale(tensor.name, tuple(read(tensor).flatten().double().tolist()), divides)
+    return TensorScale(tensor.name, tuple(read(tensor).flatten().to(torch.float64).tolist()), divides)
 
 
 def power_of(checkpoint: Checkpoint, name: str) -> tuple[int, float]:
@@ -104,7 +104,7 @@ def power_of(checkpoint: Checkpoint, name: str) -> tuple[int, float]:
         if not math.isfinite(squares):
             good = chunk.isfinite()
             nonfinite += int((~good).sum())
-            squares = float(chunk[good].double().square().sum())
+            squares = float(chunk[good].to(torch.float64).square().sum())
         power += squares
     return nonfinite, power
 
