@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from srdd.kernels import measure as measure
     from srdd.kernels import quant_dequant as quant_dequant
     from srdd.models.fake import fake_quantize as fake_quantize
+    from srdd.models.faults import plant as plant
     from srdd.runs import measure_impact as measure_impact
     from srdd.runs import measure_probe as measure_probe
     from srdd.runs import run_aqn as run_aqn
@@ -34,6 +35,7 @@ _HOME = {
     "measure_impact": "srdd.runs",
     "measure_probe": "srdd.runs",
     "merge": "srdd.documents.merging",
+    "plant": "srdd.models.faults",
     "quant_dequant": "srdd.kernels",
     "run_aqn": "srdd.runs",
     "scan": "srdd.runs",
@@ -48,6 +50,7 @@ __all__ = [
     "measure_impact",
     "measure_probe",
     "merge",
+    "plant",
     "quant_dequant",
     "run_aqn",
     "scan",

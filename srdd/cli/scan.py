@@ -28,7 +28,7 @@ _NOT_DRY = (
     *("strict", "out", "force", "threshold", "data", "text_column", "seed", "backend"),
     *("samples", "seq_len", "batch_size"),
 )
-_COSTS = ("cost", "cost_tokens", "noise_on")
+_COSTS = ("plant", "cost", "cost_tokens", "noise_on")
 
 
 def scan(
@@ -76,6 +76,7 @@ def scan(
         int | None, typer.Option("--cost-tokens", help="Tokens that costs are measured on; 1280 by default.")
     ] = None,
     noise_on: options.NoiseOn = "norm",
+    plant: options.Plant = None,
     threshold: Annotated[
         list[str] | None, typer.Option("--threshold", help="Override a classic limit, e.g. sqnr_db=18; may repeat.")
     ] = None,
@@ -100,7 +101,7 @@ def scan(
     model = options.named_model(context, model, model_option)
     formats, thresholds = parse_list(options.named_formats(quant)), parse_thresholds(threshold or ())
     costs = parse_cost(cost, cost_tokens)
-    sensitive = options.named_sensitive(noise_on)
+    sensitive, faults = options.named_sensitive(noise_on), options.named_faults(plant)
     typed = given(context)
     if costs == "none":
         refuse_unused(typed, ("cost_tokens", "noise_on"), f"with {setting('costs', 'none')}")
@@ -113,7 +114,17 @@ def scan(
     aside = console.aside()
     site_map, report = run(
         ScanOptions(
-            formats, sites, layers, tuple(exclude or ()), thresholds, dry_run, typed, costs, cost_tokens, sensitive
+            formats,
+            sites,
+            layers,
+            tuple(exclude or ()),
+            thresholds,
+            dry_run,
+            typed,
+            costs,
+            cost_tokens,
+            sensitive,
+            faults,
         ),
         ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),

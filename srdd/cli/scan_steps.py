@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from srdd import kernels
-from srdd.cli.opening import ModelOptions, TextOptions, refuse_unused
+from srdd.cli.opening import ModelOptions, TextOptions, planted, refuse_unused
 from srdd.cli.progress import bars_on
+from srdd.core.faults import Fault
 from srdd.core.formats import BlockFormat
 from srdd.core.layers import parse_layers
 from srdd.documents.parts import KINDS
@@ -50,6 +51,7 @@ class ScanOptions:
     costs: CostKind = "auto"
     cost_tokens: int | None = None
     sensitive: tuple[Sensitive, ...] = ("norm",)
+    faults: tuple[Fault, ...] = ()
 
     def selection(self, sites: str | None = None) -> Selection:
         """The sites as asked for, or these alone. Raises SrddError for what is not understood."""
@@ -64,7 +66,7 @@ def run(what: ScanOptions, model: ModelOptions, text: TextOptions, out: Console)
         if not any(fmt.stochastic for fmt in what.formats):
             when = "when only weights are scanned and no format rounds stochastically"
             refuse_unused(what.typed, ("seed",), when)
-        if not needs_model(model.model):
+        if not needs_model(model.model) and not what.faults:
             return _run_checkpoint(what, model, text.seed, out)
     return _run_model(what, model, text, out)
 
@@ -124,7 +126,7 @@ def _run_model(
     if what.dry_run:
         _note(out, notes)
         return sites, None
-    with bars_on(out) as progress:
+    with planted(opened.model, what.faults), bars_on(out) as progress:
         report = scan(
             opened.model,
             sequences,
