@@ -55,6 +55,7 @@ COMMANDS = {
     "impact": "Measure what quantization costs, down to KL.",
     "validate": "Say which cheap scores predict the measured cost.",
     "probe": "Measure how much noise each quantization mode bears.",
+    "faults": "Find layers and modules that compute wrongly.",
 }
 
 

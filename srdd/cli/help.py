@@ -34,7 +34,7 @@ _ORDER = ("Arguments", "Model", "Text", "", "Noise", "Training", "Limits", "Outp
 _TITLES = {name: title for title, names in GROUPS.items() for name in names}
 
 # What commands need. Those that stand in neither work on a report, or on what was made from one.
-_NEED_A_MODEL = ("scan", "impact", "probe", "experiment")
+_NEED_A_MODEL = ("scan", "impact", "probe", "experiment", "faults")
 _NEED_NOTHING = ("formats", "schema")
 
 

@@ -40,6 +40,7 @@ class _Place:
 
     fault: Fault
     name: str
+    inside: str  # the module's name inside its layer
     module: nn.Module
     parameters: tuple[str, ...]  # of a fault at the weight
     draw: Draw
@@ -61,6 +62,11 @@ class Planted:
     @property
     def faults(self) -> tuple[Fault, ...]:
         return tuple(place.fault for place in self._places)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Of each fault, inside its layer; "" for the layer."""
+        return tuple(place.inside for place in self._places)
 
     def __enter__(self) -> Self:
         if self._stack is not None:
@@ -173,7 +179,7 @@ def _place(model: nn.Module, fault: Fault) -> _Place:
             raise SettingError("plant", f"module={module}", f"{type(owner).__name__} has no weight of its own")
     name = f"{prefix}.{module}" if module else prefix
     heads = column_heads("o_proj", name, config_of(model)) if fault.kind == "dead_head" else None
-    return _Place(fault, name, owner, parameters, Draw(fault.seed, heads))
+    return _Place(fault, name, module or "", owner, parameters, Draw(fault.seed, heads))
 
 
 def _joining(layer: nn.Module, fault: Fault) -> str:
