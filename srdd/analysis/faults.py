@@ -2,8 +2,9 @@
 
 Evidence is local: a module that does not give what its own weight, input and parts make of it, that gives another
 answer to the same question, that turns numbers into NaN, or whose weight holds what no other layer's does. What a
-module passes on of a fault before it is no evidence, so the first place is named and not the last. Each number is compared with that
-of the same module in all other layers by robust z (srdd.core.verdicts), and must lie `material` beyond their median.
+module passes on of a fault before it is no evidence, so the first place is named and not the last. Each number is
+compared with that of the same module in all other layers by robust z (srdd.core.verdicts), and must lie `material`
+beyond their median.
 
 Not here: measuring (srdd.runs.faults).
 
@@ -32,7 +33,10 @@ _MEAN = 0.02  # of a weight in its rms, beyond those of other layers
 _SPREAD = 4  # standard deviations that a mean may be off by chance
 _CHANCE = 6  # standard deviations that a count of a weight may be off by chance
 _ALIKE = 0.02  # scatter of noise over tokens, in its own unit and in the token's, that is as large
+_SAMPLED = 65_536  # values of a weight among which the most frequent one is looked for
 _CHANGED = 1e-3  # relative change of what a module did, against a reference on the same text
+
+Counted = tuple[float, int]  # a share, and of how many
 
 
 def judged(document: Faults, reference: Faults | Report | None = None, sha256: str | None = None) -> Faults:
@@ -42,7 +46,7 @@ def judged(document: Faults, reference: Faults | Report | None = None, sha256: s
         refuse_other_model(document.model, reference)
         found += against_reference(document, reference, found)
     place = {(row.layer, row.module): at for at, row in enumerate(document.modules)}
-    found.sort(key=lambda f: (f.layer, place.get((f.layer, f.module), -1)))
+    found.sort(key=lambda f: (f.layer, not f.module, place[f.layer, f.module]))
     return document.model_copy(
         update={"findings": found, "criterion": criterion(document, found), "compared_with": sha256}
     )
@@ -63,9 +67,10 @@ def find(document: Faults) -> list[Finding]:
     off_in = _beyond(rows, lambda r: r.input.share if r.input else 0.0, _OFF)
     apart = _beyond(rows, lambda r: r.agreement, 30 * eps)
     zeros = _beyond(rows, lambda r: r.zeros_made if r.unexplained is None else None, 0.02)
+    numb = _beyond_chance(rows, _zeros_of)
     found: list[Finding] = []
     spoilt: set[int] = set()  # layers from which on nothing is finite
-    for at, row in enumerate(rows):
+    for at, row in sorted(enumerate(rows), key=lambda r: (r[1].layer, not r[1].module, r[0])):  # a layer ends last
         if row.nonfinite:
             if not row.nonfinite_in and not spoilt:
                 found.append(
@@ -77,6 +82,9 @@ def find(document: Faults) -> list[Finding]:
             found.append(_noise(row))
             continue
         wrong = _deviating(row, at in off_in, at in off_out)
+        if wrong is None and at in numb and (row.module or row.layer not in {f.layer for f in found}):
+            what = f"{100 * row.zeros_made:.2g} % of the output is 0 where the input is not"
+            wrong = _finding(row, "deadzone", "output", None, 0.9, what)
         if wrong is not None:
             found.append(wrong)
     found += _broken_weights(rows)
@@ -101,23 +109,28 @@ def _outermost_last(found: Sequence[Finding]) -> list[Finding]:
     return kept
 
 
-def _beyond_chance(rows: Sequence[ModuleHealth], name: str) -> set[int]:
-    """Places whose share of a weight's values is unusual, and more than counting by chance makes of the others'."""
+def _beyond_chance(rows: Sequence[ModuleHealth], counted: Callable[[ModuleHealth], Counted | None]) -> set[int]:
+    """Places whose share is unusual, and more than counting by chance makes of that of the same module elsewhere."""
     by_name: dict[str, list[float]] = {}
     for row in rows:
-        if row.weight is not None:
-            by_name.setdefault(row.module, []).append(getattr(row.weight, name))
+        if (known := counted(row)) is not None:
+            by_name.setdefault(row.module, []).append(known[0])
 
     def excess(row: ModuleHealth) -> float | None:
-        if row.weight is None:
+        known = counted(row)
+        if known is None:
             return None
-        usual, count = median(by_name[row.module]), row.weight.values
-        usual = min(by_name[row.module]) if len(by_name[row.module]) < 3 else usual
-        count = min(count, 65_536) if name == "same" else count  # which is counted in a sample
-        share: float = getattr(row.weight, name)
-        return max(0.0, share - usual - _CHANCE * (math.sqrt(usual / count) + 1 / count) - usual)
+        share, count = known
+        others = by_name[row.module]
+        usual = min(others) if len(others) < 3 else median(others)
+        return max(0.0, share - 2 * usual - _CHANCE * (math.sqrt(usual / count) + 1 / count))
 
     return _beyond(rows, excess, _OFF)
+
+
+def _zeros_of(row: ModuleHealth) -> Counted | None:
+    """Zeros that a layer or Linear makes of other numbers."""
+    return (row.zeros_made, row.values) if row.kind in ("layer", "linear") and row.values else None
 
 
 def _beyond(
@@ -213,7 +226,9 @@ def _broken_weights(rows: Sequence[ModuleHealth]) -> list[Finding]:
 
     dead = _beyond(rows, of(lambda w: float(w.dead_columns)), 0.9)
     rows_dead = _beyond(rows, of(lambda w: float(w.dead_rows)), 0.9)
-    zeros, ties, same = (_beyond_chance(rows, name) for name in ("zeros", "at_max", "same"))
+    zeros = _beyond_chance(rows, lambda r: (r.weight.zeros, r.weight.values) if r.weight else None)
+    ties = _beyond_chance(rows, lambda r: (r.weight.at_max, r.weight.values) if r.weight else None)
+    same = _beyond_chance(rows, lambda r: (r.weight.same, min(r.weight.values, _SAMPLED)) if r.weight else None)
     mean = _beyond(rows, of(lambda w: max(0.0, abs(w.mean) - _SPREAD / math.sqrt(w.values))), _MEAN, 1.0)
     found = []
     for at, row in enumerate(rows):

@@ -65,7 +65,8 @@ class ModuleHealth(Part):
     noise_scatter: tuple[float, float] | None = None  # over tokens, of the two sizes
     kurtosis_in: float
     kurtosis_out: float
-    zeros: float  # share of the output
+    values: int  # of the output
+    zeros: float  # share of them
     zeros_made: float = 0.0  # of those, where the input is not 0
     at_max: float  # share of values as large as the largest of their token, beyond one a token
     nonfinite: int

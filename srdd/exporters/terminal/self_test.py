@@ -50,8 +50,7 @@ def show(out: Console, trials: Sequence[Trial]) -> None:
         located = [t for t in mine if t.is_located]
         named = [t for t in located if t.found == kind]
         if mine:
-            sizes.add_row(
-                kind.replace("_", " "), f"{mine[0].size:g}", *(f"{x[0].size:g}" if x else "-" for x in (located, named)),
-                f"{len(located)} of {len(mine)}",
-            )  # fmt: skip
+            smallest = (f"{some[0].size:g}" if some else "-" for some in (located, named))
+            share = f"{len(located)} of {len(mine)}"
+            sizes.add_row(kind.replace("_", " "), f"{mine[0].size:g}", *smallest, share)
     out.print(sizes)

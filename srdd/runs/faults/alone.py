@@ -81,6 +81,7 @@ def _health(index: int, call: Call, inside: Sequence[Call], config: object, *, s
         kind="layer" if not call.name else "linear" if is_linear(call.module) else name,
         kurtosis_in=0.0 if x is None else _kurtosis(x),
         kurtosis_out=_kurtosis(y),
+        values=y.numel(),
         zeros=float((y == 0).float().mean()),
         zeros_made=float(((y == 0) & (x != 0) if x is not None and x.shape == y.shape else y == 0).float().mean()),
         at_max=_ties(y),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product as product_of
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,8 @@ from srdd.runs.faults.capture import Call
 
 _ROUNDS = 8  # of least squares
 _FITS = 1e-6  # half of the values are this near, by their largest term
+_MOST_PARTS = 6  # whose sums are all tried
+_ADD_UP = 0.05  # of the values must, which by chance a millionth does
 _SNAP = 0.02  # coefficients this near to a whole number are that number
 _EPS32 = torch.finfo(torch.float32).eps
 
@@ -74,11 +77,14 @@ def sum_of_parts(call: Call, inside: Sequence[Call], rows: Tensor) -> Expected |
     if not all(torch.isfinite(term).all() for term in terms):
         return None
     a = torch.stack([term.reshape(-1) for term in terms], 1)
-    c, misfit = _robust_coefficients(a, y.reshape(-1))
-    if misfit > _FITS:  # half of the values do not fit: perhaps a bias, which the mean of each token holds
-        level = [(term - term.mean(1, keepdim=True)).reshape(-1) for term in (*terms, y)]
-        other, its_misfit = _robust_coefficients(torch.stack(level[:-1], 1), level[-1])
-        c = other if its_misfit < misfit else c
+    near = max(_FITS, torch.finfo(call.output.dtype).eps)
+    c = _plain_sum(a, y.reshape(-1), near)
+    if c is None:
+        c, misfit = _robust_coefficients(a, y.reshape(-1))
+        if misfit > near:  # half of the values do not fit: perhaps a bias, which the mean of each token holds
+            level = [(term - term.mean(1, keepdim=True)).reshape(-1) for term in (*terms, y)]
+            other, its_misfit = _robust_coefficients(torch.stack(level[:-1], 1), level[-1])
+            c = other if its_misfit < misfit else c
     expected = (a @ c).view_as(y)
     magnitude = (a.abs() @ c.abs()).view_as(y)
     # every addition on the way is rounded to the type of the output
@@ -125,6 +131,21 @@ def some_rows(count: int, most: int = 64) -> Tensor:
 
 def wide(x: Tensor) -> Tensor:
     return x.detach().to("cpu").double()
+
+
+def _plain_sum(a: Tensor, y: Tensor, near: float) -> Tensor | None:
+    """The parts that simply add up for the most values; None where they do for few, or there are many parts."""
+    parts = a.shape[1]
+    if parts > _MOST_PARTS:
+        return None
+    scale, best = a.abs().amax(1).clamp_min(1e-30), _ADD_UP + 8 * near
+    found = None
+    for chosen in product_of((1.0, 0.0), repeat=parts):
+        c = torch.tensor(chosen, dtype=torch.float64, device="cpu")
+        share = float(((y - a @ c).abs() <= near * scale).double().mean())
+        if share > best:
+            best, found = share, c
+    return found
 
 
 def _robust_coefficients(a: Tensor, y: Tensor) -> tuple[Tensor, float]:

@@ -23,7 +23,7 @@ from srdd.runs.faults.expected import Expected, matrix_of, wide
 _LEFT = 0.01  # of the error's power may remain
 _GRID = 48  # thresholds that are tried at first
 _REFINED = 5  # times that a tenth of the neighbourhood is tried again
-_FEW = 8  # values of a token, or channels, that may have changed
+_FEW, _FEW_CHANNELS = 8, 20  # values of a token, and channels, that may have changed
 
 
 def inferred_input(call: Call, output: Expected, rows: Tensor, heads: int | None) -> Deviation | None:
@@ -34,19 +34,23 @@ def inferred_input(call: Call, output: Expected, rows: Tensor, heads: int | None
     power = float(error.square().sum())
     if not torch.isfinite(error).all() or not power:
         return None
-    for candidate, tolerance in _candidates(x, w, error, output.tolerance):
+    for candidate, tolerance in _candidates(x, w, error, output.tolerance, heads):
         left = float((error - (candidate - x) @ w.T).square().sum()) / power
         if left < _LEFT:
             return deviation(candidate, x, tolerance, heads, 1 - left)
     return None
 
 
-def _candidates(x: Tensor, w: Tensor, error: Tensor, rounding: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _candidates(
+    x: Tensor, w: Tensor, error: Tensor, rounding: Tensor, heads: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs that may have been, and by how much each is uncertain; the more telling ones first."""
     amax, rms = x.abs().amax(1, keepdim=True), x.square().mean(1, keepdim=True).sqrt()
     exact = torch.full_like(x, 1e-12) * amax
     yield _of_threshold(x, w, error, lambda s: torch.where(x.abs() < s * amax, 0.0, x), 1e-7), exact
     yield _of_threshold(x, w, error, lambda s: torch.clamp(x, -s * amax, s * amax), 1e-2), exact
+    if heads and x.shape[1] % heads == 0:
+        yield _without_heads(x, w, error, heads), exact
     column = rms * w.sum(1)
     yield x + rms * (error * column).sum() / column.square().sum().clamp_min(1e-300), exact
     fuzzy = torch.maximum(1e-3 * x.abs(), 1e-4 * rms.expand_as(x))
@@ -57,12 +61,20 @@ def _candidates(x: Tensor, w: Tensor, error: Tensor, rounding: Tensor) -> Iterat
         yield x + error @ inverse.T, rounding @ inverse.abs().T + 1e-6 * x.abs()
 
 
+def _without_heads(x: Tensor, w: Tensor, error: Tensor, heads: int) -> Tensor:
+    """Without the heads whose whole part of the product is missing."""
+    split = x.view(len(x), heads, -1), w.view(len(w), heads, -1)
+    parts = torch.einsum("nhc,ohc->noh", *split).reshape(-1, heads)
+    missing = torch.linalg.lstsq(parts, error.reshape(-1, 1), driver="gelsd").solution[:, 0] < -0.5
+    return x.masked_fill(missing.repeat_interleave(x.shape[1] // heads), 0.0)
+
+
 def _few_channels(x: Tensor, w: Tensor, error: Tensor) -> Tensor:
     """Channel by channel the one that takes most of what is left (orthogonal matching pursuit, all tokens together)."""
     norm = w.square().sum(0).sqrt().clamp_min(1e-300)
     chosen: list[int] = []
     rest, change = error, torch.zeros(error.shape[0], 0, dtype=error.dtype, device="cpu")
-    for _ in range(min(_FEW, w.shape[1])):
+    for _ in range(min(_FEW_CHANNELS, w.shape[1])):
         score = ((rest @ w) / norm).square().sum(0)
         score[chosen] = 0
         chosen.append(int(score.argmax()))
