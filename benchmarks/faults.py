@@ -1,8 +1,8 @@
 """What `srdd faults` finds: python benchmarks/faults.py [--model smollm2] [--places output,input,weight] [--seed 0].
 
 Every kind of fault is planted in several sizes, one at a time, at layers and Linears that the seed draws; the healthy
-model is searched first. It prints each trial, the confusion matrix and the smallest size found. Exits 1 when the healthy
-model gives an alarm, or fewer than nine of ten faults at outputs are located.
+model is searched first. It prints each trial, the confusion matrix and the smallest size found. Exits 1 when the
+healthy model gives an alarm, or fewer than nine of ten faults at outputs are located.
 """
 
 from __future__ import annotations

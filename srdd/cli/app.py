@@ -38,7 +38,7 @@ def options(
 
 
 # One line each in `srdd --help`; a command's own --help has the rest. Each is the function of its name in the module of
-# its name, imported when it is wanted: all fifteen take some 30 ms.
+# its name, imported when it is wanted: all sixteen take some 30 ms.
 COMMANDS = {
     "scan": "Measure weights, inputs and outputs; write a report.",
     "show": "Show a report, or what probe or experiment wrote.",
