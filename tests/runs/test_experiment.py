@@ -367,6 +367,27 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srd
     assert "the document of a experiment" in shown
 
 
+def test_faults_of_the_whole_run_are_named(
+    tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srdd: Run
+) -> None:
+    out = tmp_path / "experiment.json"
+    given = ("--model", tiny_llama, "--quant", "mxfp4", "--data", text, "--report", report, "--seq-len", "16")
+    more = ("--worst", "1", "--seeds", "2", "--plant", "layer=1,bias=0.1", "--plant", "layer=2,deadzone=0.1")
+    code, _, said = srdd("experiment", "aqn", *given, *more, "--out", out)
+    assert code == 0, said
+    warnings = Experiment.model_validate_json(out.read_text()).warnings
+    assert [w.split(";")[0] for w in warnings if w.startswith("PLANTED")] == [
+        "PLANTED FAULT: bias 0.1 at the output of layer 1",
+        "PLANTED FAULT: deadzone 0.1 at the output of layer 2",
+    ]
+
+
+def test_a_weight_that_trains_would_heal(llama: LlamaForCausalLM) -> None:
+    fault = Fault(1, "deadzone", 0.1, "mlp.down_proj", "weight")
+    with pytest.raises(SettingError, match="would heal"):
+        run(llama, kind="train", training=Training(1, 1e-4, 1), fault=fault)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
