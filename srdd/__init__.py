@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from srdd.kernels import measure as measure
     from srdd.kernels import quant_dequant as quant_dequant
     from srdd.models.fake import fake_quantize as fake_quantize
+    from srdd.models.faults import plant as plant
+    from srdd.runs import find_faults as find_faults
     from srdd.runs import measure_impact as measure_impact
     from srdd.runs import measure_probe as measure_probe
     from srdd.runs import run_aqn as run_aqn
@@ -29,12 +31,14 @@ if TYPE_CHECKING:
 
 _HOME = {
     "fake_quantize": "srdd.models.fake",
+    "find_faults": "srdd.runs",
     "Report": "srdd.documents.report",
     "SrddError": "srdd.errors",
     "measure": "srdd.kernels",
     "measure_impact": "srdd.runs",
     "measure_probe": "srdd.runs",
     "merge": "srdd.documents.merging",
+    "plant": "srdd.models.faults",
     "quant_dequant": "srdd.kernels",
     "run_aqn": "srdd.runs",
     "scan": "srdd.runs",
@@ -46,10 +50,12 @@ __all__ = [
     "SrddError",
     "__version__",
     "fake_quantize",
+    "find_faults",
     "measure",
     "measure_impact",
     "measure_probe",
     "merge",
+    "plant",
     "quant_dequant",
     "run_aqn",
     "scan",

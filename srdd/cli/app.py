@@ -56,6 +56,7 @@ COMMANDS = {
     "validate": "Say which cheap scores predict the measured cost.",
     "probe": "Measure how much noise each quantization mode bears.",
     "audit": "Say what a packed checkpoint holds, and what is wrong.",
+    "faults": "Find layers and modules that compute wrongly.",
 }
 
 

@@ -57,8 +57,13 @@ def aqn(
     ] = None,
     relative: options.Relative = False,
     fault: Annotated[
-        str | None, typer.Option("--fault", help="Plant a deadzone, e.g. layer=10,deadzone=0.01; adds a dither arm.")
+        str | None,
+        typer.Option(
+            "--fault",
+            help="Plant a fault in all arms but the clean one, e.g. layer=10,deadzone=0.01; adds a dither arm.",
+        ),
     ] = None,
+    plant: options.Plant = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Pairs; 5 or more.")] = 5,
     steps: Annotated[int, typer.Option("--steps", help="train: optimizer steps.")] = 20,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="train: AdamW's.")] = 2e-5,
@@ -88,7 +93,8 @@ def aqn(
     from srdd.analysis.layer_costs import cost_specs, weakness
     from srdd.analysis.series import layer_series
     from srdd.cli import console
-    from srdd.cli.opening import ModelOptions, TextOptions, given, open_with_text
+    from srdd.cli.opening import ModelOptions, TextOptions, given, open_with_text, planted
+    from srdd.core.faults import parse_fault
     from srdd.core.files import check_new, write_text
     from srdd.core.formats import parse
     from srdd.core.metrics import COSTS
@@ -100,6 +106,7 @@ def aqn(
     measured = _measured(kind, given(context))
     _check_numbers(seeds, samples, {"steps": steps, "learning_rate": learning_rate, "train_batch": train_batch})
     fmt, training = parse(quant), measured == "train"
+    faults = options.named_faults(plant)
     check_new(out, force=force)
     ranking = open_document(report, Report)
     document, sha256 = ranking.document, ranking.sha256
@@ -116,19 +123,18 @@ def aqn(
     from srdd.runs.experiments.aqn import run_aqn
     from srdd.runs.experiments.arm_trial import Training
     from srdd.runs.experiments.arms import make_arms
-    from srdd.runs.experiments.fault import parse_fault
     from srdd.runs.experiments.modes import parse_mode
     from srdd.runs.experiments.profiles import check_target
     from srdd.runs.experiments.same_model import check_report
 
-    planted = None if fault is None else parse_fault(fault)
-    if planted is not None and planted.layer >= series.depth:
-        raise SettingError("fault", f"layer={planted.layer}", f"{report} has layers 0 to {series.depth - 1}")
+    in_arms = None if fault is None else parse_fault(fault, "fault")
+    if in_arms is not None and in_arms.layer >= series.depth:
+        raise SettingError("fault", f"layer={in_arms.layer}", f"{report} has layers 0 to {series.depth - 1}")
     if mode is not None:
         parse_mode(mode, fmt)
     check_target(target)
     if worst is not None:
-        make_arms(series.errors, worst, fault=planted is not None)
+        make_arms(series.errors, worst, fault=in_arms is not None)
     schedule = _schedule(measured, sigma_start, sigma_end)
     per_seed = samples if samples is not None else 16 if training else 2
     fine_tuning = Training(steps, learning_rate, train_batch) if training else None
@@ -152,7 +158,7 @@ def aqn(
         f"AQN, {measured}: {fmt.spec}, noise on {target}, sigma {sigma_start:g}, {seeds} seeds, layers ranked by "
         f"{series.title}"
     )
-    with bars_on(aside) as progress:
+    with planted(opened.model, faults), bars_on(aside) as progress:
         result = run_aqn(
             opened.model,
             sequences,
@@ -169,7 +175,7 @@ def aqn(
             worst=worst,
             samples=per_seed,
             training=fine_tuning,
-            fault=planted,
+            fault=in_arms,
             batch_size=batch_size,
             exclude=tuple(exclude or ()),
             backend=backend,

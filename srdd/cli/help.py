@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Text": ("data", "text_column", "samples", "seq_len", "batch_size", "seed"),
     "Noise": (
         "sigma_start", "sigma_end", "sigmas", "relative", "target", "num_stages", "schedule_kind", "warmup",
-        "criterion", "fault",
+        "criterion", "fault", "plant",
     ),
     "Training": ("steps", "learning_rate", "train_batch"),
     "Limits": ("threshold", "strict", "limit", "floor", "policy", "baseline", "by", "against"),
@@ -37,7 +37,7 @@ _ORDER = ("Arguments", "Model", "Text", "", "Noise", "Training", "Limits", "Outp
 _TITLES = {name: title for title, names in GROUPS.items() for name in names}
 
 # What commands need. Those that stand in none work on a report, or on what was made from one.
-_NEED_A_MODEL = ("scan", "impact", "probe", "experiment")
+_NEED_A_MODEL = ("scan", "impact", "probe", "experiment", "faults")
 _NEED_FILES = ("audit",)
 _NEED_NOTHING = ("formats", "schema")
 

@@ -49,6 +49,7 @@ def impact(
         typer.Option("--draws", help="Draws of formats that round stochastically (default: 4): mean and spread."),
     ] = None,
     exclude: options.Unquantized = None,
+    plant: options.Plant = None,
     data: options.Data = None,
     text_column: options.TextColumn = None,
     samples: Annotated[int, typer.Option("--samples", help="Sequences to run.")] = 8,
@@ -83,9 +84,10 @@ def impact(
     _check_numbers(rows, label_samples, attributes)
     if "predicted" not in attributes:
         refuse_unused(given(context), ("noise_on",), f"without {setting('attribute', 'gradient')}")
+    faults = options.named_faults(plant)
     check_new(out, force=force)
 
-    from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
+    from srdd.cli.opening import ModelOptions, TextOptions, open_with_text, planted
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import costs
     from srdd.runs.impact.request import check_draws
@@ -100,7 +102,7 @@ def impact(
     )
     names = ", ".join("identity" if f is None else f.spec for f in formats)
     aside.print(f"Impact of {names} ({', '.join(wanted)}) on {samples} sequences of {seq_len} tokens, {opened.device}")
-    with bars_on(aside) as progress:
+    with planted(opened.model, faults), bars_on(aside) as progress:
         report = measure_impact(
             opened.model,
             sequences,

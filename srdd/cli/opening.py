@@ -6,6 +6,7 @@ Not here: how the options are spelled (options.py), and the scan's own steps, wh
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from srdd.errors import NoEffectError
 if TYPE_CHECKING:
     import typer
     from rich.console import Console
+    from torch import nn
 
+    from srdd.core.faults import Fault
     from srdd.models.adapter_base import Named
     from srdd.models.source import OpenModel
     from srdd.runs.calibration import Sequences
@@ -117,6 +120,15 @@ def open_with_text(out: Console, model: ModelOptions, text: TextOptions) -> tupl
         left_out = f"; left out: {sequences.dropped}" if sequences.dropped else ""
         out.print(f"Read {escape(f'{sequences.read} from {sequences.source}{left_out}')}")
     return opened, sequences
+
+
+def planted(model: nn.Module, faults: Sequence[Fault]) -> AbstractContextManager[object]:
+    """The model with these faults inside a block; as it is where there are none. Raises SettingError."""
+    from contextlib import nullcontext
+
+    from srdd.models.faults import plant
+
+    return plant(model, *faults) if faults else nullcontext()
 
 
 def given(context: typer.Context) -> frozenset[str]:

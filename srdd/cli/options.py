@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from srdd.core.faults import Fault
     from srdd.runs.impact.request import Sensitive
 
 
@@ -49,6 +50,10 @@ OneFormat = Annotated[str, typer.Option("--quant", help="One format, e.g. mxfp4.
 Unquantized = Annotated[
     list[str] | None,
     typer.Option("--exclude", help="Leave modules unquantized by glob, besides lm_head and embeddings; may repeat."),
+]
+Plant = Annotated[
+    list[str] | None,
+    typer.Option("--plant", help="Break the model on purpose, e.g. layer=10,deadzone=0.01; may repeat."),
 ]
 Relative = Annotated[
     bool, typer.Option("--relative", help="sigma counts in units of each weight's own root mean square.")
@@ -105,3 +110,10 @@ def named_sensitive(text: str) -> tuple[Sensitive, ...]:
     if not set(names) <= set(known) or len(set(names)) != len(names):
         raise SettingError("sensitive", repr(text), f"expected {', '.join(known)} or both")
     return tuple(known[name] for name in names)
+
+
+def named_faults(plant: list[str] | None) -> tuple[Fault, ...]:
+    """What every --plant says. Raises SettingError."""
+    from srdd.core.faults import parse_fault
+
+    return tuple(parse_fault(text) for text in plant or ())

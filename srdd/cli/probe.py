@@ -36,6 +36,7 @@ def probe(
         Path | None, typer.Option("--multipliers", help="rin.yaml: its profile beside the global one.")
     ] = None,
     exclude: options.Unquantized = None,
+    plant: options.Plant = None,
     data: options.Data = None,
     text_column: options.TextColumn = None,
     samples: Annotated[int, typer.Option("--samples", help="Sequences to run.")] = 4,
@@ -61,10 +62,11 @@ def probe(
 
     model = options.named_model(context, model, model_option)
     fmt, grid = _format(quant), _numbers(sigmas)
+    faults = options.named_faults(plant)
     check_new(out, force=force)
     guide = load_rin(multipliers) if multipliers is not None else None
 
-    from srdd.cli.opening import ModelOptions, TextOptions, open_with_text
+    from srdd.cli.opening import ModelOptions, TextOptions, open_with_text, planted
     from srdd.cli.progress import bars_on
     from srdd.exporters.terminal import probe as probe_tables
     from srdd.runs.experiments.modes import name_of, parse_modes
@@ -82,7 +84,7 @@ def probe(
         f"Noise on {', '.join(targets)} weights in {', '.join(names)} ({fmt.spec}), {seeds} seeds, {samples} sequences "
         f"of {seq_len} tokens, {opened.device}"
     )
-    with bars_on(aside) as progress:
+    with planted(opened.model, faults), bars_on(aside) as progress:
         document = measure_probe(
             opened.model,
             sequences,

@@ -29,7 +29,7 @@ _NOT_DRY = (
     *("strict", "out", "force", "threshold", "data", "text_column", "seed", "backend"),
     *("samples", "seq_len", "batch_size"),
 )
-_COSTS = ("cost", "cost_tokens", "noise_on")
+_COSTS = ("plant", "cost", "cost_tokens", "noise_on")
 
 
 def scan(
@@ -86,6 +86,7 @@ def scan(
         int | None, typer.Option("--cost-tokens", help="Tokens that costs are measured on; 1280 by default.")
     ] = None,
     noise_on: options.NoiseOn = "norm",
+    plant: options.Plant = None,
     threshold: Annotated[
         list[str] | None, typer.Option("--threshold", help="Override a classic limit, e.g. sqnr_db=18; may repeat.")
     ] = None,
@@ -113,7 +114,7 @@ def scan(
     formats = () if own_alone else parse_list(options.named_formats(quant))
     thresholds = parse_thresholds(threshold or ())
     costs = parse_cost(cost, cost_tokens)
-    sensitive = options.named_sensitive(noise_on)
+    sensitive, faults = options.named_sensitive(noise_on), options.named_faults(plant)
     if costs == "none":
         refuse_unused(typed, ("cost_tokens", "noise_on"), f"with {setting('costs', 'none')}")
     if dry_run:
@@ -136,6 +137,7 @@ def scan(
             costs,
             cost_tokens,
             sensitive,
+            faults,
         ),
         ModelOptions(model, revision, dtype, device, device_map, trust_remote_code, backend, lora, adapter_as),
         TextOptions(data, text_column, samples, seq_len, batch_size, seed),

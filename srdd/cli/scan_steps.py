@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from srdd import kernels
-from srdd.cli.opening import ModelOptions, TextOptions, refuse_unused
+from srdd.cli.opening import ModelOptions, TextOptions, planted, refuse_unused
 from srdd.cli.progress import bars_on
+from srdd.core.faults import Fault
 from srdd.core.formats import BlockFormat
 from srdd.core.layers import parse_layers
 from srdd.documents.parts import KINDS
@@ -53,6 +54,7 @@ class ScanOptions:
     costs: CostKind = "auto"
     cost_tokens: int | None = None
     sensitive: tuple[Sensitive, ...] = ("norm",)
+    faults: tuple[Fault, ...] = ()
 
     def selection(self, sites: str | None = None) -> Selection:
         """The sites as asked for, or these alone. Raises SrddError for what is not understood."""
@@ -67,7 +69,7 @@ def run(what: ScanOptions, model: ModelOptions, text: TextOptions, out: Console)
         if not any(fmt.stochastic for fmt in what.formats):
             when = "when only weights are scanned and no format rounds stochastically"
             refuse_unused(what.typed, ("seed",), when)
-        if not needs_model(model.named().model):
+        if not needs_model(model.named().model) and not what.faults:
             return _run_checkpoint(what, model, text.seed, out)
     return _run_model(what, model, text, out)
 
@@ -136,9 +138,9 @@ def _run_model(
         merged = opened.adapted is not None and form_of(model.adapter_as) == "merged"
         note_all(out, [*(opened.merged() if merged else opened).notes, *notes])
         return sites, None
-    with bars_on(out) as progress:
-        part = None
-        if opened.adapted is not None:  # before it is merged: the base's weights are needed
+    part = None
+    if opened.adapted is not None:  # before it is merged: the base's weights are needed
+        with bars_on(out) as progress:
             part = adapter_part(
                 opened.adapted.adapter,
                 form_of(model.adapter_as),
@@ -149,6 +151,7 @@ def _run_model(
                 progress=progress,
             )
             opened = opened.merged() if part.form == "merged" else opened
+    with planted(opened.model, what.faults), bars_on(out) as progress:
         report = scan(
             opened.model,
             sequences,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from srdd.documents.experiment import Experiment
+    from srdd.documents.fault import Faults
     from srdd.documents.parts import Kind
     from srdd.documents.probe import Probe
     from srdd.documents.report import Report
@@ -45,6 +46,7 @@ def show(
     from srdd.analysis.series import choose_kinds, choose_specs
     from srdd.documents.baseline import Baseline
     from srdd.documents.experiment import Experiment
+    from srdd.documents.fault import Faults
     from srdd.documents.opening import open_document
     from srdd.documents.probe import Probe
     from srdd.documents.report import Report
@@ -56,7 +58,7 @@ def show(
     if isinstance(document, Baseline):
         raise ReportError(f"{report} is a slim baseline: it is for `srdd check`, and nothing to show; give the report")
     if not isinstance(document, Report):
-        if not isinstance(document, Probe | Experiment):
+        if not isinstance(document, Probe | Experiment | Faults):
             raise ReportError(f"{report} is a {document.CALLED}: nothing to show; expected a report")
         unused: dict[str, object] = {"kind": site, "spec": quant, "layer": layer, "stats": stats or None}
         _show_other(document, top, as_json, unused)
@@ -137,11 +139,14 @@ def _show_keep(report: Report) -> None:
     keep.show(console.people(), facts.choices if facts is not None else ())
 
 
-def _show_other(document: Probe | Experiment, top: int | None, as_json: bool, unused: dict[str, object]) -> None:
+def _show_other(
+    document: Probe | Experiment | Faults, top: int | None, as_json: bool, unused: dict[str, object]
+) -> None:
     from srdd.cli import console
+    from srdd.documents.fault import Faults
     from srdd.documents.probe import Probe
     from srdd.errors import NoEffectError
-    from srdd.exporters.terminal import experiment, probe
+    from srdd.exporters.terminal import experiment, faults, probe
 
     given = [name for name, value in {**unused, "top": top}.items() if value is not None]
     if given:
@@ -150,6 +155,8 @@ def _show_other(document: Probe | Experiment, top: int | None, as_json: bool, un
         console.machine(document.model_dump_json(indent=1))
     elif isinstance(document, Probe):
         probe.show(console.people(), document)
+    elif isinstance(document, Faults):
+        faults.show(console.people(), document)
     else:
         experiment.show(console.people(), document)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from srdd.documents.baseline import Baseline as Baseline
     from srdd.documents.costs import Costs as Costs
     from srdd.documents.experiment import Experiment as Experiment
+    from srdd.documents.fault import Faults as Faults
     from srdd.documents.merging import merge as merge
     from srdd.documents.opening import open_document as open_document
     from srdd.documents.probe import Probe as Probe
@@ -31,6 +32,7 @@ _HOME = {
     "Baseline": "srdd.documents.baseline",
     "Costs": "srdd.documents.costs",
     "Experiment": "srdd.documents.experiment",
+    "Faults": "srdd.documents.fault",
     "Probe": "srdd.documents.probe",
     "Report": "srdd.documents.report",
     "RinConfig": "srdd.documents.rin",
@@ -44,6 +46,7 @@ __all__ = [
     "Baseline",
     "Costs",
     "Experiment",
+    "Faults",
     "Probe",
     "Report",
     "RinConfig",

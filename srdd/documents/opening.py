@@ -27,6 +27,7 @@ _KINDS = {
     "srdd-baseline": ("srdd.documents.baseline", "Baseline"),
     "srdd-probe": ("srdd.documents.probe", "Probe"),
     "srdd-experiment": ("srdd.documents.experiment", "Experiment"),
+    "srdd-faults": ("srdd.documents.fault", "Faults"),
     "srdd-rin": ("srdd.documents.rin", "RinConfig"),
     "srdd-audit": ("srdd.documents.audit", "Audit"),
     "srdd-zones": ("srdd.documents.zones", "ZoneMap"),

@@ -105,8 +105,9 @@ def conditions(settings: ExperimentSettings) -> list[str]:
             f"{train.learning_rate:g}, sigma {settings.sigma_start:g} to {settings.sigma_end:g} ({train.schedule})"
         )
     if settings.fault:
-        deadzone, layer = (settings.fault.get(name, math.nan) for name in ("deadzone", "layer"))
-        said.append(f"planted fault: deadzone {deadzone:g} at the output of layer {layer:g}")
+        layer = settings.fault.get("layer", math.nan)
+        kinds = [f"{kind.replace('_', ' ')} {size:g}" for kind, size in settings.fault.items() if kind != "layer"]
+        said.append(f"planted fault: {', '.join(kinds)} at layer {layer:g}")
     return said
 
 

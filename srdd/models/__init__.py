@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from srdd.models.fake import fake_quantize as fake_quantize
+    from srdd.models.faults import plant as plant
     from srdd.models.files.checkpoint import open_checkpoint as open_checkpoint
     from srdd.models.selection import Selection as Selection
     from srdd.models.sites import find_sites as find_sites
@@ -27,8 +28,9 @@ _HOME = {
     "find_sites": "srdd.models.sites",
     "open_checkpoint": "srdd.models.files.checkpoint",
     "open_model": "srdd.models.source",
+    "plant": "srdd.models.faults",
 }
-__all__ = ["Selection", "fake_quantize", "find_sites", "open_checkpoint", "open_model"]
+__all__ = ["Selection", "fake_quantize", "find_sites", "open_checkpoint", "open_model", "plant"]
 
 
 def __dir__() -> list[str]:

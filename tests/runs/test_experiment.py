@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
+from srdd.core.faults import Fault
 from srdd.documents.experiment import Experiment, PairedTest
 from srdd.documents.report import Report
 from srdd.documents.rin import Schedule
@@ -28,12 +29,13 @@ from srdd.errors import (
     SettingError,
 )
 from srdd.models.fake import fake_quantize
+from srdd.models.fault_kinds import Draw, deadzone
 from srdd.models.placement import refuse_nonfinite
 from srdd.noise import Injector
 from srdd.runs.experiments.aqn import run_aqn, verdict_of
 from srdd.runs.experiments.arm_trial import Training
 from srdd.runs.experiments.arms import PAIRS, make_arms
-from srdd.runs.experiments.fault import Fault, dead, parse_fault, planted
+from srdd.runs.experiments.fault import planted
 from srdd.runs.experiments.paired_tests import compare, holm
 from srdd.runs.experiments.probe import measure_probe
 from srdd.runs.impact.run import measure_impact
@@ -118,22 +120,13 @@ def test_arms_take_the_layers_they_name() -> None:
             make_arms(errors, worst, fault=False)
 
 
-def test_faults() -> None:
-    assert parse_fault("layer=10,deadzone=0.01") == Fault(10, 0.01)
-    for text in ("layer=1", "layer=1,deadzone=0", "layer=-1,deadzone=0.1", "layer=1,deadzone=0.1,x=2", "10", ""):
-        with pytest.raises(SettingError, match=r"^fault="):
-            parse_fault(text)
-    h = torch.tensor([[1.0, 0.02, -0.005], [0.001, -0.0001, 0.0]])
-    assert torch.equal(dead(h, 0.01), torch.tensor([[1.0, 0.02, 0.0], [0.001, -0.0001, 0.0]]))
-
-
 def test_a_fault_acts_on_its_layer_and_goes(llama: LlamaForCausalLM) -> None:
     seen: list[torch.Tensor] = []
     llama.model.layers[2].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     clean = llama(IDS)
-    with planted(llama, Fault(1, 0.3), 0.0, 0):
+    with planted(llama, Fault(1, "deadzone", 0.3), 0.0, 0):
         faulty = llama(IDS)
-    assert torch.equal(seen[1], dead(seen[0], 0.3))
+    assert torch.equal(seen[1], deadzone(seen[0], 0.3, Draw(0)))
     assert not torch.equal(faulty.logits, clean.logits)
     assert torch.equal(llama(IDS).logits, clean.logits)
 
@@ -214,7 +207,7 @@ def test_a_collapse_is_recorded_and_the_run_goes_on(llama: LlamaForCausalLM) -> 
 
 
 def test_a_planted_fault_has_its_dither_arm(llama: LlamaForCausalLM) -> None:
-    found, without = run(llama, fault=Fault(1, 0.5)), run(llama)
+    found, without = run(llama, fault=Fault(1, "deadzone", 0.5)), run(llama)
     assert found.arm("clean").losses == without.arm("clean").losses
     assert found.arm("quantized").losses != without.arm("quantized").losses
     assert found.arm("dither").losses != found.arm("quantized").losses
@@ -253,7 +246,7 @@ def test_the_verdict_is_plain() -> None:
         ({"kind": "train", "training": Training(0, 1e-3, 1)}, SettingError, "steps and batch_size of 1 or more"),
         ({"kind": "train", "training": Training(1, 1e-3, 8), "samples": 6}, CalibrationError, "6 held out"),
         ({"mode": "w16a16"}, SettingError, "one mode that quantizes"),
-        ({"fault": Fault(3, 0.1)}, SettingError, "fault=layer=3: the model has layers 0 to 2"),
+        ({"fault": Fault(3, "deadzone", 0.1)}, SettingError, "fault=layer=3: the model has layers 0 to 2"),
         ({"batch_size": 0}, SettingError, "batch_size=0: expected at least 1"),
         ({"schedule": Schedule(kind="constant", sigma_start=1e39, sigma_end=1e39)}, NoiseError, "overflows"),
     ],
@@ -372,6 +365,27 @@ def test_command(tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srd
     code, _, shown = srdd("multipliers", out)
     assert code == 2
     assert "the document of a experiment" in shown
+
+
+def test_faults_of_the_whole_run_are_named(
+    tiny_llama: Path, text: Path, tmp_path: Path, report: Path, srdd: Run
+) -> None:
+    out = tmp_path / "experiment.json"
+    given = ("--model", tiny_llama, "--quant", "mxfp4", "--data", text, "--report", report, "--seq-len", "16")
+    more = ("--worst", "1", "--seeds", "2", "--plant", "layer=1,bias=0.1", "--plant", "layer=2,deadzone=0.1")
+    code, _, said = srdd("experiment", "aqn", *given, *more, "--out", out)
+    assert code == 0, said
+    warnings = Experiment.model_validate_json(out.read_text()).warnings
+    assert [w.split(";")[0] for w in warnings if w.startswith("PLANTED")] == [
+        "PLANTED FAULT: bias 0.1 at the output of layer 1",
+        "PLANTED FAULT: deadzone 0.1 at the output of layer 2",
+    ]
+
+
+def test_a_weight_that_trains_would_heal(llama: LlamaForCausalLM) -> None:
+    fault = Fault(1, "deadzone", 0.1, "mlp.down_proj", "weight")
+    with pytest.raises(SettingError, match="would heal"):
+        run(llama, kind="train", training=Training(1, 1e-4, 1), fault=fault)
 
 
 @pytest.mark.parametrize(

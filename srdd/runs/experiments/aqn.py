@@ -16,6 +16,7 @@ from typing import get_args
 
 from torch import Tensor, nn
 
+from srdd.core.faults import Fault
 from srdd.core.formats import BlockFormat
 from srdd.core.formats import parse as parse_format
 from srdd.core.modes import Mode
@@ -31,13 +32,14 @@ from srdd.documents.parts import Model
 from srdd.documents.rin import Schedule, Target
 from srdd.errors import CalibrationError, NoEffectError, ReportError, SettingError, setting
 from srdd.models.fake import EXCLUDE, left_out_by
+from srdd.models.faults import check_place, planted_in
 from srdd.models.quantizer import Quantizer
 from srdd.models.running import evaluating
 from srdd.runs.calibration import Sequences, check_batch_size
 from srdd.runs.experiments import arm_trial, profiles
 from srdd.runs.experiments.arm_trial import Setting, Training
 from srdd.runs.experiments.arms import Arm, make_arms, pairs_of
-from srdd.runs.experiments.fault import Fault, check_fault
+from srdd.runs.experiments.fault import check_fault
 from srdd.runs.experiments.modes import name_of, parse_mode
 from srdd.runs.experiments.paired_tests import compare
 from srdd.runs.setup import Progress, open_loss_run, silent
@@ -85,7 +87,8 @@ def run_aqn(
     _check_trials(kind, seeds, samples, training)
     _check_errors(errors, layers := profiles.layer_count(model))
     if fault is not None:
-        check_fault(fault, layers)
+        check_fault(fault, layers, training=training is not None)
+        check_place(model, fault)
     worst = max(1, layers // 4) if worst is None else worst
     arms = make_arms(errors, worst, fault=fault is not None)
     repeats = len(seeds) * (1 if training is None else training.steps)
@@ -111,7 +114,7 @@ def run_aqn(
             worst=worst,
             ranked_by=ranked_by,
             report_sha256=report_sha256,
-            fault=None if fault is None else {"layer": fault.layer, "deadzone": fault.deadzone},
+            fault=None if fault is None else {"layer": fault.layer, fault.kind: fault.size},
             samples=samples,
             train=None if training is None else _train_settings(training, schedule, samples, len(run.token_ids)),
             exclude=exclude,
@@ -120,7 +123,7 @@ def run_aqn(
         arms=[_arm(arm, seeds, losses[arm.name], noise[arm.name]) for arm in arms],
         comparisons=comparisons,
         verdict=verdict_of(comparisons),
-        warnings=[*notes, *_warnings(seeds)],
+        warnings=[*notes, *planted_in(model), *_named(fault), *_warnings(seeds)],
         provenance=run.provenance(),
     )
 
@@ -232,6 +235,12 @@ def _train_settings(training: Training, schedule: Schedule, samples: int, count:
         held_out=samples,
         pool=count - samples,
     )
+
+
+def _named(fault: Fault | None) -> list[str]:
+    """What the settings of the document do not say of the fault."""
+    usual = fault is None or (fault.module is None and fault.at == "output" and fault.steps == "all")
+    return [] if usual else [f"PLANTED FAULT in all arms but the clean one: {fault}"]
 
 
 def _warnings(seeds: Sequence[int]) -> list[str]:

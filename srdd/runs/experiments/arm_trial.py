@@ -20,6 +20,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from srdd.core.faults import Fault
 from srdd.core.modes import Mode
 from srdd.documents.rin import RinConfig, Schedule, Target
 from srdd.models.quantizer import Quantizer
@@ -27,7 +28,7 @@ from srdd.noise import Injection, Injector
 from srdd.runs.experiments import evaluation, profiles
 from srdd.runs.experiments.arms import Arm
 from srdd.runs.experiments.evaluation import Outcome
-from srdd.runs.experiments.fault import Fault, planted
+from srdd.runs.experiments.fault import planted
 from srdd.runs.experiments.modes import in_mode
 from srdd.runs.token_ids import batches_of
 

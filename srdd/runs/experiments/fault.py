@@ -1,7 +1,7 @@
-"""A planted hardware fault: a deadzone at the output of one decoder layer, with or without dither before it.
+"""The planted fault of an experiment, with or without dither before it.
 
-Not here: formats. Values below `deadzone` times the largest magnitude of their token become zero, as a unit with too
-little resolution would do; the original study put noise before such a fault to carry small signals over the threshold.
+Not here: faults themselves (srdd.models.faults). The original study put noise before a deadzone to carry small signals
+over its threshold; "before" is on the same tensor, right where the fault acts.
 
 Worked number: a token (1.0, 0.02, -0.005) with deadzone 0.01 becomes (1.0, 0.02, 0).
 """
@@ -10,41 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from srdd.errors import NoEffectError, SettingError
-from srdd.models.stack import LayerStack, first
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Where, and below which share of a token's largest magnitude."""
-
-    layer: int
-    deadzone: float
+from srdd.core.faults import Fault
+from srdd.errors import SettingError
+from srdd.models.faults import plant
 
 
-def parse_fault(text: str) -> Fault:
-    """`layer=10,deadzone=0.01`. Raises SettingError."""
-    try:
-        given = dict(part.split("=", 1) for part in text.split(","))
-        fault = Fault(int(given.pop("layer")), float(given.pop("deadzone")))
-    except (ValueError, KeyError):
-        expected = "expected layer=N,deadzone=SHARE, e.g. layer=10,deadzone=0.01"
-        raise SettingError("fault", repr(text), expected) from None
-    if given or not 0 < fault.deadzone < 1 or fault.layer < 0:
-        raise SettingError("fault", repr(text), "expected layer from 0 and deadzone between 0 and 1, nothing else")
-    return fault
-
-
-def check_fault(fault: Fault, layers: int) -> None:
-    """Raises SettingError for a layer that a model of so many layers does not have."""
+def check_fault(fault: Fault, layers: int, *, training: bool = False) -> None:
+    """Raises SettingError for a layer that a model of so many layers does not have, and for a weight that trains."""
     if fault.layer >= layers:
         raise SettingError("fault", f"layer={fault.layer}", f"the model has layers 0 to {layers - 1}")
+    if training and fault.at == "weight":
+        raise SettingError("fault", str(fault), "a weight that trains would heal; expected at=input or at=output")
 
 
 @contextmanager
@@ -53,34 +33,9 @@ def planted(model: nn.Module, fault: Fault, dither: float, seed: int) -> Iterato
 
     Raises SettingError for a layer that the model does not have, NoEffectError for one that never ran.
     """
-    stack = LayerStack(model)
-    check_fault(fault, len(stack))
-    generator = torch.Generator().manual_seed(seed)
-    calls = 0
-
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        h = first(output)
-        if dither:
-            noise = torch.randn(h.shape, generator=generator, dtype=torch.float32, device="cpu").to(h)
-            h = h + dither * h.detach().square().mean(-1, keepdim=True).sqrt() * noise
-        return _with_first(output, dead(h, fault.deadzone))
-
-    handle = stack.layers[fault.layer].register_forward_hook(hook)
-    try:
+    faults = [fault]
+    if dither:
+        before = replace(fault, kind="noise", size=dither, seed=seed)
+        faults = [fault, before] if fault.at == "input" else [before, fault]  # what is planted later stands outside
+    with plant(model, *faults):
         yield
-    finally:
-        handle.remove()
-    if not calls:
-        raise NoEffectError("fault", f"on layer {fault.layer}, which never ran")
-
-
-def dead(h: Tensor, share: float) -> Tensor:
-    """h with everything below `share` of its token's largest magnitude set to zero."""
-    magnitude = h.abs()
-    return torch.where(magnitude < share * magnitude.amax(-1, keepdim=True), torch.zeros_like(h), h)
-
-
-def _with_first(output: Any, h: Tensor) -> Any:
-    return (h, *output[1:]) if isinstance(output, tuple) else h

@@ -24,6 +24,7 @@ from srdd.documents.probe import Break, Criterion, Probe, ProbeSettings, Profile
 from srdd.documents.rin import CLASSES, RinConfig, Target, load_rin
 from srdd.errors import SettingError
 from srdd.models.fake import EXCLUDE, left_out_by
+from srdd.models.faults import planted_in
 from srdd.models.quantizer import Quantizer
 from srdd.models.running import evaluating
 from srdd.runs.calibration import Sequences
@@ -112,7 +113,7 @@ def measure_probe(
         baselines=baselines,
         trials=trials,
         breaks=breaks,
-        warnings=[*notes, *_warnings(trials)],
+        warnings=[*notes, *planted_in(model), *_warnings(trials)],
         provenance=run.provenance(),
     )
 

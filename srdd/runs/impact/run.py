@@ -29,6 +29,7 @@ from srdd.documents.report import Report
 from srdd.documents.schema import Coverage, Settings
 from srdd.errors import SettingError
 from srdd.models.fake import EXCLUDE, left_out_by
+from srdd.models.faults import planted_in
 from srdd.models.quantizer import Quantizer
 from srdd.models.running import evaluating
 from srdd.models.selection import Selection
@@ -262,7 +263,7 @@ def _report(measuring: Measuring, request: Request, costs: Costs, notes: Sequenc
         sites=[],
         costs=costs,
         warnings=[
-            *map(Note, notes),
+            *map(Note, [*notes, *planted_in(model)]),
             *([] if measuring.subject.has_head else [Note(no_head)]),
             *notes_on_units(run.calibration),
         ],

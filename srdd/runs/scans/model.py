@@ -23,6 +23,7 @@ from srdd.documents.report import Report
 from srdd.documents.schema import Site as SiteRow
 from srdd.errors import SettingError, SiteError
 from srdd.kernels.seeds import generator_for
+from srdd.models.faults import planted_in
 from srdd.models.heads import config_of
 from srdd.models.modules import require_module
 from srdd.models.placement import present
@@ -74,7 +75,9 @@ def scan_tensors(
         uncovered = tap.idle()
         rows += [activation_row(result, parsed) for result in tap.results()]
         notes = [*notes, *_unseen(tap.without_pictures())]
-    report = report_of(opened, rows, parsed, seed=seed, thresholds=thresholds, uncovered=uncovered, notes=notes)
+    report = report_of(
+        opened, rows, parsed, seed=seed, thresholds=thresholds, uncovered=uncovered, notes=[*notes, *planted_in(model)]
+    )
     return report.model_copy(update={"warnings": [*report.warnings, *notes_on_units(opened.calibration)]})
 
 
