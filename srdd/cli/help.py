@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Text": ("data", "text_column", "samples", "seq_len", "batch_size", "seed"),
     "Noise": (
         "sigma_start", "sigma_end", "sigmas", "relative", "target", "num_stages", "schedule_kind", "warmup",
-        "criterion", "fault", "plant",
+        "criterion", "fault",
     ),
     "Training": ("steps", "learning_rate", "train_batch"),
     "Limits": ("threshold", "strict", "limit", "floor", "policy", "baseline", "by", "against"),
