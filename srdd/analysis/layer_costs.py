@@ -61,8 +61,9 @@ class Priced:
     def draw_error(self, metric: str) -> float:
         """The standard error of a mean over draws of stochastic rounding; 0 where nothing is drawn."""
         cost = self.costs.get(metric)
-        drawn = cost is not None and cost.draws is not None and cost.spread is not None
-        return cost.spread / math.sqrt(len(cost.draws)) if drawn else 0.0  # type: ignore[union-attr, operator, arg-type]
+        if cost is None or not cost.draws or cost.spread is None:
+            return 0.0
+        return cost.spread / math.sqrt(len(cost.draws))
 
     def without_each(self, metric: Metric) -> list[float]:
         cost = self.costs.get(metric.name)

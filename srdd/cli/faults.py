@@ -94,7 +94,7 @@ def faults(
             self_test_tables.show(console.people(), trials)
         return
     if healthy is not None:
-        from srdd.analysis.faults import refuse_other_model
+        from srdd.analysis.fault_reference import refuse_other_model
 
         refuse_other_model(opened.identity, healthy.document)
     other = None if against is None else _elsewhere(opening, against).open().model

@@ -133,6 +133,26 @@ def test_a_scan_report_as_reference() -> None:
         assert named(searched(model, reference=report)) == [("changed", 2, "mlp.up_proj", "weight")]
 
 
+def test_a_reference_that_nothing_can_be_compared_with_is_refused() -> None:
+    model = made("llama")
+    outputs = srdd.scan(model, IDS, "mxfp4", "output", backend="eager")
+    with pytest.raises(ReportError, match="the report holds no weights of these modules; scan with sites=weight"):
+        searched(model, reference=outputs)
+    other_text = srdd.find_faults(model, IDS.flip(0, 1), depth="layer", spec=None, backend="eager")
+    with pytest.raises(ReportError, match="ran another text, type or device; run both with depth=linear"):
+        searched(model, reference=other_text, depth="layer")
+
+
+def test_how_little_is_compared_is_said() -> None:
+    model = made("llama")
+    other_text = srdd.find_faults(model, IDS.flip(0, 1), spec=None, backend="eager")
+    said = "the reference ran another text, type or device: only weights are compared with the reference"
+    assert searched(model, reference=other_text).warnings == [said]
+    assert searched(model, reference=searched(model)).warnings == []
+    report = srdd.scan(model, IDS, "mxfp4", "weight", backend="eager")
+    assert searched(model, reference=report).warnings == ["only weights are compared with the reference"]
+
+
 def test_another_models_reference_is_refused() -> None:
     with pytest.raises(ReportError, match="of another model: its architecture is GPT2LMHeadModel"):
         searched(made("llama"), reference=searched(made("gpt2")))
