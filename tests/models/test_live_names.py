@@ -188,3 +188,4 @@ def test_of_another_size_the_names_are_those_of_the_files(tmp_path: Path) -> Non
     assert live_sites(open_checkpoint(str(tmp_path))) is None
     report = srdd.scan_checkpoint(open_checkpoint(str(tmp_path)), "mxfp4", backend="eager")
     assert any(site.name == "model.layers.0.mlp.experts.0.gate_proj" for site in report.sites)
+    assert any(note.startswith("names and layer numbers are those of the files") for note in report.warnings)

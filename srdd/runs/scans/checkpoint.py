@@ -59,9 +59,19 @@ def scan_checkpoint(
     if adapted is not None:
         pairs = adapted.pairs(run.sites)
         part = adapter_part(adapted.adapter, adapted.form, pairs, parsed, backend=backend, seed=seed, progress=progress)
-    notes = (*checkpoint.notes, *_fewer_layers(checkpoint, run.sites))
+    notes = (*checkpoint.notes, *_fewer_layers(checkpoint, run.sites), *_own_names(checkpoint, run.sites))
     report = report_of(run, rows, parsed, seed=seed, thresholds=thresholds, notes=notes)
     return report.model_copy(update={"adapter": part})
+
+
+def _own_names(checkpoint: Checkpoint, sites: SiteMap) -> tuple[str, ...]:
+    """A note where a model is promised and its names could not be had, so that a scan of it may not compare."""
+    if sites.architecture is not None or not checkpoint.config.get("architectures"):
+        return ()
+    return (
+        "names and layer numbers are those of the files, since no model of transformers fits them; a scan of the "
+        "opened model may have others",
+    )
 
 
 def _fewer_layers(checkpoint: Checkpoint, sites: SiteMap) -> tuple[str, ...]:
